@@ -1,0 +1,1 @@
+//! rcsnap boots an embedded Linux board from a picture of itself.

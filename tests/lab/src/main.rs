@@ -1,0 +1,3 @@
+//! `cargo lab`: the host side of rcsnap.
+
+fn main() {}

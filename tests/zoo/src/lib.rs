@@ -1,0 +1,1 @@
+//! What every zoo program shares: the READY / PASS protocol.
