@@ -1,1 +1,8 @@
-//! rcsnap boots an embedded Linux board from a picture of itself.
+//! rcsnap boots an embedded Linux board from a picture of itself, taken after its rc scripts had run.
+
+pub mod error;
+pub mod file;
+pub mod image;
+pub mod kernel;
+pub mod log;
+pub mod proc;

@@ -1,0 +1,221 @@
+//! How things go wrong: [`Error`] for an operation, [`Refusal`] and [`Obstacle`] for what cannot be
+//! captured faithfully, [`Failure`] for a restore, split at the commit.
+//!
+//! A line reads `rcsnap: <kind>: <doing>: <cause>`: lower case, no full stop, `doing` is a gerund phrase.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use nix::errno::Errno;
+
+/// Shorthand used by the whole crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// One operation that did not work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// The kind or module that was at work: `route`, `store`, `memory`.
+    pub kind: &'static str,
+    /// A gerund phrase with the object: `adding default via eth0`.
+    pub doing: Cow<'static, str>,
+    /// Why it did not work.
+    pub cause: Cause,
+}
+
+/// Why an operation did not work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// A system call said so.
+    Errno(Errno),
+    /// Something we found out ourselves.
+    Said(Cow<'static, str>),
+}
+
+impl Error {
+    /// An error with a cause in our own words.
+    pub fn new(
+        kind: &'static str,
+        doing: impl Into<Cow<'static, str>>,
+        cause: impl Into<Cow<'static, str>>,
+    ) -> Error {
+        Error { kind, doing: doing.into(), cause: Cause::Said(cause.into()) }
+    }
+
+    /// An error with the errno of a system call.
+    pub fn os(kind: &'static str, doing: impl Into<Cow<'static, str>>, errno: Errno) -> Error {
+        Error { kind, doing: doing.into(), cause: Cause::Errno(errno) }
+    }
+
+    /// The errno, if a system call was the cause.
+    pub fn errno(&self) -> Option<Errno> {
+        match self.cause {
+            Cause::Errno(errno) => Some(errno),
+            Cause::Said(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Errno(errno) => write!(f, "{errno:?}"),
+            Cause::Said(text) => f.write_str(text),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.kind, self.doing, self.cause)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Puts a kind and a phrase to the result of a system call.
+pub trait Context<T> {
+    /// Names what was being done; `doing` is only made when it is needed.
+    ///
+    /// # Errors
+    /// The same failure, as an [`Error`].
+    fn context<D: Into<Cow<'static, str>>>(self, kind: &'static str, doing: impl FnOnce() -> D) -> Result<T>;
+}
+
+impl<T> Context<T> for std::result::Result<T, Errno> {
+    fn context<D: Into<Cow<'static, str>>>(self, kind: &'static str, doing: impl FnOnce() -> D) -> Result<T> {
+        self.map_err(|errno| Error::os(kind, doing(), errno))
+    }
+}
+
+impl<T> Context<T> for std::io::Result<T> {
+    fn context<D: Into<Cow<'static, str>>>(self, kind: &'static str, doing: impl FnOnce() -> D) -> Result<T> {
+        self.map_err(|err| match err.raw_os_error() {
+            Some(raw) => Error::os(kind, doing(), Errno::from_raw(raw)),
+            None => Error::new(kind, doing(), err.kind().to_string()),
+        })
+    }
+}
+
+/// A kind's reason for not capturing an object. The caller, who knows the owner, makes it an [`Obstacle`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What stands in the way: `its peer is outside the image`.
+    pub reason: Cow<'static, str>,
+    /// What would allow a capture: a line for the configuration, or advice.
+    pub remedy: Cow<'static, str>,
+}
+
+impl Refusal {
+    /// A refusal with its remedy.
+    pub fn new(reason: impl Into<Cow<'static, str>>, remedy: impl Into<Cow<'static, str>>) -> Refusal {
+        Refusal { reason: reason.into(), remedy: remedy.into() }
+    }
+}
+
+impl From<Error> for Refusal {
+    /// What cannot be read cannot be carried.
+    fn from(error: Error) -> Refusal {
+        Refusal { reason: error.to_string().into(), remedy: "none: this is an error, please report it".into() }
+    }
+}
+
+/// Something that cannot be captured faithfully, with its owner and the remedy.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Obstacle {
+    /// The kind that refuses.
+    pub kind: Cow<'static, str>,
+    /// The process that owns the object; 0 for state of the kernel.
+    pub pid: u32,
+    /// The process's name (comm), or `kernel`.
+    pub process: String,
+    /// The object: `fd 7 anon_inode:[io_uring]`, `mount /mnt`.
+    pub object: String,
+    /// Why.
+    pub reason: Cow<'static, str>,
+    /// What would allow a capture.
+    pub remedy: Cow<'static, str>,
+}
+
+impl Obstacle {
+    /// An obstacle in the state of the kernel, which no process owns.
+    pub fn kernel(kind: &'static str, object: impl Into<String>, refusal: Refusal) -> Obstacle {
+        Obstacle {
+            kind: kind.into(),
+            pid: 0,
+            process: "kernel".into(),
+            object: object.into(),
+            reason: refusal.reason,
+            remedy: refusal.remedy,
+        }
+    }
+
+    /// An obstacle that a process owns.
+    pub fn process(
+        kind: &'static str,
+        pid: u32,
+        process: impl Into<String>,
+        object: impl Into<String>,
+        refusal: Refusal,
+    ) -> Obstacle {
+        Obstacle {
+            kind: kind.into(),
+            pid,
+            process: process.into(),
+            object: object.into(),
+            reason: refusal.reason,
+            remedy: refusal.remedy,
+        }
+    }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pid == 0 {
+            write!(f, "obstacle: {}: {}: {} (remedy: {})", self.kind, self.object, self.reason, self.remedy)
+        } else {
+            write!(
+                f,
+                "obstacle: {}: {}[{}]: {}: {} (remedy: {})",
+                self.kind, self.process, self.pid, self.object, self.reason, self.remedy
+            )
+        }
+    }
+}
+
+/// How a restore failed, split at the commit: the moment PID 1's memory is replaced.
+#[derive(Debug)]
+pub enum Failure {
+    /// Nothing of the kernel was changed: the same boot goes on cold.
+    Clean(Error),
+    /// Before the commit, but kernel state was changed: note "next boot cold" and reboot.
+    Before(Error),
+    /// After the commit: burn the slot and reboot.
+    After(Error),
+}
+
+impl Failure {
+    /// The error inside.
+    pub fn error(&self) -> &Error {
+        match self {
+            Failure::Clean(error) | Failure::Before(error) | Failure::After(error) => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Context, Error};
+    use nix::errno::Errno;
+
+    #[test]
+    fn error_reads_kind_doing_cause() {
+        let line = Error::os("route", "adding default via eth0", Errno::ENETUNREACH).to_string();
+        assert_eq!(line, "route: adding default via eth0: ENETUNREACH");
+    }
+
+    #[test]
+    fn context_keeps_the_errno_of_io_errors() {
+        let err = std::fs::read("/nonexistent/x").context("key", || "reading /nonexistent/x").unwrap_err();
+        assert_eq!(err.errno(), Some(Errno::ENOENT));
+    }
+}

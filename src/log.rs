@@ -1,0 +1,63 @@
+//! The log: lines `rcsnap: <kind>: <doing>: <cause>` in the kernel log, or on stderr for the commands.
+//!
+//! /dev/kmsg keeps one time line with the kernel's own messages and works before any syslogd
+//! (`printk(9)`, Documentation/ABI/testing/dev-kmsg). The kernel's console level decides what a serial
+//! console shows.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Where lines go: 0 stderr, 1 kernel log.
+static TARGET: AtomicU8 = AtomicU8::new(0);
+/// The least severe level that is written (7 = debug too).
+static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
+
+/// Severity, with syslog's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Level {
+    /// Something failed.
+    Error = 3,
+    /// Something is lost or odd, and the boot goes on.
+    Warning = 4,
+    /// What a boot decided.
+    Notice = 5,
+    /// What a boot did.
+    Info = 6,
+    /// For people who work on rcsnap.
+    Debug = 7,
+}
+
+/// From now on lines go to the kernel log (PID 1, the watcher and the conductor).
+pub fn to_kernel() {
+    TARGET.store(1, Ordering::Relaxed);
+}
+
+/// Sets the least severe level that is written.
+pub fn set_level(level: Level) {
+    LEVEL.store(level as u8, Ordering::Relaxed);
+}
+
+/// Writes one line. An error here has nowhere to go and is dropped.
+pub fn line(level: Level, text: &str) {
+    if level as u8 > LEVEL.load(Ordering::Relaxed) {
+        return;
+    }
+    if TARGET.load(Ordering::Relaxed) == 1
+        && let Ok(mut kmsg) = OpenOptions::new().write(true).open("/dev/kmsg")
+    {
+        // One write is one record; "<n>" is its priority.
+        let _ = kmsg.write_all(format!("<{}>rcsnap: {text}\n", level as u8).as_bytes());
+        return;
+    }
+    let _ = writeln!(std::io::stderr(), "rcsnap: {text}");
+}
+
+/// Logs an error or what a boot decided, and so on: `log!(Notice, "cold: {reason}")`.
+#[macro_export]
+macro_rules! log {
+    ($level:ident, $($arg:tt)*) => {
+        $crate::log::line($crate::log::Level::$level, &format!($($arg)*))
+    };
+}

@@ -1,0 +1,3 @@
+//! Pure text parsers, named after the file of /proc they read. No system call here.
+
+pub mod fdinfo;
