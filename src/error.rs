@@ -115,7 +115,10 @@ impl Refusal {
 impl From<Error> for Refusal {
     /// What cannot be read cannot be carried.
     fn from(error: Error) -> Refusal {
-        Refusal { reason: error.to_string().into(), remedy: "none: this is an error, please report it".into() }
+        Refusal {
+            reason: error.to_string().into(),
+            remedy: "none: this is an error, please report it".into(),
+        }
     }
 }
 

@@ -48,7 +48,9 @@ mod tests {
 
     #[test]
     fn eventfd_lines_are_kept() {
-        let info = parse("pos:\t0\nflags:\t02000002\nmnt_id:\t16\nino:\t1063\neventfd-count:                3\neventfd-id: 1\n");
+        let info = parse(
+            "pos:\t0\nflags:\t02000002\nmnt_id:\t16\nino:\t1063\neventfd-count:                3\neventfd-id: 1\n",
+        );
         assert_eq!((info.pos, info.flags, info.mnt_id), (0, 0o2_000_002, 16));
         assert_eq!(info.value("eventfd-count"), Some("3"));
         assert_eq!(info.value("eventfd-semaphore"), None);

@@ -1,0 +1,6 @@
+//! The unsafe fence: thin, safe signatures over system calls that no crate offers. Every file opens with why
+//! it needs `unsafe`, and each block says what makes it sound.
+
+pub mod clone;
+pub mod ptrace;
+pub mod vm;

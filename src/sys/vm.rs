@@ -1,0 +1,127 @@
+//! Memory of other processes: process_vm_readv(2), process_vm_writev(2), /proc/PID/mem; and our own maps.
+#![allow(unsafe_code, reason = "process_vm_* and mmap take addresses")]
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use nix::errno::Errno;
+
+use crate::sys::ptrace::Sys;
+
+fn iovec(address: u64, len: usize) -> Sys<libc::iovec> {
+    let base = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
+    Ok(libc::iovec { iov_base: std::ptr::without_provenance_mut(base), iov_len: len })
+}
+
+/// Reads memory of another process; fails on PROT_NONE. All or nothing.
+pub fn read(pid: u32, address: u64, buffer: &mut [u8]) -> Sys<()> {
+    let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let remote = iovec(address, buffer.len())?;
+    // SAFETY: `local` is our own live buffer; `remote` is only read by the kernel in the other process.
+    let got =
+        unsafe { libc::process_vm_readv(pid.cast_signed(), &raw const local, 1, &raw const remote, 1, 0) };
+    complete(got, buffer.len())
+}
+
+/// Writes memory of another process where it may write itself. All or nothing.
+pub fn write(pid: u32, address: u64, bytes: &[u8]) -> Sys<()> {
+    let local = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let remote = iovec(address, bytes.len())?;
+    // SAFETY: `local` is only read; `remote` belongs to a stopped process that we trace.
+    let got =
+        unsafe { libc::process_vm_writev(pid.cast_signed(), &raw const local, 1, &raw const remote, 1, 0) };
+    complete(got, bytes.len())
+}
+
+fn complete(got: isize, wanted: usize) -> Sys<()> {
+    let got = Errno::result(got)?;
+    if got.cast_unsigned() == wanted { Ok(()) } else { Err(Errno::EFAULT) }
+}
+
+/// Reads through /proc/PID/mem, which overrides page protection for a tracer.
+pub fn read_forced(mem: &File, address: u64, buffer: &mut [u8]) -> Sys<()> {
+    mem.read_exact_at(buffer, address).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))
+}
+
+/// Writes through /proc/PID/mem.
+pub fn write_forced(mem: &File, address: u64, bytes: &[u8]) -> Sys<()> {
+    mem.write_all_at(bytes, address).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))
+}
+
+/// Maps shared anonymous memory of our own and opens the object behind it through /proc/self/map_files, so
+/// that other processes can map the same. Returns the descriptor; our own mapping is gone again.
+pub fn shared_anonymous(len: u64) -> Sys<OwnedFd> {
+    let len = usize::try_from(len).map_err(|_| Errno::ENOMEM)?;
+    // SAFETY: a fresh mapping at an address that the kernel chooses aliases nothing.
+    let map = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1,
+            0,
+        )
+    };
+    if map == libc::MAP_FAILED {
+        return Err(Errno::last());
+    }
+    let start = map.addr();
+    let path = format!("/proc/self/map_files/{start:x}-{:x}", start + len);
+    let opened = File::options().read(true).write(true).open(path);
+    // SAFETY: nothing refers to the mapping; only the descriptor is kept.
+    unsafe { libc::munmap(map, len) };
+    opened.map(OwnedFd::from).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))
+}
+
+/// Maps private anonymous memory at exactly this address in our own process, for the batch loop.
+pub fn map_area(address: u64, len: u64, protection: i32) -> Sys<()> {
+    let base = usize::try_from(address).map_err(|_| Errno::EINVAL)?;
+    let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: MAP_FIXED_NOREPLACE never replaces a mapping that is in use.
+    let map = unsafe {
+        libc::mmap(
+            std::ptr::without_provenance_mut(base),
+            len,
+            protection,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE,
+            -1,
+            0,
+        )
+    };
+    if map == libc::MAP_FAILED {
+        return Err(Errno::last());
+    }
+    if map.addr() == base { Ok(()) } else { Err(Errno::EEXIST) }
+}
+
+/// Gives back a mapping made by [`map_area`].
+pub fn unmap_area(address: u64, len: u64) -> Sys<()> {
+    let base = usize::try_from(address).map_err(|_| Errno::EINVAL)?;
+    let len = usize::try_from(len).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the caller made this mapping with `map_area`, and only other processes use its contents.
+    let result = unsafe { libc::munmap(std::ptr::without_provenance_mut(base), len) };
+    Errno::result(result).map(drop)
+}
+
+/// pidfd_open(2).
+pub fn pidfd_open(pid: u32) -> Sys<OwnedFd> {
+    // SAFETY: plain numbers in, a new descriptor out.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    own(fd)
+}
+
+/// pidfd_getfd(2): a copy of another process's descriptor, the same open file description.
+pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, fd: i32) -> Sys<OwnedFd> {
+    // SAFETY: plain numbers in, a new descriptor out.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) };
+    own(fd)
+}
+
+fn own(fd: i64) -> Sys<OwnedFd> {
+    let fd = Errno::result(fd)?;
+    let fd = i32::try_from(fd).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel just gave us this descriptor, and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

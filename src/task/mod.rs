@@ -1,0 +1,3 @@
+//! State that belongs to a process or a thread, one file a kind.
+
+pub mod remote;

@@ -1,0 +1,403 @@
+//! System calls inside another process: the one mechanism of capture and restore.
+//!
+//! A [`Batch`] is a list of calls with the data they point to. It is written to an area of the target, run
+//! by the loop of `src/arch` at native speed, and ends in one ptrace stop. A call per stop would cost four
+//! context switches each. Only the calls that set the area up and take it away are made one by one, at a
+//! `syscall` instruction borrowed from the target (its own last call, or its vdso).
+
+use std::fs::File;
+
+use nix::errno::Errno;
+
+use crate::arch::{self, Loop, Regs};
+use crate::error::{Context, Error, Result};
+use crate::sys::ptrace::{self, Status};
+use crate::sys::vm;
+
+const KIND: &str = "remote";
+/// Bytes of an area: one page of code, then calls, then data.
+pub const AREA: u64 = 256 * 1024;
+/// Offset of the calls.
+const CALLS: u64 = 4096;
+/// The most calls of one batch.
+const MAX_CALLS: usize = 1000;
+/// Offset of the data; the call of last resort stands just before it.
+const DATA: u64 = CALLS + 64 * 1024;
+const LAST_RESORT: u64 = DATA - 64;
+/// Bit 63 of a call's number: the batch goes on when it fails.
+const MAY_FAIL: u64 = 1 << 63;
+/// Every signal but SIGTRAP, which ends a batch.
+const ALL_BUT_TRAP: u64 = !(1 << (libc::SIGTRAP - 1));
+
+/// Calls and their data, laid out for an area at a known address.
+#[derive(Debug)]
+pub struct Batch {
+    base: u64,
+    calls: Vec<[u64; 8]>,
+    data: Vec<u8>,
+    what: Vec<&'static str>,
+}
+
+impl Batch {
+    /// An empty batch for the area at `base`.
+    #[must_use]
+    pub fn new(base: u64) -> Batch {
+        Batch { base, calls: Vec::new(), data: Vec::new(), what: Vec::new() }
+    }
+
+    /// Adds a call that must succeed. Returns its index.
+    pub fn call(&mut self, number: i64, args: &[u64]) -> usize {
+        self.add(number.cast_unsigned(), args)
+    }
+
+    /// Adds a call that may fail.
+    pub fn try_call(&mut self, number: i64, args: &[u64]) -> usize {
+        self.add(number.cast_unsigned() | MAY_FAIL, args)
+    }
+
+    fn add(&mut self, number: u64, args: &[u64]) -> usize {
+        let mut call = [0; 8];
+        call[0] = number;
+        call[1..=args.len()].copy_from_slice(args);
+        self.calls.push(call);
+        self.what.push("");
+        self.calls.len() - 1
+    }
+
+    /// Names the last call for error messages.
+    pub fn doing(&mut self, what: &'static str) {
+        if let Some(last) = self.what.last_mut() {
+            *last = what;
+        }
+    }
+
+    /// Puts bytes into the data, aligned to 16. Returns their address in the target.
+    pub fn bytes(&mut self, bytes: &[u8]) -> u64 {
+        let address = self.base + DATA + self.data.len() as u64;
+        self.data.extend_from_slice(bytes);
+        self.data.resize(self.data.len().next_multiple_of(16), 0);
+        address
+    }
+
+    /// A string with its end.
+    pub fn path(&mut self, text: &str) -> u64 {
+        let mut bytes = text.as_bytes().to_vec();
+        bytes.push(0);
+        self.bytes(&bytes)
+    }
+
+    /// Zeroed room for a result.
+    pub fn room(&mut self, len: usize) -> u64 {
+        self.bytes(&vec![0; len])
+    }
+
+    /// Whether another `calls` calls and `data` bytes still fit.
+    #[must_use]
+    pub fn fits(&self, calls: usize, data: usize) -> bool {
+        self.calls.len() + calls <= MAX_CALLS && (self.data.len() + data + 16 * calls) as u64 <= AREA - DATA
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    /// The result of a call, after [`Area::run`].
+    #[must_use]
+    pub fn result(&self, call: usize) -> i64 {
+        self.calls.get(call).map_or(-i64::from(libc::ENOSYS), |c| c[7].cast_signed())
+    }
+
+    /// The result of a call, with the kernel's error as an errno.
+    pub fn outcome(&self, call: usize) -> std::result::Result<i64, Errno> {
+        match self.result(call) {
+            error @ -4095..=-1 => Err(Errno::from_raw(i32::try_from(-error).unwrap_or(libc::EIO))),
+            value => Ok(value),
+        }
+    }
+
+    /// The data at an address that `bytes` or `room` gave, as it was after [`Area::run`].
+    #[must_use]
+    pub fn read(&self, address: u64, len: usize) -> &[u8] {
+        let start = usize::try_from(address.wrapping_sub(self.base + DATA)).unwrap_or(usize::MAX);
+        start.checked_add(len).and_then(|end| self.data.get(start..end)).unwrap_or(&[])
+    }
+
+    /// A little word of the data.
+    #[must_use]
+    pub fn word(&self, address: u64) -> u64 {
+        self.read(address, 8).try_into().map_or(0, u64::from_ne_bytes)
+    }
+
+    /// Half a word of the data.
+    #[must_use]
+    pub fn half(&self, address: u64) -> u32 {
+        self.read(address, 4).try_into().map_or(0, u32::from_ne_bytes)
+    }
+}
+
+/// Makes one call in a stopped task at the instruction `insn`. The task's registers are lost.
+fn borrowed(tid: u32, regs: &Regs, insn: u64, number: i64, args: &[u64; 6]) -> Result<i64> {
+    let doing = || format!("calling {number} in {tid}");
+    let mut regs = regs.clone();
+    arch::set_call(&mut regs, insn, number, args);
+    ptrace::set_regs(tid, &regs).context(KIND, doing)?;
+    for _ in ["entry", "exit"] {
+        ptrace::to_syscall(tid).context(KIND, doing)?;
+        match ptrace::wait(tid.cast_signed(), 0).context(KIND, doing)? {
+            Some((_, status)) if ptrace::decode(status) == Status::Syscall => {}
+            other => return Err(Error::new(KIND, doing(), format!("unexpected stop {other:x?}"))),
+        }
+    }
+    let regs = ptrace::regs(tid).context(KIND, doing)?;
+    Ok(arch::call_result(&regs))
+}
+
+fn succeed(result: i64, doing: &'static str) -> Result<u64> {
+    match result {
+        -4095..=-1 => Err(Error::os(KIND, doing, Errno::from_raw(i32::try_from(-result).unwrap_or(0)))),
+        value => Ok(value.cast_unsigned()),
+    }
+}
+
+/// An area inside a process, ready for batches of any of its threads.
+#[derive(Debug)]
+pub struct Area {
+    base: u64,
+    tgid: u32,
+    insn: u64,
+}
+
+impl Area {
+    /// An area that is already in the target because it was mapped before it was forked.
+    #[must_use]
+    pub fn inherited(base: u64, tgid: u32) -> Area {
+        Area { base, tgid, insn: 0 }
+    }
+
+    /// Address of the area.
+    #[must_use]
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Maps an area into a stopped process, at `wanted` or wherever there is room (0). The task's signal
+    /// mask is set to let SIGTRAP through and nothing else; the caller puts mask and registers back.
+    ///
+    /// # Errors
+    /// The process has no `syscall` instruction to borrow, or no room.
+    pub fn inject(tid: u32, tgid: u32, regs: &Regs, wanted: u64) -> Result<Area> {
+        ptrace::set_sigmask(tid, ALL_BUT_TRAP).context(KIND, || format!("blocking signals of {tid}"))?;
+        let insn = find_insn(tgid, regs)?;
+        let place = if wanted == 0 { 0 } else { libc::MAP_FIXED_NOREPLACE };
+        let flags = u64::from((libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | place).cast_unsigned());
+        let rx = u64::from((libc::PROT_READ | libc::PROT_EXEC).cast_unsigned());
+        let rw = u64::from((libc::PROT_READ | libc::PROT_WRITE).cast_unsigned());
+        let base = borrowed(tid, regs, insn, libc::SYS_mmap, &[wanted, AREA, rx, flags, u64::MAX, 0])?;
+        let base = succeed(base, "mapping an area")?;
+        let open = borrowed(tid, regs, insn, libc::SYS_mprotect, &[base + CALLS, AREA - CALLS, rw, 0, 0, 0])?;
+        succeed(open, "opening the area for writing")?;
+        let area = Area { base, tgid, insn };
+        area.write_code()?;
+        Ok(area)
+    }
+
+    /// Puts the batch loop into the first page. Through /proc/PID/mem, which does the cache maintenance that
+    /// process_vm_writev does not.
+    fn write_code(&self) -> Result<()> {
+        let path = format!("/proc/{}/mem", self.tgid);
+        let mem = File::options().write(true).open(&path).context(KIND, || format!("opening {path}"))?;
+        vm::write_forced(&mem, self.base, arch::blob()).context(KIND, || format!("writing {path}"))
+    }
+
+    /// Prepares an area of our own at `base`, for the puppets that will be forked from us.
+    ///
+    /// # Errors
+    /// The address is in use.
+    pub fn prepare(base: u64) -> Result<()> {
+        let doing = || format!("mapping an area at {base:#x}");
+        vm::map_area(base, CALLS, libc::PROT_READ | libc::PROT_EXEC).context(KIND, doing)?;
+        vm::map_area(base + CALLS, AREA - CALLS, libc::PROT_READ | libc::PROT_WRITE).context(KIND, doing)?;
+        Area::inherited(base, std::process::id()).write_code()
+    }
+
+    /// Runs a batch in thread `tid` and reads the results back. New children that it makes are attached and
+    /// stopped; the caller waits for each.
+    ///
+    /// # Errors
+    /// The errno of the first call that failed and must not, or the task died.
+    pub fn run(&self, tid: u32, batch: &mut Batch) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let doing = || format!("running a batch in {tid}");
+        let regs = ptrace::regs(tid).context(KIND, doing)?;
+        self.run_from(tid, &regs, batch)
+    }
+
+    fn run_from(&self, tid: u32, regs: &Regs, batch: &mut Batch) -> Result<()> {
+        let doing = || format!("running a batch in {tid}");
+        let first = self.base + CALLS;
+        let end = first + 64 * batch.calls.len() as u64;
+        if batch.base != self.base || !batch.fits(0, 0) {
+            return Err(Error::new(KIND, doing(), "it does not fit the area"));
+        }
+        vm::write(self.tgid, first, &flat(&batch.calls)).context(KIND, doing)?;
+        vm::write(self.tgid, self.base + DATA, &batch.data).context(KIND, doing)?;
+        let mut regs = regs.clone();
+        let last_resort = self.base + LAST_RESORT;
+        let run = Loop { code: self.base, first, end, tgid: self.tgid, tid, last_resort, stack: 0 };
+        arch::set_batch(&mut regs, &run);
+        ptrace::set_regs(tid, &regs).context(KIND, doing)?;
+        self.to_end(tid)?;
+        let mut calls = vec![0; 64 * batch.calls.len()];
+        vm::read(self.tgid, first, &mut calls).context(KIND, doing)?;
+        for (call, bytes) in batch.calls.iter_mut().zip(calls.chunks_exact(64)) {
+            call[7] = bytes[56..].try_into().map_or(0, u64::from_ne_bytes);
+        }
+        let stopped = arch::batch_position(&ptrace::regs(tid).context(KIND, doing)?);
+        if stopped != end {
+            return Err(self.failed(tid, batch, stopped.wrapping_sub(first) / 64));
+        }
+        vm::read(self.tgid, self.base + DATA, &mut batch.data).context(KIND, doing)
+    }
+
+    fn failed(&self, tid: u32, batch: &Batch, index: u64) -> Error {
+        let index = usize::try_from(index).unwrap_or(usize::MAX);
+        let what = batch.what.get(index).copied().filter(|w| !w.is_empty());
+        let number = batch.calls.get(index).map_or(0, |c| c[0]);
+        let args = batch.calls.get(index).map_or([0; 6], |c| [c[1], c[2], c[3], c[4], c[5], c[6]]);
+        let errno = batch.outcome(index).err().unwrap_or(Errno::EIO);
+        match what {
+            Some(what) => Error::os(KIND, format!("{what} in {tid} (call {number}, {args:x?})"), errno),
+            None => Error::os(KIND, format!("call {number} in {tid} with {args:x?}"), errno),
+        }
+    }
+
+    /// Lets the task run to the SIGTRAP that ends the batch.
+    fn to_end(&self, tid: u32) -> Result<()> {
+        let doing = || format!("waiting for a batch in {tid}");
+        ptrace::cont(tid, 0).context(KIND, doing)?;
+        loop {
+            let Some((_, status)) = ptrace::wait(tid.cast_signed(), 0).context(KIND, doing)? else {
+                continue;
+            };
+            match ptrace::decode(status) {
+                Status::Signal(libc::SIGTRAP) => return Ok(()),
+                Status::NewChild | Status::Interrupted => ptrace::cont(tid, 0).context(KIND, doing)?,
+                other => {
+                    let ip = ptrace::regs(tid).map_or(0, |r| r.ip().wrapping_sub(self.base));
+                    return Err(Error::new(KIND, doing(), format!("stopped by {other:?} at area+{ip:#x}")));
+                }
+            }
+        }
+    }
+
+    /// Sets the call that the loop makes when its tracer is gone.
+    ///
+    /// # Errors
+    /// The area cannot be written.
+    pub fn last_resort(&self, number: i64, args: &[u64]) -> Result<()> {
+        let mut call = [0u64; 8];
+        call[0] = number.cast_unsigned();
+        call[1..=args.len()].copy_from_slice(args);
+        vm::write(self.tgid, self.base + LAST_RESORT, &flat(&[call]))
+            .context(KIND, || format!("writing the last resort of {}", self.tgid))
+    }
+
+    /// Takes the area out of a process that goes on. The caller then sets registers and mask.
+    ///
+    /// # Errors
+    /// The process died.
+    pub fn eject(self, tid: u32, regs: &Regs) -> Result<()> {
+        let gone = borrowed(tid, regs, self.insn, libc::SYS_munmap, &[self.base, AREA, 0, 0, 0, 0])?;
+        succeed(gone, "unmapping the area").map(drop)
+    }
+
+    /// Unmaps the area from below itself: the task stops at the exit of that munmap(2), where there is no
+    /// code any more, and the caller gives it its final registers.
+    ///
+    /// # Errors
+    /// The process died.
+    pub fn vanish(&self, tid: u32) -> Result<()> {
+        let doing = || format!("unmapping the area of {tid}");
+        let regs = ptrace::regs(tid).context(KIND, doing)?;
+        let insn = self.base + insn_offset()?;
+        let gone = borrowed(tid, &regs, insn, libc::SYS_munmap, &[self.base, AREA, 0, 0, 0, 0])?;
+        succeed(gone, "unmapping the area").map(drop)
+    }
+}
+
+fn flat(calls: &[[u64; 8]]) -> Vec<u8> {
+    calls.iter().flatten().flat_map(|word| word.to_ne_bytes()).collect()
+}
+
+/// Where the batch loop itself has its first `syscall`.
+fn insn_offset() -> Result<u64> {
+    let code = arch::blob();
+    let insn = arch::SYSCALL_INSN;
+    code.windows(insn.len())
+        .position(|w| w == insn)
+        .map(|at| at as u64)
+        .ok_or_else(|| Error::new(KIND, "searching the batch loop", "it has no system call"))
+}
+
+/// A `syscall` instruction that a process already has: the one it is stopped behind, or one in its vdso.
+fn find_insn(pid: u32, regs: &Regs) -> Result<u64> {
+    let insn = arch::SYSCALL_INSN;
+    let behind = regs.ip().wrapping_sub(insn.len() as u64);
+    let mut bytes = [0u8; arch::SYSCALL_INSN.len()];
+    if vm::read(pid, behind, &mut bytes).is_ok() && bytes == insn {
+        return Ok(behind);
+    }
+    let path = format!("/proc/{pid}/maps");
+    let maps = std::fs::read_to_string(&path).context(KIND, || format!("reading {path}"))?;
+    for range in maps.lines().filter(|l| l.ends_with("[vdso]")).filter_map(|l| l.split(' ').next()) {
+        let Some((start, end)) = range.split_once('-') else { continue };
+        let (Ok(start), Ok(end)) = (u64::from_str_radix(start, 16), u64::from_str_radix(end, 16)) else {
+            continue;
+        };
+        let mut code = vec![0; usize::try_from(end - start).unwrap_or(0)];
+        vm::read(pid, start, &mut code).context(KIND, || format!("reading the vdso of {pid}"))?;
+        if let Some(at) = code.windows(insn.len()).position(|w| w == insn) {
+            return Ok(start + at as u64);
+        }
+    }
+    Err(Error::new(KIND, format!("searching {pid} for a system call instruction"), "there is none"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Area, Batch};
+    use crate::sys::{clone, ptrace};
+
+    #[test]
+    fn a_batch_runs_in_another_process_and_stops_at_the_first_failure() {
+        let child = clone::puppet_anywhere().unwrap();
+        ptrace::seize(child, ptrace::FOLLOW | ptrace::EXITKILL).unwrap();
+        ptrace::interrupt(child).unwrap();
+        ptrace::wait(child.cast_signed(), 0).unwrap();
+        let regs = ptrace::regs(child).unwrap();
+        let area = Area::inject(child, child, &regs, 0).unwrap();
+        let mut batch = Batch::new(area.base());
+        let room = batch.room(16);
+        let pid = batch.call(libc::SYS_getpid, &[]);
+        batch.call(libc::SYS_getresuid, &[room, room + 4, room + 8]);
+        let bad = batch.try_call(libc::SYS_close, &[999]);
+        area.run(child, &mut batch).unwrap();
+        assert_eq!(batch.result(pid), i64::from(child));
+        assert_eq!(batch.outcome(bad), Err(nix::errno::Errno::EBADF));
+
+        let mut batch = Batch::new(area.base());
+        batch.call(libc::SYS_close, &[999]);
+        batch.doing("closing nothing");
+        let never = batch.call(libc::SYS_getpid, &[]);
+        let error = area.run(child, &mut batch).unwrap_err();
+        assert_eq!(error.errno(), Some(nix::errno::Errno::EBADF));
+        assert_eq!(batch.result(never), 0);
+        area.eject(child, &regs).unwrap();
+        clone::kill(child).unwrap();
+        ptrace::wait(child.cast_signed(), 0).unwrap();
+    }
+}
