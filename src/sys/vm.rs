@@ -125,3 +125,15 @@ fn own(fd: i64) -> Sys<OwnedFd> {
     // SAFETY: the kernel just gave us this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
+
+/// Whether two processes share one address space (kcmp(2), KCMP_VM).
+pub fn same_memory(a: u32, b: u32) -> Sys<bool> {
+    const KCMP_VM: i32 = 1;
+    same_object(a, b, KCMP_VM)
+}
+
+/// Whether two tasks share an object of struct task_struct: `kind` is a KCMP_* number of kcmp(2).
+pub fn same_object(a: u32, b: u32, kind: i32) -> Sys<bool> {
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::syscall(libc::SYS_kcmp, a, b, kind, 0, 0) }).map(|order| order == 0)
+}

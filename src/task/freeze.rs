@@ -1,0 +1,379 @@
+//! Stopping every task of the world, once, and letting it go again.
+//!
+//! PTRACE_SEIZE and PTRACE_INTERRUPT only: a second interruption would destroy the number of an interrupted
+//! system call on x86. New children of stopped-for tasks are attached by the kernel (PTRACE_O_TRACE*), and
+//! the sweep repeats until a whole pass over /proc finds nothing new. PID 1 goes first: stopped, it starts
+//! nothing. A task in vfork(2) does not stop before its child has called execve(2) or exited, so its child
+//! is left running until then. The tracer's death detaches all, and they run on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use crate::arch::{self, Regs};
+use crate::error::{Context, Error, Obstacle, Refusal, Result};
+use crate::file::Scope;
+use crate::proc::stat::{self, PF_KTHREAD, Stat};
+use crate::proc::status;
+use crate::sys::clone;
+use crate::sys::ptrace::{self, Status};
+
+const KIND: &str = "freeze";
+
+/// A stopped thread.
+#[derive(Debug)]
+pub struct Thread {
+    /// Its id.
+    pub tid: u32,
+    /// General registers at the stop, as they are: not rewound.
+    pub regs: Regs,
+    /// Blocked signals at the stop.
+    pub mask: u64,
+}
+
+/// A stopped process, or a zombie.
+#[derive(Debug)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// /proc/PID/stat after the stop.
+    pub stat: Stat,
+    /// The threads, the leader first; empty for a zombie.
+    pub threads: Vec<Thread>,
+}
+
+/// Every task of the world is stopped. Dropping it lets them run.
+#[derive(Debug)]
+pub struct Frozen {
+    /// The processes by pid.
+    pub processes: BTreeMap<u32, Process>,
+    /// What could not be stopped faithfully.
+    pub obstacles: Vec<Obstacle>,
+    /// Every seized task: its process.
+    tids: BTreeMap<u32, u32>,
+    /// Those whose stop we have seen.
+    stopped: BTreeSet<u32>,
+    gone: bool,
+}
+
+/// Whom to stop.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// Whole system, or the tree under `root`.
+    pub scope: Scope,
+    /// PID 1, or the root of the tree.
+    pub root: u32,
+    /// A process that is left alone, with its threads: the one that captures.
+    pub except: u32,
+    /// How long to wait for tasks in uninterruptible sleep.
+    pub patience: Duration,
+}
+
+/// Reads /proc/PID/stat; `None` when the task is gone.
+#[must_use]
+pub fn read_stat(pid: u32) -> Option<Stat> {
+    stat::parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Reads /proc/PID/status; a default when the task is gone.
+#[must_use]
+pub fn read_status(pid: u32) -> status::Status {
+    status::parse(&std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default())
+}
+
+/// Every process of this /proc that is not a thread of the kernel.
+fn all_processes() -> Result<Vec<Stat>> {
+    let list = std::fs::read_dir("/proc").context(KIND, || "reading /proc")?;
+    let pids = list.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    Ok(pids.filter_map(read_stat).filter(|s| s.flags & PF_KTHREAD == 0).collect())
+}
+
+/// The tasks of the scope, parents before children.
+fn members(request: &Request) -> Result<Vec<Stat>> {
+    let mut all = all_processes()?;
+    all.retain(|s| s.pid != request.except);
+    let mut found: Vec<Stat> = Vec::new();
+    match request.scope {
+        Scope::System => {
+            // Children of the capturing process are its own helpers.
+            all.retain(|s| s.ppid != request.except);
+            all.sort_by_key(|s| (s.pid != request.root, s.pid));
+            found = all;
+        }
+        Scope::Tree => {
+            let mut wave: Vec<u32> = vec![request.root];
+            found.extend(all.iter().filter(|s| s.pid == request.root).cloned());
+            while !wave.is_empty() {
+                let next: Vec<Stat> = all.iter().filter(|s| wave.contains(&s.ppid)).cloned().collect();
+                wave = next.iter().map(|s| s.pid).collect();
+                found.extend(next);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn threads_of(pid: u32) -> Vec<u32> {
+    let Ok(list) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let mut tids: Vec<u32> = list.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect();
+    tids.sort_by_key(|tid| (*tid != pid, *tid));
+    tids
+}
+
+/// Stops the world.
+///
+/// # Errors
+/// The scope's root does not exist, a task does not stop in time, or somebody else traces one.
+pub fn freeze(request: &Request) -> Result<Frozen> {
+    let mut world = Frozen {
+        processes: BTreeMap::new(),
+        obstacles: Vec::new(),
+        tids: BTreeMap::new(),
+        stopped: BTreeSet::new(),
+        gone: false,
+    };
+    let deadline = Instant::now() + request.patience;
+    loop {
+        let mut new = false;
+        for process in members(request)?.iter().filter(|s| s.state != 'Z' && s.state != 'X') {
+            for tid in threads_of(process.pid) {
+                new |= world.seize(tid, process.pid)?;
+            }
+        }
+        if !new {
+            break;
+        }
+        world.collect(deadline)?;
+    }
+    for stat in members(request)? {
+        world.take(stat)?;
+    }
+    if !world.processes.contains_key(&request.root) {
+        return Err(Error::new(
+            KIND,
+            format!("stopping process {}", request.root),
+            "there is no such process",
+        ));
+    }
+    Ok(world)
+}
+
+impl Frozen {
+    /// Seizes a task that is new, and asks it to stop.
+    fn seize(&mut self, tid: u32, tgid: u32) -> Result<bool> {
+        if self.tids.contains_key(&tid) {
+            return Ok(false);
+        }
+        match ptrace::seize(tid, ptrace::FOLLOW) {
+            Ok(()) => {
+                self.tids.insert(tid, tgid);
+                // ESRCH: it died since; the wait will tell.
+                let _ = ptrace::interrupt(tid);
+                Ok(true)
+            }
+            Err(Errno::ESRCH) => Ok(false),
+            Err(errno) => {
+                let tracer = read_status(tid).tracer;
+                let name = read_stat(tid).map(|s| s.comm).unwrap_or_default();
+                if tracer == std::process::id() {
+                    // A child that was attached to us when it was made.
+                    self.tids.insert(tid, tgid);
+                    return Ok(true);
+                }
+                let doing = format!("seizing {name}[{tid}]");
+                match tracer {
+                    0 => Err(Error::os(KIND, doing, errno)),
+                    _ => Err(Error::new(KIND, doing, format!("process {tracer} traces it already"))),
+                }
+            }
+        }
+    }
+
+    /// Waits until every seized task is stopped.
+    fn collect(&mut self, deadline: Instant) -> Result<()> {
+        let mut waiting: Vec<u32> = self.tids.keys().copied().filter(|t| !self.stopped.contains(t)).collect();
+        let mut nap = Duration::from_micros(50);
+        while !waiting.is_empty() {
+            let before = waiting.len();
+            let mut left = Vec::new();
+            for tid in waiting {
+                if self.try_stop(tid)? {
+                    self.stopped.insert(tid);
+                } else {
+                    left.push(tid);
+                }
+            }
+            waiting = left;
+            if waiting.len() < before {
+                nap = Duration::from_micros(50);
+            } else {
+                self.release_vforked(&waiting);
+                if Instant::now() > deadline {
+                    return Err(self.does_not_stop(&waiting));
+                }
+                std::thread::sleep(nap);
+                nap = (nap * 2).min(Duration::from_millis(10));
+            }
+        }
+        Ok(())
+    }
+
+    /// One look at a task: stopped or gone (true), or not yet (false).
+    fn try_stop(&mut self, tid: u32) -> Result<bool> {
+        let doing = || format!("stopping {tid}");
+        loop {
+            let status = match ptrace::wait(tid.cast_signed(), libc::WNOHANG) {
+                Ok(Some((_, status))) => status,
+                Ok(None) => return Ok(false),
+                Err(Errno::ECHILD) => {
+                    self.tids.remove(&tid);
+                    return Ok(true);
+                }
+                Err(errno) => return Err(Error::os(KIND, doing(), errno)),
+            };
+            match ptrace::decode(status) {
+                Status::Interrupted => return Ok(true),
+                Status::GroupStop(signal) => {
+                    self.job_stopped(tid, signal);
+                    return Ok(true);
+                }
+                Status::Gone(_) => {
+                    self.tids.remove(&tid);
+                    return Ok(true);
+                }
+                // A real signal came first: give it back, our stop follows.
+                Status::Signal(signal) => ptrace::cont(tid, signal).context(KIND, doing)?,
+                Status::NewChild => {
+                    let child = ptrace::event_message(tid).context(KIND, doing)?;
+                    let child = u32::try_from(child).unwrap_or(0);
+                    let tgid = read_status_tgid(child).unwrap_or(child);
+                    self.tids.insert(child, tgid);
+                    ptrace::cont(tid, 0).context(KIND, doing)?;
+                }
+                Status::Syscall | Status::Event(_) => ptrace::cont(tid, 0).context(KIND, doing)?,
+            }
+        }
+    }
+
+    fn job_stopped(&mut self, tid: u32, signal: i32) {
+        let name = read_stat(tid).map(|s| s.comm).unwrap_or_default();
+        let refusal = Refusal::new(
+            format!("it is stopped by signal {signal}"),
+            "continue it (kill -CONT) before the end of the rc scripts",
+        );
+        self.obstacles.push(Obstacle::process("freeze", tid, name, "stopped job", refusal));
+    }
+
+    /// The child of a vfork(2) must run until it calls execve(2) or exits, or its parent never stops.
+    fn release_vforked(&mut self, waiting: &[u32]) {
+        for parent in waiting.iter().filter(|tid| read_stat(**tid).is_some_and(|s| s.state == 'D')) {
+            let children: Vec<u32> = self
+                .tids
+                .iter()
+                .filter(|(tid, tgid)| *tid == *tgid && read_stat(**tid).is_some_and(|s| s.ppid == *parent))
+                .map(|(tid, _)| *tid)
+                .collect();
+            for child in children.into_iter().filter(|c| shares_memory(*parent, *c)) {
+                if ptrace::detach(child, 0).is_ok() {
+                    self.tids.remove(&child);
+                }
+            }
+        }
+    }
+
+    fn does_not_stop(&self, waiting: &[u32]) -> Error {
+        let names: Vec<String> = waiting
+            .iter()
+            .filter_map(|tid| read_stat(*tid))
+            .map(|s| format!("{}[{}] in state {}", s.comm, s.pid, s.state))
+            .collect();
+        Error::new(KIND, format!("stopping {}", names.join(", ")), "no answer in time")
+    }
+
+    /// Puts a stopped process into the list.
+    fn take(&mut self, stat: Stat) -> Result<()> {
+        let pid = stat.pid;
+        let mut threads = Vec::new();
+        if stat.state != 'Z' {
+            for tid in threads_of(pid) {
+                let doing = || format!("reading registers of {}[{tid}]", stat.comm);
+                match ptrace::regs(tid) {
+                    Ok(regs) => {
+                        let mask = ptrace::sigmask(tid).context(KIND, doing)?;
+                        threads.push(Thread { tid, regs, mask });
+                    }
+                    Err(Errno::ESRCH) if read_stat(tid).is_none_or(|s| s.state == 'Z' || s.state == 'X') => {
+                        let refusal =
+                            Refusal::new("its leader has exited while threads live", "none in this version");
+                        self.obstacles.push(Obstacle::process("freeze", pid, &*stat.comm, "thread", refusal));
+                    }
+                    Err(Errno::ENOSYS) => {
+                        let refusal = Refusal::new("it is a 32-bit program on a 64-bit kernel", "use 64 bit");
+                        self.obstacles.push(Obstacle::process("freeze", pid, &*stat.comm, "task", refusal));
+                    }
+                    Err(errno) => return Err(Error::os(KIND, doing(), errno)),
+                }
+            }
+        }
+        self.processes.insert(pid, Process { pid, stat, threads });
+        Ok(())
+    }
+
+    /// Kills every process and waits until their numbers are free again.
+    ///
+    /// # Errors
+    /// A process cannot be killed.
+    pub fn kill(mut self) -> Result<()> {
+        self.gone = true;
+        for pid in self.processes.values().filter(|p| !p.threads.is_empty()).map(|p| p.pid) {
+            match clone::kill(pid) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(errno) => return Err(Error::os(KIND, format!("killing {pid}"), errno)),
+            }
+        }
+        // Each tracee reports its end to us first. A leader reports after its threads.
+        while let Ok(Some(_)) = ptrace::wait(-1, 0) {}
+        Ok(())
+    }
+}
+
+impl Drop for Frozen {
+    /// Lets every task go on where it was.
+    fn drop(&mut self) {
+        if self.gone {
+            return;
+        }
+        for tid in self.tids.keys() {
+            let _ = ptrace::detach(*tid, 0);
+        }
+    }
+}
+
+fn read_status_tgid(tid: u32) -> Option<u32> {
+    let text = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    text.lines().find_map(|l| l.strip_prefix("Tgid:"))?.trim().parse().ok()
+}
+
+/// Whether two processes share one address space: kcmp(2) with KCMP_VM.
+fn shares_memory(a: u32, b: u32) -> bool {
+    crate::sys::vm::same_memory(a, b).unwrap_or(false)
+}
+
+/// Puts a live thread back to where it was stopped, ready to be detached.
+///
+/// A system call that the kernel means to restart is restarted only on the way out of a signal stop, so a
+/// thread that ended in another stop is stopped once more first.
+///
+/// # Errors
+/// The task died.
+pub fn put_back(thread: &Thread, after_syscall_stop: bool) -> Result<()> {
+    let doing = || format!("putting {} back", thread.tid);
+    if after_syscall_stop && arch::needs_restart(&thread.regs) {
+        ptrace::interrupt(thread.tid).context(KIND, doing)?;
+        ptrace::cont(thread.tid, 0).context(KIND, doing)?;
+        ptrace::wait(thread.tid.cast_signed(), 0).context(KIND, doing)?;
+    }
+    ptrace::set_regs(thread.tid, &thread.regs).context(KIND, doing)?;
+    ptrace::set_sigmask(thread.tid, thread.mask).context(KIND, doing)
+}
