@@ -1,3 +1,113 @@
 //! The image: bytes only, no system call here (the host, the fuzzers and the lab use it too).
+//!
+//! ```text
+//! | header | page blocks ...            | sections ...          |
+//! 0        4096                         blocks end              total
+//! ```
+//!
+//! [`header`] says where things are and which key must match; [`codec`] writes and reads sections;
+//! [`pages`] holds memory. This file lists the sections that exist. An image is a cache: whatever does not
+//! match exactly is a cold boot and a new capture, so nothing here reads an older definition.
 
+pub mod codec;
+pub mod header;
+pub mod medium;
+pub mod pages;
 pub mod section;
+
+pub use codec::{Reader, Tag, Title, Writer};
+pub use medium::{Sink, Source, Target};
+use section::Schema;
+
+/// Raised when a meaning changes without its definition. It is part of the key.
+pub const FORMAT: u32 = 1;
+
+/// The page size that images are made of.
+pub const PAGE_SIZE: u32 = 4096;
+
+/// The processor, with ELF's numbers (e_machine, elf(5)).
+pub const ARCH: u16 = if cfg!(target_arch = "x86_64") {
+    62
+} else if cfg!(target_arch = "aarch64") {
+    183
+} else if cfg!(target_arch = "arm") {
+    40
+} else if cfg!(target_arch = "riscv64") {
+    243
+} else {
+    0
+};
+
+/// One kind of section: the line of `rcsnap abi`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// Its tag.
+    pub tag: Tag,
+    /// Its name for people.
+    pub name: &'static str,
+    /// The hash of its definition.
+    pub hash: u64,
+}
+
+impl Kind {
+    /// The kind of a stored type.
+    #[must_use]
+    pub const fn of<T: Schema>(tag: Tag, name: &'static str) -> Kind {
+        Kind { tag, name, hash: T::HASH }
+    }
+}
+
+/// Tag of [`Meta`].
+pub const META: Tag = *b"META";
+/// Tag of [`pages::PageIndex`].
+pub const PAGES: Tag = *b"PAGE";
+
+/// Every section there is, in the order of the image. A reader refuses an image with any other section.
+pub const KINDS: &[Kind] = &[Kind::of::<Meta>(META, "meta"), Kind::of::<pages::PageIndex>(PAGES, "pages")];
+
+/// The sections and their hashes: what an image must agree with, bit for bit.
+#[must_use]
+pub fn abi() -> &'static [Kind] {
+    KINDS
+}
+
+crate::section! {
+    /// The three clocks at the moment when the tasks stood still, in nanoseconds.
+    pub struct Clocks {
+        /// CLOCK_MONOTONIC.
+        pub monotonic: i64,
+        /// CLOCK_BOOTTIME.
+        pub boottime: i64,
+        /// CLOCK_REALTIME: for people, never replayed.
+        pub realtime: i64,
+    }
+}
+
+crate::section! {
+    /// What an image is, before any of its kinds.
+    pub struct Meta {
+        /// Version of the rcsnap that captured it.
+        pub rcsnap: String,
+        /// uname -r.
+        pub kernel_release: String,
+        /// uname -v.
+        pub kernel_version: String,
+        /// Whether it holds the whole system with kernel state, or one tree.
+        pub whole_system: bool,
+        /// When.
+        pub clocks: Clocks,
+        /// The highest pid, thread, session or group id in it: ns_last_pid goes above it first.
+        pub highest_id: u32,
+        /// Processes.
+        pub processes: u32,
+        /// Threads.
+        pub threads: u32,
+        /// How long the tasks stood still, in milliseconds.
+        pub stopped_ms: u32,
+        /// Kernel features that a restore needs, by name, checked before anything is touched.
+        pub features: Vec<String>,
+    }
+}
+
+#[cfg(test)]
+mod tests;
