@@ -275,6 +275,8 @@ pub fn set_batch(regs: &mut Regs, run: &Loop) {
     regs.r13 = u64::from(run.tid);
     regs.r14 = run.last_resort;
     regs.r15 = run.stack;
+    // The loop uses no stack; sigaltstack(2) must not find us on the one it sets.
+    regs.rsp = run.last_resort;
     regs.orig_rax = u64::MAX;
     // A direction or trap flag of the interrupted program must not reach the loop.
     regs.eflags = 0x202;

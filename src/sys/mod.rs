@@ -2,5 +2,6 @@
 //! it needs `unsafe`, and each block says what makes it sound.
 
 pub mod clone;
+pub mod limit;
 pub mod ptrace;
 pub mod vm;

@@ -1,0 +1,46 @@
+//! What: resource limits of a process.
+//! Reads: prlimit(2) from outside.
+//! Rebuilds: prlimit(2) by the process itself, when everything that a low limit could break is done, and
+//!   before it loses CAP_SYS_RESOURCE.
+//! Loses: CPU time already counted against RLIMIT_CPU.
+//! Refuses: nothing.
+
+use nix::errno::Errno;
+
+use crate::sys::limit;
+use crate::sys::ptrace::Sys;
+use crate::task::remote::Batch;
+
+/// RLIM_NLIMITS: RLIMIT_CPU 0 to RLIMIT_RTTIME 15.
+const COUNT: u32 = 16;
+
+crate::section! {
+    /// Soft and hard limit by RLIMIT_* number.
+    pub struct State {
+        /// 16 pairs.
+        pub limits: Vec<(u64, u64)>,
+    }
+}
+
+/// Reads the limits of a process.
+///
+/// # Errors
+/// ESRCH, or EPERM when it belongs to another user and CAP_SYS_RESOURCE is missing.
+pub fn capture(pid: u32) -> Sys<State> {
+    let limits = (0..COUNT).map(|resource| limit::get(pid, resource)).collect::<Result<_, Errno>>()?;
+    Ok(State { limits })
+}
+
+/// Sets those limits that differ from what the process has now.
+pub fn restore(batch: &mut Batch, state: &State, own: &State) {
+    for (resource, (wanted, have)) in (0u64..).zip(state.limits.iter().zip(&own.limits)) {
+        if wanted == have {
+            continue;
+        }
+        let mut bytes = wanted.0.to_ne_bytes().to_vec();
+        bytes.extend_from_slice(&wanted.1.to_ne_bytes());
+        let room = batch.bytes(&bytes);
+        batch.call(libc::SYS_prlimit64, &[0, resource, room, 0]);
+        batch.doing("setting a resource limit");
+    }
+}
