@@ -1,11 +1,14 @@
 //! rcsnap boots an embedded Linux board from a picture of itself, taken after its rc scripts had run.
 
 pub mod arch;
+pub mod boot;
+pub mod cli;
 pub mod error;
 pub mod file;
 pub mod image;
 pub mod kernel;
 pub mod log;
 pub mod proc;
+pub mod stage;
 pub mod sys;
 pub mod task;

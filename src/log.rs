@@ -29,6 +29,21 @@ pub enum Level {
     Debug = 7,
 }
 
+impl Level {
+    /// The level of this name, as `rcsnap.log=` has it.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Level> {
+        Some(match name {
+            "error" => Level::Error,
+            "warning" => Level::Warning,
+            "notice" => Level::Notice,
+            "info" => Level::Info,
+            "debug" => Level::Debug,
+            _ => return None,
+        })
+    }
+}
+
 /// From now on lines go to the kernel log (PID 1, the watcher and the conductor).
 pub fn to_kernel() {
     TARGET.store(1, Ordering::Relaxed);

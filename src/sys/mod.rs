@@ -2,6 +2,11 @@
 //! it needs `unsafe`, and each block says what makes it sound.
 
 pub mod clone;
+pub mod crash;
 pub mod limit;
+pub mod module;
+pub mod process;
 pub mod ptrace;
+pub mod signal;
+pub mod start;
 pub mod vm;
