@@ -1,0 +1,148 @@
+//! Kind `timer`: timers of a process fire when they are due and not before, and clocks go on.
+
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+
+use zoo::time::{LATER_MS, SLACK_MS, clock, monotonic, nanos, spec, val};
+use zoo::{Outcome, Zoo, raw, sys};
+
+static REAL: AtomicI64 = AtomicI64::new(0);
+static TIMES: [AtomicI64; 4] = [const { AtomicI64::new(0) }; 4];
+static TICKS: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn on_alarm(_: i32) {
+    REAL.store(monotonic(), Ordering::SeqCst);
+}
+
+extern "C" fn on_timer(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: a POSIX timer's signal carries our value.
+    let index = unsafe { (*info).si_value().sival_ptr as usize };
+    if index == 3 {
+        TICKS.fetch_add(1, Ordering::SeqCst);
+    }
+    let _ = TIMES[index % 4].compare_exchange(0, monotonic(), Ordering::SeqCst, Ordering::SeqCst);
+}
+
+fn main() {
+    zoo::run(program)
+}
+
+fn catch(signal: i32, handler: usize, flags: i32) -> Outcome {
+    let mut action: libc::sigaction = sys::zeroed();
+    action.sa_sigaction = handler;
+    action.sa_flags = flags | libc::SA_RESTART;
+    sys!(sigaction(signal, &raw const action, std::ptr::null_mut()))?;
+    Ok(())
+}
+
+fn create(clock: libc::clockid_t, notify: i32, index: usize) -> Outcome<i32> {
+    let mut event: libc::sigevent = sys::zeroed();
+    event.sigev_notify = notify;
+    event.sigev_signo = 42;
+    event.sigev_value = libc::sigval { sival_ptr: index as *mut libc::c_void };
+    if notify == libc::SIGEV_THREAD_ID {
+        event.sigev_notify_thread_id = sys::gettid();
+    }
+    let mut id = -1_i32;
+    raw!(SYS_timer_create, clock, &raw mut event, &raw mut id)?;
+    Ok(id)
+}
+
+fn arm(id: i32, flags: i32, value: libc::timespec, interval: libc::timespec) -> Outcome {
+    let new = libc::itimerspec { it_interval: interval, it_value: value };
+    raw!(SYS_timer_settime, id, flags, &raw const new, std::ptr::null_mut::<libc::itimerspec>())?;
+    Ok(())
+}
+
+fn remaining(id: i32) -> Outcome<libc::itimerspec> {
+    let mut now: libc::itimerspec = sys::zeroed();
+    raw!(SYS_timer_gettime, id, &raw mut now)?;
+    Ok(now)
+}
+
+fn program(zoo: &mut Zoo) -> Outcome {
+    catch(libc::SIGALRM, on_alarm as *const () as usize, 0)?;
+    catch(42, on_timer as *const () as usize, libc::SA_SIGINFO)?;
+    // Ids need not be dense: a gap must stay a gap.
+    let gap = create(libc::CLOCK_MONOTONIC, libc::SIGEV_NONE, 0)?;
+    let relative = create(libc::CLOCK_MONOTONIC, libc::SIGEV_SIGNAL, 0)?;
+    let absolute = create(libc::CLOCK_BOOTTIME, libc::SIGEV_THREAD_ID, 1)?;
+    let wall = create(libc::CLOCK_REALTIME, libc::SIGEV_SIGNAL, 2)?;
+    let ticking = create(libc::CLOCK_MONOTONIC, libc::SIGEV_SIGNAL, 3)?;
+    let silent = create(libc::CLOCK_MONOTONIC, libc::SIGEV_NONE, 0)?;
+    let disarmed = create(libc::CLOCK_REALTIME, libc::SIGEV_SIGNAL, 0)?;
+    raw!(SYS_timer_delete, gap)?;
+
+    let start = monotonic();
+    let due = start + LATER_MS * 1_000_000;
+    let zero = spec(0);
+    let interval = libc::itimerval { it_interval: val(700), it_value: val(LATER_MS) };
+    sys!(setitimer(libc::ITIMER_REAL, &raw const interval, std::ptr::null_mut()))?;
+    let virtual_timer = libc::itimerval { it_interval: val(0), it_value: val(100_000) };
+    sys!(setitimer(libc::ITIMER_VIRTUAL, &raw const virtual_timer, std::ptr::null_mut()))?;
+    sys!(setitimer(libc::ITIMER_PROF, &raw const virtual_timer, std::ptr::null_mut()))?;
+    arm(relative, 0, spec(LATER_MS), zero)?;
+    let boot = clock(libc::CLOCK_BOOTTIME) + LATER_MS * 1_000_000;
+    arm(absolute, libc::TIMER_ABSTIME, zoo::time::nano_spec(boot), zero)?;
+    let wall_due = clock(libc::CLOCK_REALTIME) + LATER_MS * 1_000_000;
+    arm(wall, libc::TIMER_ABSTIME, zoo::time::nano_spec(wall_due), zero)?;
+    arm(ticking, 0, spec(100), spec(100))?;
+    arm(silent, 0, spec(1_000_000), spec(7000))?;
+
+    zoo.keep("ids and targets of the timers", timers);
+    let boot_before = clock(libc::CLOCK_BOOTTIME);
+    let raw_before = clock(libc::CLOCK_MONOTONIC_RAW);
+    let wall_before = clock(libc::CLOCK_REALTIME);
+    zoo.ready();
+
+    let now = monotonic();
+    zoo.check("CLOCK_MONOTONIC does not go back", now >= start);
+    zoo.check("CLOCK_MONOTONIC does not leap", now - start < 60_000_000_000);
+    zoo.check("CLOCK_BOOTTIME does not go back", clock(libc::CLOCK_BOOTTIME) >= boot_before);
+    zoo.check("CLOCK_MONOTONIC_RAW does not go back", clock(libc::CLOCK_MONOTONIC_RAW) >= raw_before);
+    zoo.check("CLOCK_REALTIME does not go back", clock(libc::CLOCK_REALTIME) >= wall_before);
+    countdowns(zoo, silent, disarmed, start)?;
+    let ticks = TICKS.load(Ordering::SeqCst);
+    zoo::time::sleep_until(monotonic() + 1_000_000_000);
+    let more = TICKS.load(Ordering::SeqCst) - ticks;
+    zoo.check(&format!("an interval timer goes on ({more} of about 10 ticks)"), (3..=40).contains(&more));
+    fired(zoo, start, due, wall_due);
+    zoo.expect("the id of the next timer", create(libc::CLOCK_MONOTONIC, libc::SIGEV_NONE, 0)?, disarmed + 1);
+    Ok(())
+}
+
+/// What has not fired yet still counts down from what it was set to.
+fn countdowns(zoo: &mut Zoo, silent: i32, disarmed: i32, start: i64) -> Outcome {
+    let left = remaining(silent)?;
+    let gone = 1_000_000 * 1_000_000 - nanos(&left.it_value);
+    let elapsed = monotonic() - start;
+    zoo.check("a silent timer counts with the clock", (gone - elapsed).abs() < 500_000_000);
+    zoo.expect("the interval of a silent timer", nanos(&left.it_interval), 7_000_000_000);
+    zoo.expect("the value of a disarmed timer", nanos(&remaining(disarmed)?.it_value), 0);
+    let mut left: libc::itimerval = sys::zeroed();
+    sys!(getitimer(libc::ITIMER_VIRTUAL, &raw mut left))?;
+    zoo.check("the virtual timer is armed", (90..=100).contains(&left.it_value.tv_sec));
+    sys!(getitimer(libc::ITIMER_PROF, &raw mut left))?;
+    zoo.check("the profiling timer is armed", (90..=100).contains(&left.it_value.tv_sec));
+    sys!(getitimer(libc::ITIMER_REAL, &raw mut left))?;
+    zoo.expect("the interval of the real timer", left.it_interval.tv_usec as i64, 700_000);
+    Ok(())
+}
+
+/// Each one-shot timer fired once it was due.
+fn fired(zoo: &mut Zoo, start: i64, due: i64, wall_due: i64) {
+    let all = || REAL.load(Ordering::SeqCst) != 0 && TIMES.iter().all(|time| time.load(Ordering::SeqCst) != 0);
+    zoo.check("every timer fires", zoo::eventually(15_000, all));
+    let time = |index: usize| TIMES[index].load(Ordering::SeqCst);
+    zoo.due("a relative POSIX timer", time(0), due, SLACK_MS);
+    zoo.due("an absolute POSIX timer", time(1), due, SLACK_MS);
+    // The wall clock goes on while the image lies on the shelf, so this one may come earlier on CLOCK_MONOTONIC.
+    zoo.check("a wall clock timer fires", time(2) > start);
+    zoo.check("not before its wall time", clock(libc::CLOCK_REALTIME) >= wall_due);
+    let alarm = REAL.load(Ordering::SeqCst);
+    zoo.check("the real timer is not early", alarm >= due);
+}
+
+/// Ids, signals, values, notification and clocks, as /proc has them; counts left out.
+fn timers() -> String {
+    zoo::proc::text("/proc/self/timers")
+}
