@@ -97,7 +97,9 @@ impl Ended {
         match self {
             Ended::Not => "running".into(),
             Ended::Status(status) if libc::WIFEXITED(status) => format!("exit {}", libc::WEXITSTATUS(status)),
-            Ended::Status(status) if libc::WIFSIGNALED(status) => format!("signal {}", libc::WTERMSIG(status)),
+            Ended::Status(status) if libc::WIFSIGNALED(status) => {
+                format!("signal {}", libc::WTERMSIG(status))
+            }
             Ended::Status(status) => format!("status {status:#x}"),
             Ended::Errno(errno) => format!("errno {errno}"),
         }

@@ -24,7 +24,11 @@ pub fn close(fd: i32) {
 /// The errno of the call, or a short count.
 pub fn write(fd: i32, bytes: &[u8]) -> Outcome {
     let n = sys!(write(fd, bytes.as_ptr().cast(), bytes.len()))?;
-    if n as usize == bytes.len() { Ok(()) } else { Err(format!("write: {n} of {} bytes", bytes.len()).into()) }
+    if n as usize == bytes.len() {
+        Ok(())
+    } else {
+        Err(format!("write: {n} of {} bytes", bytes.len()).into())
+    }
 }
 
 /// Reads once, up to `limit` bytes.
@@ -67,7 +71,10 @@ pub fn polled(fd: i32, events: i16) -> i16 {
 #[must_use]
 pub fn info(fd: i32, field: &str) -> String {
     let all = crate::proc::text(&format!("/proc/self/fdinfo/{fd}"));
-    let mut found = all.lines().filter_map(|line| line.strip_prefix(field)).map(|rest| rest.trim_start_matches(':').trim());
+    let mut found = all
+        .lines()
+        .filter_map(|line| line.strip_prefix(field))
+        .map(|rest| rest.trim_start_matches(':').trim());
     found.next().map_or_else(|| format!("no {field}"), str::to_owned)
 }
 

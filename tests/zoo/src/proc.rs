@@ -58,7 +58,8 @@ pub fn smaps(address: usize, field: &str) -> String {
     for line in text("/proc/self/smaps").lines() {
         if let Some((start, end)) = range(line) {
             inside = (start..end).contains(&address);
-        } else if inside && let Some(rest) = line.strip_prefix(field).and_then(|rest| rest.strip_prefix(':')) {
+        } else if inside && let Some(rest) = line.strip_prefix(field).and_then(|rest| rest.strip_prefix(':'))
+        {
             return rest.trim().to_owned();
         }
     }
@@ -69,7 +70,8 @@ pub fn smaps(address: usize, field: &str) -> String {
 #[must_use]
 pub fn mapping(address: usize) -> String {
     let all = text("/proc/self/maps");
-    let line = all.lines().find(|line| range(line).is_some_and(|(start, end)| (start..end).contains(&address)));
+    let line =
+        all.lines().find(|line| range(line).is_some_and(|(start, end)| (start..end).contains(&address)));
     line.map_or_else(|| "unmapped".into(), short)
 }
 

@@ -88,7 +88,8 @@ impl Area {
             protect(self.at, 4 * PAGE, libc::PROT_READ);
         }
         for page in &self.pages {
-            let same = (0..PAGE / 8).all(|word| peek(self.at + page * PAGE + word * 8) == self.word(*page, word));
+            let same =
+                (0..PAGE / 8).all(|word| peek(self.at + page * PAGE + word * 8) == self.word(*page, word));
             zoo.check(&format!("page {page} of {} keeps its contents", self.what), same);
         }
         let last = self.pages.last().map_or(0, |last| last + 1);

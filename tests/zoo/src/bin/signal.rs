@@ -85,9 +85,6 @@ fn program(zoo: &mut Zoo) -> Outcome {
     for field in ["SigBlk", "SigIgn", "SigCgt", "SigPnd", "ShdPnd"] {
         zoo.keep(field, move || status("self", field));
     }
-    zoo.keep("number of queued signals", || {
-        status("self", "SigQ").split('/').next().unwrap_or_default().to_owned()
-    });
     let suspended = zoo.fork_blocked(suspended)?;
     let stopped = stopped(zoo)?;
     zoo.ready();

@@ -95,7 +95,8 @@ fn waiter(number: usize, meeting: &Meeting, barrier: &Barrier) -> Vec<String> {
         };
     }
     drop(open);
-    let mut problems: Vec<String> = keep.verify().into_iter().map(|p| format!("thread {number}: {p}")).collect();
+    let mut problems: Vec<String> =
+        keep.verify().into_iter().map(|p| format!("thread {number}: {p}")).collect();
     problems.extend(problem);
     if LOCAL.get() != number + 1000 {
         problems.push(format!("thread {number}: its TLS is lost"));
@@ -115,10 +116,12 @@ fn settle(number: usize, name: &str) -> Option<String> {
         libc::sigaddset(&raw mut set, 34 + number as i32);
         libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
         libc::sched_getaffinity(0, size_of_val(&cpus), &raw mut cpus);
-        let allowed: Vec<usize> = (0..libc::CPU_SETSIZE as usize).filter(|cpu| libc::CPU_ISSET(*cpu, &cpus)).collect();
+        let allowed: Vec<usize> =
+            (0..libc::CPU_SETSIZE as usize).filter(|cpu| libc::CPU_ISSET(*cpu, &cpus)).collect();
         let mut mine: libc::cpu_set_t = sys::zeroed();
         libc::CPU_SET(allowed[number % allowed.len()], &mut mine);
-        if !number.is_multiple_of(3) && libc::sched_setaffinity(0, size_of_val(&mine), &raw const mine) == -1 {
+        if !number.is_multiple_of(3) && libc::sched_setaffinity(0, size_of_val(&mine), &raw const mine) == -1
+        {
             return Some(format!("sched_setaffinity: errno {}", sys::errno()));
         }
     }
@@ -203,7 +206,11 @@ impl Robust {
 
     fn check(self, zoo: &mut Zoo) {
         // SAFETY: an initialised mutex.
-        zoo.expect("trying a held mutex", unsafe { libc::pthread_mutex_trylock(self.mutex.0.get()) }, libc::EBUSY);
+        zoo.expect(
+            "trying a held mutex",
+            unsafe { libc::pthread_mutex_trylock(self.mutex.0.get()) },
+            libc::EBUSY,
+        );
         self.end.store(2, Ordering::SeqCst);
         zoo.expect("the owner's lock", self.owner.join().unwrap_or(-1), 0);
         // SAFETY: as above.

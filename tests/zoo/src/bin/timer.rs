@@ -130,7 +130,8 @@ fn countdowns(zoo: &mut Zoo, silent: i32, disarmed: i32, start: i64) -> Outcome 
 
 /// Each one-shot timer fired once it was due.
 fn fired(zoo: &mut Zoo, start: i64, due: i64, wall_due: i64) {
-    let all = || REAL.load(Ordering::SeqCst) != 0 && TIMES.iter().all(|time| time.load(Ordering::SeqCst) != 0);
+    let all =
+        || REAL.load(Ordering::SeqCst) != 0 && TIMES.iter().all(|time| time.load(Ordering::SeqCst) != 0);
     zoo.check("every timer fires", zoo::eventually(15_000, all));
     let time = |index: usize| TIMES[index].load(Ordering::SeqCst);
     zoo.due("a relative POSIX timer", time(0), due, SLACK_MS);
