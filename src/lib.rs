@@ -10,5 +10,6 @@ pub mod kernel;
 pub mod log;
 pub mod proc;
 pub mod stage;
+pub mod store;
 pub mod sys;
 pub mod task;

@@ -11,6 +11,7 @@ pub mod cmdline;
 pub mod cold;
 pub mod early;
 pub mod initramfs;
+pub mod plan;
 pub mod ready;
 
 use std::convert::Infallible;

@@ -14,6 +14,7 @@ pub mod header;
 pub mod medium;
 pub mod pages;
 pub mod section;
+pub mod verify;
 
 pub use codec::{Reader, Tag, Title, Writer};
 pub use medium::{Sink, Source, Target};

@@ -1,0 +1,173 @@
+//! What a store lies on: a block device, a partition, or a file of fixed length.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FlockArg, PosixFadviseAdvice, posix_fadvise};
+
+use crate::error::{Context, Error, Result};
+use crate::image::medium::{Source, Target};
+
+/// Bytes that stay when the power goes. The tests have one that stops after any number of sectors.
+pub trait Medium {
+    /// How many bytes there are.
+    fn length(&self) -> u64;
+    /// Fills the buffer from an offset.
+    ///
+    /// # Errors
+    /// The device's.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()>;
+    /// Writes all bytes at an offset; they may stay in a cache.
+    ///
+    /// # Errors
+    /// The device's, or there is no room.
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()>;
+    /// Returns when all that was written is on the medium.
+    ///
+    /// # Errors
+    /// The device's.
+    fn sync(&mut self) -> Result<()>;
+    /// Drops cached bytes, so that the next reads come from the medium.
+    ///
+    /// # Errors
+    /// The device's.
+    fn forget(&mut self) -> Result<()>;
+}
+
+/// Whether a store is opened to look or to change something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Only reads.
+    Read,
+    /// Reads and writes, and keeps others out.
+    Write,
+}
+
+/// A block device, or a file.
+pub struct Device {
+    file: File,
+    length: u64,
+    name: String,
+}
+
+/// How long another rcsnap may keep the store to itself.
+const BUSY: Duration = Duration::from_secs(3);
+
+impl Device {
+    /// Opens a block device or an existing file.
+    ///
+    /// For writing a block device is opened with O_EXCL, which fails while it is mounted or is part of
+    /// something else (open(2)), and a file is locked (flock(2)): two processes of rcsnap must not change one
+    /// directory at the same time.
+    ///
+    /// # Errors
+    /// It cannot be opened, or somebody keeps it.
+    pub fn open(path: &Path, access: Access) -> Result<Device> {
+        let doing = || format!("opening {}", path.display());
+        let kind = std::fs::metadata(path).context("store", doing)?.file_type();
+        if !kind.is_block_device() && !kind.is_file() {
+            return Err(Error::new("store", doing(), "neither a block device nor a file"));
+        }
+        let write = access == Access::Write;
+        let exclusive = if write && kind.is_block_device() { nix::libc::O_EXCL } else { 0 };
+        let begin = Instant::now();
+        let file = loop {
+            let mut options = OpenOptions::new();
+            let file = options.read(true).write(write).custom_flags(exclusive).open(path);
+            match file.context("store", doing) {
+                Err(err) if err.errno() == Some(Errno::EBUSY) && begin.elapsed() < BUSY => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                file => break file?,
+            }
+        };
+        Device::new(file, path.display().to_string(), write && kind.is_file())
+    }
+
+    /// Takes an open device or file.
+    ///
+    /// # Errors
+    /// Its length cannot be found, or another process keeps it locked.
+    pub fn new(file: File, name: String, lock: bool) -> Result<Device> {
+        if lock {
+            keep_out(&file, &name)?;
+        }
+        // stat(2) gives no size for a block device.
+        let length = (&file).seek(SeekFrom::End(0)).context("store", || format!("measuring {name}"))?;
+        Ok(Device { file, length, name })
+    }
+}
+
+/// Waits for the lock of a file. It goes with the open description, at the latest when the process ends.
+fn keep_out(file: &File, name: &str) -> Result<()> {
+    let begin = Instant::now();
+    loop {
+        #[allow(deprecated, reason = "nix's Flock owns the descriptor and hides FileExt")]
+        match nix::fcntl::flock(raw(file), FlockArg::LockExclusiveNonblock) {
+            Err(Errno::EWOULDBLOCK) if begin.elapsed() < BUSY => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            done => return done.context("store", || format!("locking {name}")),
+        }
+    }
+}
+
+fn raw(file: &File) -> std::os::fd::RawFd {
+    std::os::fd::AsRawFd::as_raw_fd(file)
+}
+
+impl Medium for Device {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.file.read_exact_at(buffer, offset).context("store", || format!("reading {}", self.name))
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.file.write_all_at(bytes, offset).context("store", || format!("writing {}", self.name))
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        // fdatasync(2) also makes the device flush its own cache.
+        self.file.sync_data().context("store", || format!("flushing {}", self.name))
+    }
+
+    fn forget(&mut self) -> Result<()> {
+        // Only clean pages are dropped: sync() comes before.
+        posix_fadvise(&self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)
+            .context("store", || format!("dropping the cache of {}", self.name))
+    }
+}
+
+impl Source for Device {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        Medium::read_at(self, offset, buffer)
+    }
+}
+
+impl Target for Device {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        Medium::write_at(self, offset, bytes)
+    }
+}
+
+/// The file of `capture --tree PID FILE`: made anew, readable for its owner alone, as it holds memory.
+///
+/// # Errors
+/// It cannot be made.
+pub fn create(path: &Path) -> Result<Device> {
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true).create(true).truncate(true).mode(0o600);
+    let file = options.open(path).context("store", || format!("creating {}", path.display()))?;
+    Device::new(file, path.display().to_string(), false)
+}
