@@ -19,6 +19,7 @@ pub mod child;
 pub mod fd;
 pub mod keep;
 pub mod proc;
+pub mod seccomp;
 pub mod sys;
 pub mod time;
 

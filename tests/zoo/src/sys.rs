@@ -43,6 +43,18 @@ impl Returned for i32 {
     }
 }
 
+impl Returned for u32 {
+    fn is_error(self) -> bool {
+        self == u32::MAX
+    }
+}
+
+impl Returned for usize {
+    fn is_error(self) -> bool {
+        self == usize::MAX
+    }
+}
+
 impl Returned for i64 {
     fn is_error(self) -> bool {
         self == -1
