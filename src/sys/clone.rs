@@ -86,3 +86,22 @@ pub fn kill(pid: u32) -> Sys<()> {
     // SAFETY: plain numbers.
     Errno::result(unsafe { libc::kill(pid.cast_signed(), libc::SIGKILL) }).map(drop)
 }
+
+/// Whether timers can be created under chosen ids (PR_TIMER_CREATE_RESTORE_IDS, 6.15).
+#[must_use]
+pub fn has_timer_ids() -> bool {
+    const PR_TIMER_CREATE_RESTORE_IDS: i32 = 77;
+    const GET: u64 = 2;
+    // SAFETY: plain numbers; the call only asks.
+    unsafe { libc::prctl(PR_TIMER_CREATE_RESTORE_IDS, GET, 0, 0, 0) >= 0 }
+}
+
+/// unshare(CLONE_NEWTIME): children will live in a new time namespace.
+///
+/// # Errors
+/// EINVAL without CONFIG_TIME_NS.
+pub fn new_time_namespace() -> Sys<()> {
+    const CLONE_NEWTIME: i32 = 0x80;
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::unshare(CLONE_NEWTIME) }).map(drop)
+}

@@ -59,13 +59,15 @@ pub struct Frozen {
 
 /// Whom to stop.
 #[derive(Debug, Clone, Copy)]
-pub struct Request {
+pub struct Request<'a> {
     /// Whole system, or the tree under `root`.
     pub scope: Scope,
     /// PID 1, or the root of the tree.
     pub root: u32,
     /// A process that is left alone, with its threads: the one that captures.
     pub except: u32,
+    /// Processes that are left alone with all their descendants.
+    pub leave_out: &'a [u32],
     /// How long to wait for tasks in uninterruptible sleep.
     pub patience: Duration,
 }
@@ -90,8 +92,9 @@ fn all_processes() -> Result<Vec<Stat>> {
 }
 
 /// The tasks of the scope, parents before children.
-fn members(request: &Request) -> Result<Vec<Stat>> {
+fn members(request: &Request<'_>) -> Result<Vec<Stat>> {
     let mut all = all_processes()?;
+    let descent: BTreeMap<u32, u32> = all.iter().map(|s| (s.pid, s.ppid)).collect();
     all.retain(|s| s.pid != request.except);
     let mut found: Vec<Stat> = Vec::new();
     match request.scope {
@@ -111,7 +114,20 @@ fn members(request: &Request) -> Result<Vec<Stat>> {
             }
         }
     }
+    found.retain(|s| !is_left_out(s.pid, request.leave_out, &descent));
     Ok(found)
+}
+
+/// Whether a process or one of its ancestors is in the list.
+fn is_left_out(pid: u32, list: &[u32], parents: &BTreeMap<u32, u32>) -> bool {
+    let mut at = Some(pid);
+    while let Some(pid) = at {
+        if list.contains(&pid) {
+            return true;
+        }
+        at = parents.get(&pid).copied().filter(|parent| *parent != pid);
+    }
+    false
 }
 
 fn threads_of(pid: u32) -> Vec<u32> {
@@ -125,7 +141,7 @@ fn threads_of(pid: u32) -> Vec<u32> {
 ///
 /// # Errors
 /// The scope's root does not exist, a task does not stop in time, or somebody else traces one.
-pub fn freeze(request: &Request) -> Result<Frozen> {
+pub fn freeze(request: &Request<'_>) -> Result<Frozen> {
     let mut world = Frozen {
         processes: BTreeMap::new(),
         obstacles: Vec::new(),

@@ -294,6 +294,23 @@ impl Area {
         }
     }
 
+    /// Starts a batch that the task does not survive. The caller waits for its end.
+    ///
+    /// # Errors
+    /// The batch cannot be written.
+    pub fn run_to_death(&self, tid: u32, batch: &mut Batch) -> Result<()> {
+        let doing = || format!("ending {tid}");
+        let first = self.base + CALLS;
+        vm::write(self.tgid, first, &flat(&batch.calls)).context(KIND, doing)?;
+        let mut regs = ptrace::regs(tid).context(KIND, doing)?;
+        let end = first + 64 * batch.calls.len() as u64;
+        let last_resort = self.base + LAST_RESORT;
+        let run = Loop { code: self.base, first, end, tgid: self.tgid, tid, last_resort, stack: 0 };
+        arch::set_batch(&mut regs, &run);
+        ptrace::set_regs(tid, &regs).context(KIND, doing)?;
+        ptrace::cont(tid, 0).context(KIND, doing)
+    }
+
     /// Sets the call that the loop makes when its tracer is gone.
     ///
     /// # Errors
@@ -326,6 +343,41 @@ impl Area {
         let insn = self.base + insn_offset()?;
         let gone = borrowed(tid, &regs, insn, libc::SYS_munmap, &[self.base, AREA, 0, 0, 0, 0])?;
         succeed(gone, "unmapping the area").map(drop)
+    }
+}
+
+/// A batch that is run whenever it is full, and at the end.
+#[derive(Debug)]
+pub struct Script<'a> {
+    area: &'a Area,
+    tid: u32,
+    /// The calls that were not made yet.
+    pub batch: Batch,
+}
+
+impl<'a> Script<'a> {
+    /// An empty script for a thread.
+    #[must_use]
+    pub fn new(area: &'a Area, tid: u32) -> Script<'a> {
+        Script { area, tid, batch: Batch::new(area.base()) }
+    }
+
+    /// Makes sure that so many calls and bytes of data fit; runs what is there if they do not.
+    ///
+    /// # Errors
+    /// As [`Area::run`].
+    pub fn ensure(&mut self, calls: usize, data: usize) -> Result<()> {
+        if self.batch.fits(calls, data) { Ok(()) } else { self.flush() }
+    }
+
+    /// Runs what is there.
+    ///
+    /// # Errors
+    /// As [`Area::run`].
+    pub fn flush(&mut self) -> Result<()> {
+        self.area.run(self.tid, &mut self.batch)?;
+        self.batch = Batch::new(self.area.base());
+        Ok(())
     }
 }
 

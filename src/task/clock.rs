@@ -1,0 +1,84 @@
+//! What: the monotonic and boot-time clocks that processes see.
+//! Reads: /proc/PID/timens_offsets.
+//! Rebuilds: a time namespace (time_namespaces(7)) whose clocks go on from the captured moment.
+//! Loses: nothing. The wall clock is never virtualised and never replayed: it is what the board says.
+//! Refuses: nothing; without CONFIG_TIME_NS absolute deadlines come late by the uptime at the capture.
+
+use crate::error::{Context, Result};
+use crate::image::Clocks;
+
+const KIND: &str = "clock";
+const SECOND: i64 = 1_000_000_000;
+
+/// How far the clocks of a time namespace are ahead of the kernel's, in nanoseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Offsets {
+    /// CLOCK_MONOTONIC.
+    pub monotonic: i64,
+    /// CLOCK_BOOTTIME.
+    pub boottime: i64,
+}
+
+/// The offsets of a process's children, which are its own unless it has just called unshare(2). Zero
+/// without CONFIG_TIME_NS.
+///
+/// # Errors
+/// The process is gone.
+pub fn offsets(pid: u32) -> Result<Offsets> {
+    let path = format!("/proc/{pid}/timens_offsets");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(parse(&text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Offsets::default()),
+        Err(error) => Err(error).context(KIND, || format!("reading {path}")),
+    }
+}
+
+fn parse(text: &str) -> Offsets {
+    let mut offsets = Offsets::default();
+    for line in text.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let name = words.next().unwrap_or("");
+        let mut number = || words.next().and_then(|w| w.parse::<i64>().ok()).unwrap_or(0);
+        let value = number() * SECOND + number();
+        match name {
+            "monotonic" => offsets.monotonic = value,
+            "boottime" => offsets.boottime = value,
+            _ => {}
+        }
+    }
+    offsets
+}
+
+/// Lets everybody whom we make from now on see the clocks go on from `captured`. Returns whether the kernel
+/// can.
+///
+/// # Errors
+/// The offsets are not accepted.
+pub fn go_on(captured: &Clocks) -> Result<bool> {
+    use nix::time::{ClockId, clock_gettime};
+    let now = |id: ClockId| {
+        clock_gettime(id).map(|t| t.tv_sec() * SECOND + t.tv_nsec()).context(KIND, || "reading a clock")
+    };
+    let own = offsets(std::process::id())?;
+    // What the clocks of the kernel say, without our own namespace.
+    let monotonic = captured.monotonic - (now(ClockId::CLOCK_MONOTONIC)? - own.monotonic);
+    let boottime = captured.boottime - (now(ClockId::CLOCK_BOOTTIME)? - own.boottime);
+    if crate::sys::clone::new_time_namespace().is_err() {
+        return Ok(false);
+    }
+    let line = |name: &str, ns: i64| format!("{name} {} {}\n", ns.div_euclid(SECOND), ns.rem_euclid(SECOND));
+    let text = line("monotonic", monotonic) + &line("boottime", boottime);
+    std::fs::write("/proc/self/timens_offsets", text).context(KIND, || "setting the offsets of the clocks")?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Offsets, parse};
+
+    #[test]
+    fn offsets_are_parsed() {
+        let text = "monotonic           0         0\nboottime         -2 500000000\n";
+        assert_eq!(parse(text), Offsets { monotonic: 0, boottime: -1_500_000_000 });
+    }
+}

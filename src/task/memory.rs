@@ -1,0 +1,384 @@
+//! What: the address space of a process: its mappings, the addresses that exec(2) set, auxv, brk, exe.
+//! Reads: /proc/PID/smaps, stat, auxv, exe; brk(2) inside. Contents are in `pages.rs`.
+//! Rebuilds: everything is unmapped but the batch area; this boot's vdso is mapped at the captured address
+//!   (its bytes differ between boots and are never restored); then every mapping, exactly where it was.
+//! Loses: contents of MADV_WIPEONFORK and MAP_DROPPABLE ranges, on purpose: they come back as zeroes, so
+//!   that random generators in them draw fresh. Names of anonymous memory.
+//! Refuses: device memory, huge pages of hugetlbfs, deleted mapped files, shadow stacks, uprobes, sealed or
+//!   tagged mappings, userfaultfd.
+
+use crate::error::{Context, Refusal, Result};
+use crate::proc::smaps::{self, Mapping};
+use crate::proc::stat::Layout;
+use crate::task::remote::{AREA, Batch};
+
+const KIND: &str = "memory";
+
+crate::section! {
+    /// What is behind a mapping.
+    pub enum Backing {
+        /// Private anonymous memory.
+        Anonymous,
+        /// Shared anonymous memory: index into the list of objects.
+        Shared(u32),
+        /// A file, private or shared: index into the list of mapped files.
+        File(u32),
+        /// An open description, for memfds: index into the file table.
+        Entry(u32),
+    }
+}
+
+crate::section! {
+    /// One mapping.
+    pub struct Vma {
+        /// First address.
+        pub start: u64,
+        /// Address after the last byte.
+        pub end: u64,
+        /// PROT_* bits.
+        pub prot: u8,
+        /// MAP_SHARED.
+        pub shared: bool,
+        /// Offset into the backing in bytes.
+        pub offset: u64,
+        /// What is behind it.
+        pub backing: Backing,
+        /// Bits of `FLAGS`, by index.
+        pub flags: u32,
+    }
+}
+
+crate::section! {
+    /// A file that processes map.
+    pub struct MappedFile {
+        /// Its path.
+        pub path: String,
+        /// Opened for writing too: a shared mapping that may be written.
+        pub writable: bool,
+    }
+}
+
+crate::section! {
+    /// Shared anonymous memory.
+    pub struct Object {
+        /// Bytes.
+        pub size: u64,
+    }
+}
+
+crate::section! {
+    /// The address space of a process.
+    pub struct State {
+        /// Mappings in ascending order.
+        pub vmas: Vec<Vma>,
+        /// [vvar] and [vdso] together: first address and address after the last byte; 0 when unmapped.
+        pub vdso: (u64, u64),
+        /// What exec(2) set.
+        pub layout: Layout,
+        /// End of the heap.
+        pub brk: u64,
+        /// The auxiliary vector.
+        pub auxv: Vec<u8>,
+        /// The program: index into the list of mapped files.
+        pub exe: u32,
+    }
+}
+
+/// VmFlags that are put back, with the mmap(2) flag or the madvise(2) advice that does it.
+const FLAGS: [(&[u8; 2], Put); 12] = [
+    (b"gd", Put::Map),
+    (b"nr", Put::Map),
+    (b"dp", Put::Map),
+    (b"wf", Put::Advise(libc::MADV_WIPEONFORK)),
+    (b"dc", Put::Advise(libc::MADV_DONTFORK)),
+    (b"dd", Put::Advise(libc::MADV_DONTDUMP)),
+    (b"hg", Put::Advise(libc::MADV_HUGEPAGE)),
+    (b"nh", Put::Advise(libc::MADV_NOHUGEPAGE)),
+    (b"mg", Put::Advise(libc::MADV_MERGEABLE)),
+    (b"sr", Put::Advise(libc::MADV_SEQUENTIAL)),
+    (b"rr", Put::Advise(libc::MADV_RANDOM)),
+    (b"lo", Put::Lock),
+];
+/// One-call form of PR_SET_MM (prctl(2)).
+const PR_SET_MM_MAP: u64 = 14;
+const GROWS_DOWN: u32 = 1;
+const NO_RESERVE: u32 = 1 << 1;
+const DROPPABLE: u32 = 1 << 2;
+const WIPE_ON_FORK: u32 = 1 << 3;
+
+/// VmFlags that stand for memory which cannot be carried, with the reason.
+const REFUSED: [(&[u8; 2], &str); 9] = [
+    (b"io", "it is device memory"),
+    (b"pf", "it is device memory"),
+    (b"ht", "it is on huge pages of hugetlbfs"),
+    (b"ss", "it is a shadow stack"),
+    (b"sl", "it is sealed"),
+    (b"mt", "it is tagged"),
+    (b"um", "userfaultfd watches it"),
+    (b"uw", "userfaultfd watches it"),
+    (b"ui", "userfaultfd watches it"),
+];
+
+#[derive(Clone, Copy)]
+enum Put {
+    /// By mmap(2), see `map`.
+    Map,
+    Advise(i32),
+    Lock,
+}
+
+impl Vma {
+    /// Whether its private pages are worth reading: wiped and droppable ranges restart as zeroes.
+    #[must_use]
+    pub fn has_contents(&self) -> bool {
+        !self.shared && self.flags & (DROPPABLE | WIPE_ON_FORK) == 0
+    }
+
+    /// Whether the process may write there.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.prot & 2 != 0
+    }
+}
+
+/// Lists that the address spaces of all processes share.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Files, without duplicates.
+    pub files: Vec<MappedFile>,
+    /// Shared anonymous memory: where one process maps its beginning (pid and a range of its map), by
+    /// device and inode.
+    pub objects: Vec<(String, u64, u32, (u64, u64))>,
+    /// Open descriptions by device and inode, for memfds: filled by the capture from the file table.
+    pub entries: Vec<(u64, u32)>,
+}
+
+impl Shared {
+    fn file(&mut self, path: &str, writable: bool) -> u32 {
+        let found = self.files.iter().position(|f| f.path == path && f.writable == writable);
+        let index = found.unwrap_or_else(|| {
+            self.files.push(MappedFile { path: path.to_owned(), writable });
+            self.files.len() - 1
+        });
+        u32::try_from(index).unwrap_or(u32::MAX)
+    }
+
+    fn object(&mut self, pid: u32, map: &Mapping) -> u32 {
+        let found = self.objects.iter().position(|o| o.0 == map.dev && o.1 == map.ino);
+        let index = found.unwrap_or_else(|| {
+            self.objects.push((map.dev.clone(), map.ino, pid, (map.start, map.end)));
+            self.objects.len() - 1
+        });
+        u32::try_from(index).unwrap_or(u32::MAX)
+    }
+}
+
+/// Reads the mappings of a stopped process. `refuse` is told of each that cannot be carried.
+///
+/// # Errors
+/// /proc cannot be read.
+pub fn capture(
+    pid: u32,
+    layout: &Layout,
+    shared: &mut Shared,
+    refuse: &mut dyn FnMut(String, Refusal),
+) -> Result<State> {
+    let path = format!("/proc/{pid}/smaps");
+    let text = std::fs::read_to_string(&path).context(KIND, || format!("reading {path}"))?;
+    let mut state = State {
+        vmas: Vec::new(),
+        vdso: (0, 0),
+        layout: layout.clone(),
+        brk: 0,
+        auxv: std::fs::read(format!("/proc/{pid}/auxv")).context(KIND, || "reading the auxiliary vector")?,
+        exe: 0,
+    };
+    match exe(pid) {
+        Ok(path) => state.exe = shared.file(&path, false),
+        Err(refusal) => refuse("exe".into(), refusal),
+    }
+    for map in smaps::parse(&text) {
+        if map.name == "[vsyscall]" || map.name == "[vectors]" {
+            continue; // fixed, part of every process
+        }
+        if map.name.starts_with("[vvar") || map.name == "[vdso]" {
+            state.vdso.0 = if state.vdso.0 == 0 { map.start } else { state.vdso.0.min(map.start) };
+            state.vdso.1 = state.vdso.1.max(map.end);
+            continue;
+        }
+        match vma(pid, &map, shared) {
+            Ok(vma) => state.vmas.push(vma),
+            Err(refusal) => refuse(format!("mapping {:x}-{:x} {}", map.start, map.end, map.name), refusal),
+        }
+    }
+    Ok(state)
+}
+
+fn exe(pid: u32) -> Result<String, Refusal> {
+    let link = std::fs::read_link(format!("/proc/{pid}/exe")).context(KIND, || "reading the exe link")?;
+    let path = link.to_string_lossy().into_owned();
+    if path.ends_with(" (deleted)") {
+        let remedy = "start it from a file that stays";
+        return Err(Refusal::new(format!("its program {path} was deleted"), remedy));
+    }
+    Ok(path)
+}
+
+fn vma(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Vma, Refusal> {
+    if let Some((_, reason)) = REFUSED.iter().find(|(flag, _)| map.has(flag)) {
+        return Err(Refusal::new(*reason, "rerun the service"));
+    }
+    let flags =
+        (0..).zip(FLAGS).filter(|(_, (flag, _))| map.has(flag)).fold(0, |all, (bit, _)| all | 1 << bit);
+    Ok(Vma {
+        start: map.start,
+        end: map.end,
+        prot: map.prot,
+        shared: map.shared,
+        offset: map.offset,
+        backing: backing(pid, map, shared)?,
+        flags,
+    })
+}
+
+fn backing(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Backing, Refusal> {
+    let deleted = map.name.strip_suffix(" (deleted)");
+    if map.ino == 0 {
+        return match map.name.as_str() {
+            "" | "[heap]" | "[stack]" => Ok(Backing::Anonymous),
+            name if name.starts_with("[anon") => Ok(Backing::Anonymous),
+            name => Err(Refusal::new(format!("{name} is a mapping of an unknown sort"), "rerun the service")),
+        };
+    }
+    match deleted {
+        Some("/dev/zero") => Ok(Backing::Shared(shared.object(pid, map))),
+        Some(name) if name.starts_with("/memfd:") => {
+            let found = shared.entries.iter().find(|(ino, _)| *ino == map.ino);
+            let entry = found.ok_or_else(|| {
+                Refusal::new("the memfd behind it is not open any more", "rerun the service")
+            })?;
+            Ok(Backing::Entry(entry.1))
+        }
+        Some(name) if name.starts_with("/SYSV") => {
+            Err(Refusal::new("it is System V shared memory", "rerun the service"))
+        }
+        Some(_) => Err(Refusal::new("the file behind it was deleted", "restart it after an update")),
+        None if map.name.starts_with('/') => {
+            let writable = map.shared && map.has(b"mw");
+            if writable && map.prot & 2 != 0 && is_persistent(pid, &map.name) {
+                let reason = "it is a shared, writable mapping of a file on persistent storage";
+                return Err(Refusal::new(reason, "rerun the service"));
+            }
+            Ok(Backing::File(shared.file(&map.name, writable)))
+        }
+        None => {
+            Err(Refusal::new(format!("{} is a mapping of an unknown sort", map.name), "rerun the service"))
+        }
+    }
+}
+
+/// Whether a file lies on a file system that outlives a reboot.
+fn is_persistent(pid: u32, path: &str) -> bool {
+    use nix::sys::statfs::{self, FsType};
+    const RAMFS: FsType = FsType(0x8584_58f6);
+    let full = format!("/proc/{pid}/root{path}");
+    let volatile = [statfs::TMPFS_MAGIC, statfs::PROC_SUPER_MAGIC, statfs::SYSFS_MAGIC, RAMFS];
+    statfs::statfs(full.as_str()).map_or(true, |fs| !volatile.contains(&fs.filesystem_type()))
+}
+
+/// Asks for the end of the heap.
+pub fn ask(batch: &mut Batch) -> usize {
+    batch.call(libc::SYS_brk, &[0])
+}
+
+/// Empties the address space but for the batch area, and maps the vdso where it was.
+pub fn clear(batch: &mut Batch, state: &State, base: u64) {
+    batch.call(libc::SYS_munmap, &[0, base]);
+    batch.doing("unmapping below the area");
+    let above = base + AREA;
+    batch.call(libc::SYS_munmap, &[above, crate::arch::TASK_TOP - above]);
+    batch.doing("unmapping above the area");
+    if state.vdso.0 != 0 {
+        crate::arch::place_vdso(batch, state.vdso.0);
+        batch.doing("mapping the vdso");
+    }
+}
+
+/// Maps one range. `fd` is the descriptor of its file in the puppet. A range whose contents come later
+/// through /proc/PID/mem has its final protection already.
+pub fn map(batch: &mut Batch, vma: &Vma, fd: Option<u64>) {
+    let mut flags = libc::MAP_FIXED_NOREPLACE;
+    if vma.flags & DROPPABLE != 0 {
+        flags |= libc::MAP_DROPPABLE;
+    } else {
+        flags |= if vma.shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
+    }
+    if vma.flags & GROWS_DOWN != 0 {
+        flags |= libc::MAP_GROWSDOWN;
+    }
+    if vma.flags & NO_RESERVE != 0 {
+        flags |= libc::MAP_NORESERVE;
+    }
+    if fd.is_none() {
+        flags |= libc::MAP_ANONYMOUS;
+    }
+    let args = [
+        vma.start,
+        vma.end - vma.start,
+        u64::from(vma.prot),
+        u64::from(flags.cast_unsigned()),
+        fd.unwrap_or(u64::MAX),
+        // Anonymous memory shows an offset of its own in maps; mmap(2) wants none.
+        if fd.is_some() { vma.offset } else { 0 },
+    ];
+    batch.call(libc::SYS_mmap, &args);
+    batch.doing("mapping memory");
+}
+
+/// What follows when contents are in: advice and locks. Droppable memory brings its own advice.
+pub fn advise(batch: &mut Batch, vma: &Vma) {
+    for (bit, (_, put)) in FLAGS.iter().enumerate() {
+        if vma.flags & 1 << bit == 0 || vma.flags & DROPPABLE != 0 {
+            continue;
+        }
+        let (start, len) = (vma.start, vma.end - vma.start);
+        match put {
+            Put::Advise(advice) => {
+                batch.call(libc::SYS_madvise, &[start, len, u64::from(advice.cast_unsigned())]);
+                batch.doing("advising memory");
+            }
+            Put::Lock => {
+                batch.call(libc::SYS_mlock, &[start, len]);
+                batch.doing("locking memory");
+            }
+            Put::Map => {}
+        }
+    }
+}
+
+/// PR_SET_MM_MAP of prctl(2): struct prctl_mm_map of <linux/prctl.h>. `exe` is a descriptor of the program;
+/// nothing of the old program is mapped any more, or the kernel says EBUSY.
+pub fn set_layout(batch: &mut Batch, state: &State, exe: u64) {
+    let l = &state.layout;
+    let auxv = batch.bytes(&state.auxv);
+    let words = [
+        l.start_code,
+        l.end_code,
+        l.start_data,
+        l.end_data,
+        l.start_brk,
+        state.brk,
+        l.start_stack,
+        l.arg_start,
+        l.arg_end,
+        l.env_start,
+        l.env_end,
+        auxv,
+        state.auxv.len() as u64 | exe << 32,
+    ];
+    let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+    let room = batch.bytes(&bytes);
+    let map = PR_SET_MM_MAP;
+    batch.call(libc::SYS_prctl, &[libc::PR_SET_MM as u64, map, room, bytes.len() as u64, 0]);
+    batch.doing("setting the memory layout");
+}

@@ -1,0 +1,266 @@
+//! What: the contents of memory.
+//! Reads: /proc/PID/pagemap for which private pages exist (present or swapped, and no page of the file);
+//!   process_vm_readv(2), or /proc/PID/mem where the protection forbids it.
+//! Rebuilds: process_vm_writev(2) into what may be written, /proc/PID/mem elsewhere. Zero pages and
+//!   duplicates are not stored, see `image/pages.rs`.
+//! Loses: nothing. Refuses: pages that cannot be read (guard regions).
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use nix::unistd::Whence;
+
+use crate::error::{Context, Error, Result};
+use crate::image::Sink;
+use crate::image::pages::{PAGE, PageWriter, Run};
+use crate::sys::vm;
+use crate::task::memory::{Backing, State, Vma};
+
+const KIND: &str = "memory";
+/// pagemap bits (Documentation/admin-guide/mm/pagemap.rst).
+const PRESENT: u64 = 1 << 63;
+const SWAPPED: u64 = 1 << 62;
+const FILE_PAGE: u64 = 1 << 61;
+/// Pages that are read at a time.
+const CHUNK: usize = 64;
+
+/// The memory of one stopped process, for reading.
+#[derive(Debug)]
+pub struct Memory {
+    pid: u32,
+    mem: File,
+}
+
+impl Memory {
+    /// Opens /proc/PID/mem.
+    ///
+    /// # Errors
+    /// The process is gone or not ours to trace.
+    pub fn open(pid: u32) -> Result<Memory> {
+        let path = format!("/proc/{pid}/mem");
+        let mem = File::options().read(true).write(true).open(&path);
+        Ok(Memory { pid, mem: mem.context(KIND, || format!("opening {path}"))? })
+    }
+
+    /// Reads whatever the protection says.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn read(&self, address: u64, buffer: &mut [u8]) -> Result<()> {
+        vm::read(self.pid, address, buffer)
+            .or_else(|_| vm::read_forced(&self.mem, address, buffer))
+            .context(KIND, || format!("reading {:#x} of {}", address, self.pid))
+    }
+
+    /// Writes; `writable` says whether the process might itself.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn write(&self, address: u64, bytes: &[u8], writable: bool) -> Result<()> {
+        let doing = || format!("writing {:#x} of {}", address, self.pid);
+        if writable {
+            return vm::write(self.pid, address, bytes).context(KIND, doing);
+        }
+        vm::write_forced(&self.mem, address, bytes).context(KIND, doing)
+    }
+}
+
+/// Which pages of a mapping must be carried: page numbers from its start, as ranges.
+fn wanted(pagemap: &File, vma: &Vma) -> Result<Vec<(u64, u64)>> {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    let total = (vma.end - vma.start) / PAGE as u64;
+    let mut buffer = vec![0u8; 8 * 4096];
+    let mut page = 0;
+    while page < total {
+        let count = usize::try_from(total - page).unwrap_or(usize::MAX).min(4096);
+        let bytes = &mut buffer[..8 * count];
+        let at = (vma.start / PAGE as u64 + page) * 8;
+        pagemap.read_exact_at(bytes, at).context(KIND, || format!("reading pagemap at {:#x}", vma.start))?;
+        for entry in bytes.chunks_exact(8).map(|b| b.try_into().map_or(0, u64::from_le_bytes)) {
+            if entry & (PRESENT | SWAPPED) != 0 && entry & FILE_PAGE == 0 {
+                match ranges.last_mut() {
+                    Some(last) if last.1 == page => last.1 += 1,
+                    _ => ranges.push((page, page + 1)),
+                }
+            }
+            page += 1;
+        }
+    }
+    Ok(ranges)
+}
+
+/// What the contents of processes and objects are read from, by the number of their address space.
+pub struct Origins {
+    /// Processes first, objects after them.
+    pub spaces: Vec<Space>,
+}
+
+/// One source of pages.
+#[derive(Debug)]
+pub enum Space {
+    /// A process.
+    Process(Memory),
+    /// A shared object: address N is offset N.
+    Object(File),
+    /// A zombie, which has none.
+    Nothing,
+}
+
+impl Origins {
+    /// Compares a page that was stored before with this one.
+    fn same(&self, mm: u32, address: u64, page: &[u8; PAGE]) -> bool {
+        let mut other = [0u8; PAGE];
+        let read = match self.spaces.get(mm as usize) {
+            Some(Space::Process(memory)) => memory.read(address, &mut other).is_ok(),
+            Some(Space::Object(file)) => file.read_exact_at(&mut other, address).is_ok(),
+            Some(Space::Nothing) | None => false,
+        };
+        read && other == *page
+    }
+}
+
+/// Stores the private pages of a process.
+///
+/// # Errors
+/// Memory cannot be read, or the sink is full.
+pub fn capture<S: Sink>(origins: &Origins, mm: u32, state: &State, writer: &mut PageWriter<S>) -> Result<()> {
+    let Some(Space::Process(memory)) = origins.spaces.get(mm as usize) else { return Ok(()) };
+    let path = format!("/proc/{}/pagemap", memory.pid);
+    let pagemap = File::open(&path).context(KIND, || format!("opening {path}"))?;
+    let mut buffer = vec![0u8; CHUNK * PAGE];
+    for vma in state.vmas.iter().filter(|v| v.has_contents()) {
+        let keep_zero = !matches!(vma.backing, Backing::Anonymous);
+        for (first, end) in wanted(&pagemap, vma)? {
+            let mut page = first;
+            while page < end {
+                let count = usize::try_from(end - page).unwrap_or(CHUNK).min(CHUNK);
+                let address = vma.start + page * PAGE as u64;
+                let bytes = &mut buffer[..count * PAGE];
+                memory.read(address, bytes)?;
+                push(origins, mm, address, bytes, keep_zero, writer)?;
+                page += count as u64;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Stores the contents of a shared object, holes left out.
+///
+/// # Errors
+/// The object cannot be read, or the sink is full.
+pub fn capture_object<S: Sink>(
+    origins: &Origins,
+    mm: u32,
+    size: u64,
+    writer: &mut PageWriter<S>,
+) -> Result<()> {
+    let Some(Space::Object(file)) = origins.spaces.get(mm as usize) else { return Ok(()) };
+    let mut buffer = vec![0u8; CHUNK * PAGE];
+    let mut at = 0;
+    while at < size {
+        let seek = |from: u64, whence| {
+            nix::unistd::lseek(file.as_fd(), i64::try_from(from).unwrap_or(i64::MAX), whence)
+        };
+        // ENXIO: only holes are left.
+        let Ok(data) = seek(at, Whence::SeekData) else { break };
+        let start = data.cast_unsigned() / PAGE as u64 * PAGE as u64;
+        let end = seek(start, Whence::SeekHole).map_or(size, i64::cast_unsigned).min(size);
+        at = start;
+        while at < end {
+            let count = usize::try_from((end - at).div_ceil(PAGE as u64)).unwrap_or(CHUNK).min(CHUNK);
+            let bytes = &mut buffer[..count * PAGE];
+            file.read_exact_at(bytes, at).context(KIND, || "reading shared memory")?;
+            push(origins, mm, at, bytes, false, writer)?;
+            at += (count * PAGE) as u64;
+        }
+    }
+    Ok(())
+}
+
+fn push<S: Sink>(
+    origins: &Origins,
+    mm: u32,
+    address: u64,
+    bytes: &[u8],
+    keep_zero: bool,
+    writer: &mut PageWriter<S>,
+) -> Result<()> {
+    let (pages, _) = bytes.as_chunks::<PAGE>();
+    for (page, at) in pages.iter().zip((address..).step_by(PAGE)) {
+        writer.push(mm, at, page, keep_zero, &mut |mm, at, page| origins.same(mm, at, page))?;
+    }
+    Ok(())
+}
+
+/// Opens the object behind a shared anonymous mapping of a process, and says how large it is.
+///
+/// # Errors
+/// The mapping is gone.
+pub fn open_object(pid: u32, range: (u64, u64)) -> Result<(File, u64)> {
+    let path = format!("/proc/{pid}/map_files/{:x}-{:x}", range.0, range.1);
+    let file = File::open(&path).context(KIND, || format!("opening {path}"))?;
+    let size = file.metadata().context(KIND, || format!("reading {path}"))?.len();
+    Ok((file, size))
+}
+
+/// Where the pages of an address space go.
+#[derive(Debug)]
+pub enum Place<'a> {
+    /// Into a puppet.
+    Puppet(Memory, &'a State),
+    /// Into a shared object.
+    Object(&'a OwnedFd),
+    /// Kept until the commit: PID 1.
+    Later(Vec<(u64, Vec<u8>)>),
+}
+
+impl Place<'_> {
+    /// Puts one run of pages where it belongs.
+    ///
+    /// # Errors
+    /// The run lies outside the memory, or the puppet died.
+    pub fn put(&mut self, run: &Run, bytes: &[u8]) -> Result<()> {
+        match self {
+            Place::Puppet(memory, state) => put_into(memory, state, run.start, bytes),
+            Place::Object(fd) => {
+                let mut done = 0;
+                while done < bytes.len() {
+                    let at = i64::try_from(run.start + done as u64).unwrap_or(i64::MAX);
+                    let n = nix::sys::uio::pwrite(fd.as_fd(), &bytes[done..], at)
+                        .context(KIND, || format!("writing shared memory {}", fd.as_raw_fd()))?;
+                    done += n.max(1);
+                }
+                Ok(())
+            }
+            Place::Later(kept) => {
+                kept.push((run.start, bytes.to_vec()));
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Writes a run into a process, mapping by mapping, as each is writable or not.
+///
+/// # Errors
+/// The run lies outside the mappings: the image contradicts itself.
+pub fn put_into(memory: &Memory, state: &State, start: u64, bytes: &[u8]) -> Result<()> {
+    let mut at = start;
+    let end = start + bytes.len() as u64;
+    while at < end {
+        let index = state.vmas.partition_point(|v| v.end <= at);
+        let vma = state.vmas.get(index).filter(|v| v.start <= at);
+        let vma = vma.ok_or_else(|| {
+            Error::new(KIND, format!("placing a page at {at:#x}"), "nothing is mapped there")
+        })?;
+        let stop = end.min(vma.end);
+        let from = usize::try_from(at - start).unwrap_or(usize::MAX);
+        let to = usize::try_from(stop - start).unwrap_or(usize::MAX);
+        let part = bytes.get(from..to).unwrap_or(&[]);
+        memory.write(at, part, vma.is_writable())?;
+        at = stop;
+    }
+    Ok(())
+}

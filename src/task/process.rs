@@ -1,0 +1,176 @@
+//! What belongs to a process as a whole, read from one that stands still: the order in which the kinds of
+//! this folder look at it.
+
+use std::os::unix::fs::MetadataExt;
+
+use crate::error::{Context, Refusal, Result};
+use crate::sys::vm;
+use crate::task::freeze::{self, Process};
+use crate::task::memory::{self, Shared};
+use crate::task::remote::{Area, Batch};
+use crate::task::tree::Body;
+use crate::task::{freeze::put_back, limit, sched, signal, thread, timer, workdir};
+
+const KIND: &str = "task";
+
+/// A live process, read.
+#[derive(Debug)]
+pub struct Captured {
+    /// All but its descriptors.
+    pub body: Body,
+    /// PR_GET_CHILD_SUBREAPER.
+    pub subreaper: bool,
+}
+
+/// Told of what cannot be carried: the kind, the object, and why.
+pub type Refuse<'a> = dyn FnMut(&'static str, String, Refusal) + 'a;
+
+/// The namespaces of a task (namespaces(7)), by name.
+pub const NAMESPACES: [&str; 7] = ["mnt", "net", "ipc", "uts", "pid", "user", "cgroup"];
+
+/// The identity of a namespace of a process: the link text of /proc/PID/ns/NAME.
+#[must_use]
+pub fn namespace(pid: u32, name: &str) -> String {
+    std::fs::read_link(format!("/proc/{pid}/ns/{name}"))
+        .map(|link| link.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+/// Reads a live process. Its descriptors are added by the caller. When this returns the process stands as
+/// it stood before: same registers, same memory.
+///
+/// # Errors
+/// It died, or something that must work does not.
+pub fn capture(process: &Process, shared: &mut Shared, refuse: &mut Refuse<'_>) -> Result<Option<Captured>> {
+    let pid = process.pid;
+    let status = freeze::read_status(pid);
+    let mut complete = true;
+    let mut told = |kind: &'static str, object: String, refusal: Refusal| {
+        complete = false;
+        refuse(kind, object, refusal);
+    };
+    check_sharing(process, &mut told);
+    let memory = memory::capture(pid, &process.stat.layout, shared, &mut |object, refusal| {
+        told("memory", object, refusal);
+    })?;
+    let queue = signal::queued(pid, true).context(KIND, || format!("reading signals of {pid}"))?;
+    if let Err(refusal) = signal::check_queue(&queue) {
+        told("signal", "queue".into(), refusal);
+    }
+    let mut threads = Vec::new();
+    for t in &process.threads {
+        match thread::capture(pid, t, &queue) {
+            Ok(state) => threads.push(state),
+            Err(refusal) => told("thread", format!("thread {}", t.tid), refusal),
+        }
+    }
+    let posix = timer::parse(&std::fs::read_to_string(format!("/proc/{pid}/timers")).unwrap_or_default());
+    if let Err(refusal) = timer::check(&posix) {
+        told("timer", "POSIX timer".into(), refusal);
+    }
+    let workdir =
+        workdir::capture(pid, status.umask).map_err(|refusal| told("workdir", "cwd".into(), refusal));
+    let terminal = terminal(process).map_err(|refusal| told("tty", "controlling terminal".into(), refusal));
+    let (Ok(workdir), Ok(terminal), true) = (workdir, terminal, complete) else { return Ok(None) };
+    let mut body = Body {
+        threads,
+        memory,
+        actions: Vec::new(),
+        queue,
+        timers: timer::State::default(),
+        limits: limit::capture(pid).context(KIND, || format!("reading the limits of {pid}"))?,
+        sched: sched::capture_process(pid),
+        workdir,
+        dumpable: 1,
+        no_thp: false,
+        fds: Vec::new(),
+        terminal,
+    };
+    let asked = ask_inside(process, &mut body, posix, (status.caught, status.ignored));
+    let (subreaper, refusals) = asked?;
+    complete &= refusals.is_empty();
+    for refusal in refusals {
+        refuse("creds", "credentials".into(), refusal);
+    }
+    Ok(complete.then_some(Captured { body, subreaper }))
+}
+
+/// The part that needs the process's own help: one batch for it and one for each further thread.
+fn ask_inside(
+    process: &Process,
+    body: &mut Body,
+    posix: Vec<timer::Posix>,
+    dispositions: (u64, u64),
+) -> Result<(bool, Vec<Refusal>)> {
+    let pid = process.pid;
+    let mut refusals = Vec::new();
+    let Some(leader) = process.threads.first() else { return Ok((false, refusals)) };
+    let area = Area::inject(pid, pid, &leader.regs, 0)?;
+    let mut batch = Batch::new(area.base());
+    let brk = memory::ask(&mut batch);
+    let actions = signal::ask_actions(&mut batch, dispositions.0, dispositions.1);
+    let timers = timer::ask(&mut batch, &posix);
+    let dumpable = batch.call(libc::SYS_prctl, &[libc::PR_GET_DUMPABLE as u64, 0, 0, 0, 0]);
+    let no_thp = batch.try_call(libc::SYS_prctl, &[libc::PR_GET_THP_DISABLE as u64, 0, 0, 0, 0]);
+    let reaper = batch.room(8);
+    batch.call(libc::SYS_prctl, &[libc::PR_GET_CHILD_SUBREAPER as u64, reaper, 0, 0, 0]);
+    let asked = thread::ask(&mut batch);
+    area.run(pid, &mut batch)?;
+    let subreaper = batch.half(reaper) != 0;
+    body.memory.brk = batch.result(brk).cast_unsigned();
+    body.actions = signal::actions(&batch, &actions);
+    body.timers = timer::capture(&batch, &timers, posix);
+    body.dumpable = u32::try_from(batch.result(dumpable)).unwrap_or(1);
+    body.no_thp = batch.result(no_thp) == 1;
+    if let Some(state) = body.threads.first_mut() {
+        refusals.extend(thread::complete(state, &batch, asked).err());
+    }
+    for (t, state) in process.threads.iter().zip(&mut body.threads).skip(1) {
+        crate::sys::ptrace::set_sigmask(t.tid, !(1 << (libc::SIGTRAP - 1)))
+            .context(KIND, || format!("blocking signals of {}", t.tid))?;
+        let mut batch = Batch::new(area.base());
+        let asked = thread::ask(&mut batch);
+        area.run(t.tid, &mut batch)?;
+        refusals.extend(thread::complete(state, &batch, asked).err());
+        put_back(t, false)?;
+    }
+    area.eject(pid, &leader.regs)?;
+    put_back(leader, true)?;
+    Ok((subreaper, refusals))
+}
+
+/// Threads that do not share what threads share, and processes that share what they do not.
+fn check_sharing(process: &Process, told: &mut Refuse<'_>) {
+    const SHARED: [(i32, &str); 2] = [(2, "descriptor table"), (3, "directories")];
+    for t in process.threads.iter().skip(1) {
+        for (kind, name) in SHARED {
+            if !vm::same_object(process.pid, t.tid, kind).unwrap_or(true) {
+                let refusal =
+                    Refusal::new(format!("it has {name} of its own (unshare(2))"), "rerun the service");
+                told("thread", format!("thread {}", t.tid), refusal);
+            }
+        }
+    }
+}
+
+/// The controlling terminal of a session leader: the path of one of its descriptors on it.
+fn terminal(process: &Process) -> Result<Option<(String, u32)>, Refusal> {
+    let stat = &process.stat;
+    if stat.tty_nr == 0 || stat.session != stat.pid {
+        return Ok(None);
+    }
+    let number = u64::from(stat.tty_nr.cast_unsigned());
+    let list =
+        std::fs::read_dir(format!("/proc/{}/fd", stat.pid)).context("tty", || "reading descriptors")?;
+    for link in list.filter_map(|e| Some(e.ok()?.path())) {
+        let Ok(meta) = std::fs::metadata(&link) else { continue };
+        // tty_nr is the kernel's new_encode_dev: minor bits 0-7 and 20-31, major bits 8-19.
+        let (major, minor) = (nix::sys::stat::major(meta.rdev()), nix::sys::stat::minor(meta.rdev()));
+        let encoded = minor & 0xff | major << 8 | (minor & !0xff) << 12;
+        if encoded == number && meta.mode() & libc::S_IFMT == libc::S_IFCHR {
+            let path = std::fs::read_link(&link).context("tty", || "reading a descriptor")?;
+            return Ok(Some((path.to_string_lossy().into_owned(), stat.tpgid.cast_unsigned())));
+        }
+    }
+    Err(Refusal::new("no descriptor of its leader is open on it", "start the service without a terminal"))
+}

@@ -1,0 +1,197 @@
+//! What: a thread: registers, vector state, signal mask, alternate stack, queued signals, clear_child_tid,
+//!   robust futex list, rseq, name, credentials, scheduling.
+//! Reads: ptrace(2) from outside; PR_GET_TID_ADDRESS and sigaltstack(2) inside; get_robust_list(2).
+//! Rebuilds: the same calls by the thread itself; registers, vector state and mask by ptrace(2), last.
+//!   An interrupted system call is issued again; a thread inside a restartable sequence goes to its abort
+//!   handler (Documentation/userspace-api/rseq).
+//! Loses: CPU times and start time.
+//! Refuses: rseq that cannot be read (kernels before 5.13).
+
+use nix::errno::Errno;
+
+use crate::arch::{self, Regs};
+use crate::error::{Context, Error, Refusal, Result};
+use crate::sys::{limit, ptrace, vm};
+use crate::task::freeze::{self, Thread};
+use crate::task::remote::Batch;
+use crate::task::signal::{self, AltStack};
+use crate::task::{creds, sched};
+
+const KIND: &str = "thread";
+/// PR_GET_TID_ADDRESS of prctl(2).
+const PR_GET_TID_ADDRESS: u64 = 40;
+
+crate::section! {
+    /// Registration of restartable sequences.
+    pub struct Rseq {
+        /// Address of struct rseq.
+        pub address: u64,
+        /// Its registered size.
+        pub size: u32,
+        /// Signature before abort handlers.
+        pub signature: u32,
+    }
+}
+
+crate::section! {
+    /// One thread.
+    pub struct State {
+        /// Its id.
+        pub tid: u32,
+        /// Its name.
+        pub comm: String,
+        /// General registers, ready to run.
+        pub regs: Regs,
+        /// The XSAVE area, trailing zeroes cut off.
+        pub float: Vec<u8>,
+        /// Blocked signals.
+        pub mask: u64,
+        /// Alternate signal stack.
+        pub altstack: AltStack,
+        /// Signals queued for this thread, raw siginfo_t.
+        pub queue: Vec<Vec<u8>>,
+        /// Cleared and woken when the thread ends (set_tid_address(2)); 0 none.
+        pub clear_tid: u64,
+        /// Robust list head and length.
+        pub robust: (u64, u64),
+        /// Restartable sequences, if registered.
+        pub rseq: Option<Rseq>,
+        /// Credentials.
+        pub creds: creds::State,
+        /// Scheduling.
+        pub sched: sched::State,
+    }
+}
+
+/// What was asked of a thread by a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    altstack: u64,
+    clear_tid: (usize, u64),
+    creds: (usize, u64),
+}
+
+/// Asks for what only the thread itself can tell.
+pub fn ask(batch: &mut Batch) -> Asked {
+    let altstack = signal::ask_altstack(batch);
+    let room = batch.room(8);
+    let call = batch.try_call(libc::SYS_prctl, &[PR_GET_TID_ADDRESS, room, 0, 0, 0]);
+    Asked { altstack, clear_tid: (call, room), creds: creds::ask(batch) }
+}
+
+/// What the outside can see, before anything is injected.
+///
+/// # Errors
+/// Something that cannot be carried.
+pub fn capture(tgid: u32, thread: &Thread, shared_queue: &[Vec<u8>]) -> Result<State, Refusal> {
+    let tid = thread.tid;
+    let doing = || format!("reading thread {tid}");
+    let queue = signal::queued(tid, false).context(KIND, doing)?;
+    signal::check_queue(&queue)?;
+    let waits = signal::will_run(&queue, thread.mask) || signal::will_run(shared_queue, thread.mask);
+    let mut float = ptrace::regset(tid, arch::FLOAT_NOTE, arch::FLOAT_MAX).context(KIND, doing)?;
+    let used = float.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
+    float.truncate(used);
+    let rseq = rseq(tid)?;
+    let mut regs = thread.regs.clone();
+    arch::rewind(&mut regs, waits);
+    if let Some(rseq) = &rseq
+        && let Some(abort) = abort_handler(tgid, rseq, regs.ip())
+    {
+        regs.set_ip(abort);
+    }
+    let robust = match limit::robust_list(tid) {
+        Err(Errno::ENOSYS) => Ok((0, 0)),
+        other => other.context(KIND, doing),
+    }?;
+    Ok(State {
+        tid,
+        comm: std::fs::read_to_string(format!("/proc/{tgid}/task/{tid}/comm"))
+            .map(|name| name.trim_end_matches('\n').to_owned())
+            .context(KIND, doing)?,
+        regs,
+        float,
+        mask: thread.mask,
+        altstack: AltStack { address: 0, flags: 0, size: 0 },
+        queue,
+        clear_tid: 0,
+        robust,
+        rseq,
+        creds: creds::State::default(),
+        sched: sched::capture(tid)?,
+    })
+}
+
+/// Puts the answers of the thread into its state.
+///
+/// # Errors
+/// Something that cannot be carried.
+pub fn complete(state: &mut State, batch: &Batch, asked: Asked) -> Result<(), Refusal> {
+    state.altstack = signal::altstack(batch, asked.altstack);
+    batch
+        .outcome(asked.clear_tid.0)
+        .context(KIND, || "asking for clear_child_tid (CONFIG_CHECKPOINT_RESTORE)")?;
+    state.clear_tid = batch.word(asked.clear_tid.1);
+    state.creds = creds::capture(&freeze::read_status(state.tid), batch, asked.creds)?;
+    Ok(())
+}
+
+fn rseq(tid: u32) -> Result<Option<Rseq>, Refusal> {
+    match ptrace::rseq(tid) {
+        Ok(conf) if conf.address == 0 => Ok(None),
+        Ok(conf) => Ok(Some(Rseq { address: conf.address, size: conf.size, signature: conf.signature })),
+        // EIO: the request is unknown, so the kernel is older than 5.13 or has no rseq at all.
+        Err(Errno::EIO | Errno::EINVAL) if !std::path::Path::new("/sys/kernel/debug/rseq").exists() => {
+            Ok(None)
+        }
+        Err(errno) => Err(Error::os(KIND, format!("reading the rseq of {tid}"), errno).into()),
+    }
+}
+
+/// If the thread stands inside a critical section: where it must go on instead.
+fn abort_handler(tgid: u32, rseq: &Rseq, ip: u64) -> Option<u64> {
+    let word = |address: u64| {
+        let mut bytes = [0; 8];
+        vm::read(tgid, address, &mut bytes).ok()?;
+        Some(u64::from_ne_bytes(bytes))
+    };
+    // struct rseq: cpu_id_start, cpu_id, then the address of struct rseq_cs: version and flags, start,
+    // length, abort handler.
+    let section = word(rseq.address + 8).filter(|address| *address != 0)?;
+    let (start, length, abort) = (word(section + 8)?, word(section + 16)?, word(section + 24)?);
+    (ip.wrapping_sub(start) < length).then_some(abort)
+}
+
+/// Everything that the thread must do itself. Its memory is complete. Credentials come last.
+pub fn restore(batch: &mut Batch, state: &State, own: &creds::State) {
+    if state.robust.0 != 0 {
+        batch.call(libc::SYS_set_robust_list, &[state.robust.0, state.robust.1]);
+        batch.doing("setting the robust list");
+    }
+    batch.call(libc::SYS_set_tid_address, &[state.clear_tid]);
+    signal::restore_altstack(batch, &state.altstack);
+    if let Some(rseq) = &state.rseq {
+        batch.call(libc::SYS_rseq, &[rseq.address, u64::from(rseq.size), 0, u64::from(rseq.signature)]);
+        batch.doing("registering rseq");
+    }
+    let name = batch.path(&state.comm);
+    batch.call(libc::SYS_prctl, &[libc::PR_SET_NAME as u64, name, 0, 0, 0]);
+    creds::restore(batch, &state.creds, &own.caps);
+}
+
+/// Registers, vector state and signal mask: the last before the thread is let go.
+///
+/// # Errors
+/// The thread is gone, or the CPU lacks a vector state that the image has.
+pub fn finish(state: &State) -> Result<()> {
+    let doing = || format!("setting the registers of {}", state.tid);
+    let have = ptrace::regset(state.tid, arch::FLOAT_NOTE, arch::FLOAT_MAX).context(KIND, doing)?;
+    if state.float.len() > have.len() {
+        return Err(Error::new(KIND, doing(), "this CPU has less vector state"));
+    }
+    let mut float = state.float.clone();
+    float.resize(have.len(), 0);
+    ptrace::set_regset(state.tid, arch::FLOAT_NOTE, &float).context(KIND, doing)?;
+    ptrace::set_regs(state.tid, &state.regs).context(KIND, doing)?;
+    ptrace::set_sigmask(state.tid, state.mask).context(KIND, doing)
+}
