@@ -2,14 +2,43 @@
 //!
 //! The unit is the open file description (open(2), "Open file descriptions"), not the descriptor: offset,
 //! status flags, owner and locks belong to it, and several descriptors of several processes may share it.
-//! `capture` finds which descriptors share one (kcmp(2)) and asks the kind for its `State`; `restore` opens
-//! each once, in the conductor, and the puppets take their descriptors from there with pidfd_getfd(2).
+//! [`capture`] finds which descriptors share one (kcmp(2)) and asks the kind for its `State`; [`restore`]
+//! opens each once, in the conductor, and the puppets take their descriptors from there with
+//! pidfd_getfd(2).
+//!
+//! - `holder` lists descriptors and groups them; `table` runs both directions; `place` finds a named file
+//!   again; `content` carries the bytes of nameless files; `lock` and `owner` belong to every description.
+//! - Everything else is a kind.
+
+pub mod content;
+pub mod deleted;
+pub mod device;
+pub mod directory;
+pub mod epoll;
+pub mod eventfd;
+pub mod fifo;
+pub mod holder;
+pub mod lock;
+pub mod memfd;
+pub mod owner;
+pub mod path;
+pub mod pidfd;
+pub mod pipe;
+pub mod place;
+pub mod regular;
+pub mod signalfd;
+pub mod table;
+pub mod timerfd;
+pub mod tty;
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use crate::error::{Error, Result};
+pub use table::{Captured, Request, capture, floor, required, restore};
+
+use crate::error::{Context, Error, Result};
 use crate::proc::fdinfo::FdInfo;
+use crate::sys::descriptor;
 
 /// What fstat(2) says of a description.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,19 +61,47 @@ pub struct Stat {
     pub gid: u32,
 }
 
+impl From<nix::sys::stat::FileStat> for Stat {
+    #[allow(clippy::useless_conversion, reason = "the fields are narrower on 32-bit targets")]
+    fn from(stat: nix::sys::stat::FileStat) -> Stat {
+        Stat {
+            dev: stat.st_dev.into(),
+            ino: stat.st_ino.into(),
+            mode: stat.st_mode,
+            rdev: stat.st_rdev.into(),
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            nlink: stat.st_nlink.into(),
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+        }
+    }
+}
+
+impl Stat {
+    /// The type bits of the mode (`S_IFREG` and so on).
+    #[must_use]
+    pub fn format(&self) -> u32 {
+        self.mode & libc::S_IFMT
+    }
+}
+
 /// One open file description as capture meets it. All tasks are frozen.
 #[derive(Debug)]
 pub struct Description {
+    /// Its number in the file table.
+    pub entry: u32,
     /// Our own copy (pidfd_getfd(2)): the same description, so what is done to it the owner sees too.
     pub fd: OwnedFd,
     /// The link text of /proc/PID/fd/N.
     pub link: String,
-    /// /proc/PID/fdinfo/N of one holder. `flags` has no O_CLOEXEC here.
+    /// /proc/PID/fdinfo/N of the first holder. `flags` has no O_CLOEXEC here.
     pub info: FdInfo,
     /// fstat(2).
     pub stat: Stat,
     /// Every descriptor that refers to it, (pid, fd), sorted.
     pub holders: Vec<(u32, i32)>,
+    /// Which of the caller's externals it is.
+    pub external: Option<u32>,
 }
 
 impl Description {
@@ -55,10 +112,22 @@ impl Description {
         Some(name.strip_prefix('[').and_then(|n| n.strip_suffix(']')).unwrap_or(name))
     }
 
-    /// Whether the file has no name any more.
+    /// Whether the file has no name any more. A name may really end in " (deleted)", so links count.
     #[must_use]
     pub fn is_deleted(&self) -> bool {
-        self.stat.nlink == 0 || self.link.ends_with(" (deleted)")
+        self.link.ends_with(" (deleted)") && self.stat.nlink == 0
+    }
+
+    /// Whether it can be read through.
+    #[must_use]
+    pub fn reads(&self) -> bool {
+        self.info.flags & libc::O_ACCMODE != libc::O_WRONLY
+    }
+
+    /// Whether it can be written through.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        self.info.flags & libc::O_ACCMODE != libc::O_RDONLY
     }
 }
 
@@ -72,24 +141,15 @@ pub enum Scope {
 }
 
 crate::section! {
-    /// Who gets SIGIO and SIGURG (F_SETOWN_EX), and which signal is sent instead (F_SETSIG).
-    pub struct Owner {
-        /// F_OWNER_TID 0, F_OWNER_PID 1, F_OWNER_PGRP 2.
-        pub kind: i32,
-        /// The thread, process or process group.
-        pub id: i32,
-        /// The signal; 0 means SIGIO.
-        pub signal: i32,
-    }
-}
-
-crate::section! {
     /// One open file description in the image.
     pub struct Entry {
-        /// Status flags to set again: O_APPEND, O_NONBLOCK, O_ASYNC, O_DIRECT, O_NOATIME and the access mode.
+        /// Flags to open it with and to set again: access mode, O_APPEND, O_NONBLOCK, O_ASYNC, O_DIRECT,
+        /// O_NOATIME, O_SYNC, O_PATH. Those that only act at open(2), as O_CREAT and O_TRUNC, are left out.
         pub flags: i32,
         /// Who gets its signals, if anybody was named.
-        pub owner: Option<Owner>,
+        pub owner: Option<owner::State>,
+        /// Locks that belong to the description: flock(2) and OFD.
+        pub locks: Vec<lock::State>,
         /// What the kind needs to rebuild it.
         pub state: State,
     }
@@ -112,15 +172,81 @@ crate::section! {
     pub enum State {
         /// A description that `restore` is given by its caller: number in the list of externals (tree only).
         External(u32),
+        /// A file with a name.
+        Regular(regular::State),
+        /// An open directory.
+        Directory(directory::State),
+        /// A place in the tree that was not opened (O_PATH).
+        Path(path::State),
+        /// A file or directory without a name.
+        Deleted(deleted::State),
+        /// One end of a pipe.
+        Pipe(pipe::State),
+        /// One end of a named pipe.
+        Fifo(fifo::State),
+        /// A counter.
+        Eventfd(eventfd::State),
+        /// A timer.
+        Timerfd(timerfd::State),
+        /// Signals as input.
+        Signalfd(signalfd::State),
+        /// A set of watched descriptions.
+        Epoll(epoll::State),
+        /// A device without state of its own.
+        Device(device::State),
+        /// A terminal.
+        Tty(tty::State),
+        /// Memory with a descriptor.
+        Memfd(memfd::State),
+        /// A handle of a process.
+        Pidfd(pidfd::State),
     }
+}
+
+/// What the configuration allows beyond the defaults.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Policy<'a> {
+    /// Files that may be open for writing on persistent storage: a path, or a prefix ending in `*`.
+    pub writable: &'a [String],
+    /// Device nodes that may simply be opened again, losing what the driver remembered: same form.
+    pub devices: &'a [String],
+}
+
+/// Whether one of the patterns (a path, or a prefix ending in `*`) matches.
+#[must_use]
+pub fn allowed(patterns: &[String], path: &str) -> bool {
+    patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
+        Some(prefix) => path.starts_with(prefix),
+        None => pattern == path,
+    })
 }
 
 /// What kinds may ask about the rest of the frozen world during a capture.
 pub struct World<'a> {
     /// Whole system or tree.
     pub scope: Scope,
+    /// What stands before every path of the captured system: empty, or `/proc/1/root` for the watcher.
+    pub root: &'a str,
+    /// What the configuration allows.
+    pub policy: Policy<'a>,
+    /// Every process and thread in the image, sorted.
+    pub processes: &'a [u32],
     /// Every description of every task in the image; the index is the entry number.
     pub descriptions: &'a [Description],
+}
+
+impl World<'_> {
+    /// A path of the captured system as this process reaches it.
+    #[must_use]
+    pub fn inside(&self, path: &str) -> String {
+        format!("{}{path}", self.root)
+    }
+
+    /// Whether a process is in the image.
+    #[must_use]
+    pub fn has_process(&self, pid: u32) -> bool {
+        self.processes.binary_search(&pid).is_ok()
+    }
 }
 
 /// Who did something that the kernel remembers (SO_PEERCRED of unix(7)).
@@ -135,7 +261,7 @@ pub struct Who {
 }
 
 /// Does socket calls as another process, because the kernel records who did them. The restore implements
-/// it with a batch in the puppet `who.pid`; a pid that is not in the image is an error.
+/// it with a batch in the puppet `who.pid`.
 pub trait Actor {
     /// socketpair(2) of AF_UNIX with this type (SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET) as `who`.
     ///
@@ -154,24 +280,56 @@ pub trait Actor {
     fn connect(&mut self, who: &Who, socket: BorrowedFd<'_>, address: &[u8]) -> Result<(), Error>;
 }
 
+/// An object that several descriptions share: the kind, device and inode number at the capture.
+pub type Key = (&'static str, u64, u64);
+
 /// What kinds share while descriptions are being opened again.
 pub struct Opener<'a> {
     /// The file table of the image.
     pub entries: &'a [Entry],
+    /// The entry that is being opened.
+    pub entry: u32,
     /// What is open so far, by entry number. All numbers are at least `base`.
     pub open: Vec<Option<OwnedFd>>,
     /// Numbers below it are free in the conductor, so that an epoll target can be added under its own.
     pub base: i32,
     /// Calls in the name of a puppet.
     pub actor: &'a mut dyn Actor,
-    /// Ends already made for another description, by the kind's own key (a pipe's inode number).
-    pub ends: BTreeMap<u64, Vec<OwnedFd>>,
+    /// Objects that several descriptions share, open while the table is rebuilt.
+    pub ends: BTreeMap<Key, OwnedFd>,
 }
 
 impl Opener<'_> {
     /// The descriptor of an entry that is already open.
     #[must_use]
     pub fn get(&self, entry: u32) -> Option<BorrowedFd<'_>> {
-        self.open.get(entry as usize)?.as_ref().map(AsFd::as_fd)
+        self.open.get(usize::try_from(entry).ok()?)?.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The flags of the entry that is being opened.
+    #[must_use]
+    pub fn flags(&self) -> i32 {
+        usize::try_from(self.entry).ok().and_then(|i| self.entries.get(i)).map_or(0, |entry| entry.flags)
+    }
+
+    /// Opens what `fd` refers to once more, as a description of its own.
+    ///
+    /// # Errors
+    /// The errno of open(2) on its link in /proc.
+    pub fn again(fd: BorrowedFd<'_>, flags: i32, kind: &'static str) -> Result<OwnedFd> {
+        place::open(&format!("/proc/self/fd/{}", fd.as_raw_fd()), flags, kind)
+    }
+
+    /// Keeps an object under a number of at least `base`.
+    ///
+    /// # Errors
+    /// The errno of fcntl(2).
+    pub fn keep(&mut self, key: Key, fd: OwnedFd) -> Result<()> {
+        let fd = descriptor::raise(fd, self.base).context(key.0, || "moving a descriptor")?;
+        self.ends.insert(key, fd);
+        Ok(())
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -1,12 +1,17 @@
 //! The unsafe fence: thin, safe signatures over system calls that no crate offers. Every file opens with why
 //! it needs `unsafe`, and each block says what makes it sound.
 
+pub mod anonymous;
+pub mod brief;
 pub mod clone;
 pub mod crash;
+pub mod descriptor;
+pub mod ioctl;
 pub mod limit;
 pub mod module;
 pub mod process;
 pub mod ptrace;
 pub mod signal;
+pub mod socket;
 pub mod start;
 pub mod vm;

@@ -1,0 +1,225 @@
+//! A file or directory that lost its name while it was open.
+//!
+//! What: its bytes, owner and permissions, and one description of it.
+//! Reads: the link text for the old name; the bytes through a description of our own; fdinfo; fstat(2).
+//! Rebuilds: made under its old name and deleted again, or nameless (O_TMPFILE) where the name is taken;
+//!   further descriptions by opening it again through /proc/self/fd.
+//! Loses: inode number and times; extended attributes; the directory part of the name, where the directory
+//!   is gone too.
+//! Refuses: a deleted file on persistent storage (an image would have to bring back what a boot loses), or
+//!   in a directory tree that is gone up to the mount; a deleted file of /proc.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, stat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::content::{self, Content};
+use super::{Description, Opener, Stat, World, place, regular};
+use crate::error::{Context, Error, Refusal, Result};
+
+const KIND: &str = "deleted";
+
+crate::section! {
+    /// One description of a deleted file in the image.
+    pub struct State {
+        /// Device and inode number at the capture: descriptions with the same numbers are one file.
+        pub id: (u64, u64),
+        /// The offset.
+        pub offset: u64,
+        /// What it holds; only with its first description in the file table.
+        pub body: Option<Body>,
+    }
+}
+
+crate::section! {
+    /// What all descriptions of a deleted file share.
+    pub struct Body {
+        /// A directory of the same file system.
+        pub dir: String,
+        /// The last part of its old name.
+        pub name: String,
+        /// Its bytes; nothing for a directory.
+        pub content: Option<Content>,
+        /// Permissions.
+        pub mode: u32,
+        /// Owner.
+        pub uid: u32,
+        /// Group.
+        pub gid: u32,
+    }
+}
+
+/// Reads it.
+///
+/// # Errors
+/// A refusal, as the head of the file says.
+pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
+    let id = (desc.stat.dev, desc.stat.ino);
+    let format = desc.stat.format();
+    let special = desc.link.starts_with("/secretmem") || desc.link.starts_with("/dmabuf:");
+    if special || !place::in_memory(place::magic(desc)?) || !matches!(format, libc::S_IFREG | libc::S_IFDIR) {
+        return Err(Refusal::new(
+            "it was deleted while open, and is not on tmpfs",
+            "restart its owner before `rcsnap ready`, after whatever replaced the file",
+        ));
+    }
+    let first = world.descriptions.iter().find(|other| (other.stat.dev, other.stat.ino) == id);
+    let body =
+        if first.map(|first| first.entry) == Some(desc.entry) { Some(body(desc, world)?) } else { None };
+    Ok(State { id, offset: desc.info.pos, body })
+}
+
+fn body(desc: &Description, world: &World<'_>) -> Result<Body, Refusal> {
+    let old = desc.link.strip_suffix(" (deleted)").unwrap_or(&desc.link);
+    let (mut dir, name) = old.rsplit_once('/').unwrap_or(("", old));
+    let here = |dir: &str| {
+        let path = world.inside(if dir.is_empty() { "/" } else { dir });
+        stat(path.as_str()).is_ok_and(|found| Stat::from(found).dev == desc.stat.dev)
+    };
+    while !here(dir) {
+        let Some((parent, _)) = dir.rsplit_once('/') else {
+            let reason = "it was deleted while open, and its file system is not mounted where it was";
+            return Err(Refusal::new(reason, "restart its owner before `rcsnap ready`"));
+        };
+        dir = parent;
+    }
+    let content = if desc.stat.format() == libc::S_IFREG {
+        let own = Opener::again(desc.fd.as_fd(), libc::O_RDONLY, KIND)?;
+        Some(content::read(&own, desc.stat.size)?)
+    } else {
+        None
+    };
+    let dir = if dir.is_empty() { "/" } else { dir }.to_owned();
+    let Description { stat, .. } = desc;
+    Ok(Body { dir, name: name.to_owned(), content, mode: stat.mode & 0o7777, uid: stat.uid, gid: stat.gid })
+}
+
+/// Opens one description; the first one makes the file.
+///
+/// # Errors
+/// The errno of the calls.
+pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
+    let key = (KIND, state.id.0, state.id.1);
+    if let Some(body) = &state.body {
+        let fd = make(body)?;
+        opener.keep(key, fd)?;
+    }
+    let flags = opener.flags();
+    let first = opener.ends.get(&key);
+    let first =
+        first.ok_or_else(|| Error::new(KIND, "opening it again", "its first description is missing"))?;
+    let fd = Opener::again(first.as_fd(), place::reopen_flags(flags), KIND)?;
+    regular::seek(&fd, state.offset, "a deleted file")?;
+    Ok(fd)
+}
+
+fn make(body: &Body) -> Result<OwnedFd> {
+    let doing = || format!("making {} in {} for a moment", body.name, body.dir);
+    let dir = place::open(&body.dir, libc::O_DIRECTORY | libc::O_RDONLY, KIND)?;
+    let name = body.name.as_str();
+    let fd = match &body.content {
+        None => directory(&dir, name).context(KIND, doing)?,
+        Some(content) => {
+            let fd = file(&dir, name).context(KIND, doing)?;
+            content::write(content, &fd)?;
+            fd
+        }
+    };
+    nix::unistd::fchown(&fd, Some(body.uid.into()), Some(body.gid.into())).context(KIND, doing)?;
+    // After the owner, because chown(2) takes set-user-ID bits away.
+    nix::sys::stat::fchmod(&fd, Mode::from_bits_retain(body.mode)).context(KIND, doing)?;
+    Ok(fd)
+}
+
+fn file(dir: &OwnedFd, name: &str) -> nix::Result<OwnedFd> {
+    let base = OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    let mode = Mode::from_bits_retain(0o600);
+    match nix::fcntl::openat(dir, name, base | OFlag::O_CREAT | OFlag::O_EXCL, mode) {
+        Ok(fd) => {
+            unlinkat(dir, name, UnlinkatFlags::NoRemoveDir)?;
+            Ok(fd)
+        }
+        // Something else has the name by now.
+        Err(Errno::EEXIST) => nix::fcntl::openat(dir, ".", base | OFlag::O_TMPFILE, mode),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn directory(dir: &OwnedFd, name: &str) -> nix::Result<OwnedFd> {
+    let mut name = name.to_owned();
+    while let Err(errno) = nix::sys::stat::mkdirat(dir, name.as_str(), Mode::from_bits_retain(0o700)) {
+        if errno != Errno::EEXIST {
+            return Err(errno);
+        }
+        name.push('_');
+    }
+    let fd = nix::fcntl::openat(dir, name.as_str(), OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    unlinkat(dir, name.as_str(), UnlinkatFlags::RemoveDir)?;
+    Ok(fd)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::unistd::{read, write};
+
+    use crate::file::place::open;
+    use crate::file::testing::{directory, refused, states};
+    use crate::file::{Opener, State};
+
+    /// A folder on tmpfs.
+    fn memory() -> Option<String> {
+        let dir = format!("/dev/shm/rcsnap-test-{}-{:?}", std::process::id(), std::thread::current().id());
+        std::fs::create_dir_all(&dir).ok()?;
+        Some(dir)
+    }
+
+    #[test]
+    fn deleted_file_on_tmpfs_comes_back_with_all_its_descriptions() {
+        let Some(dir) = memory() else { return };
+        let path = format!("{dir}/gone");
+        std::fs::write(&path, "some text").unwrap();
+        let fd = open(&path, libc::O_RDWR, "deleted").unwrap();
+        let second = Opener::again(std::os::fd::AsFd::as_fd(&fd), libc::O_RDONLY, "deleted").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        read(&fd, &mut [0; 5]).unwrap();
+        let found = states(&[&fd, &second]);
+        let (State::Deleted(before), State::Deleted(after)) = (&found.before[0], &found.after[0]) else {
+            panic!()
+        };
+        assert_eq!((before.offset, &before.body), (5, &after.body));
+        write(&found.open[0], b"TEXT").unwrap();
+        let mut bytes = [0; 9];
+        read(&found.open[1], &mut bytes).unwrap();
+        assert_eq!(&bytes, b"some TEXT");
+        assert!(!std::fs::exists(&path).unwrap());
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn deleted_directory_on_tmpfs_comes_back() {
+        let Some(dir) = memory() else { return };
+        let path = format!("{dir}/gone-dir");
+        std::fs::create_dir(&path).unwrap();
+        let fd = open(&path, libc::O_DIRECTORY, "deleted").unwrap();
+        std::fs::remove_dir(&path).unwrap();
+        let found = states(&[&fd]);
+        let (State::Deleted(before), State::Deleted(after)) = (&found.before[0], &found.after[0]) else {
+            panic!()
+        };
+        assert_eq!(before.body, after.body);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn deleted_file_on_persistent_storage_is_refused() {
+        let dir = directory();
+        let path = format!("{dir}/gone");
+        std::fs::write(&path, "x").unwrap();
+        let fd = open(&path, libc::O_RDONLY, "deleted").unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert!(refused(&[&fd]).reason.contains("not on tmpfs"));
+    }
+}

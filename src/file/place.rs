@@ -1,0 +1,133 @@
+//! A file by its name: finding out whether the name still leads to it, and opening it again.
+//!
+//! The link text of /proc/PID/fd/N can lie: the name may be hidden by a later mount, or be reused. So the
+//! name is walked again and compared before it is believed.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, fstat, lstat};
+
+use super::{Description, Stat, World};
+use crate::error::{Context, Error, Refusal, Result};
+
+/// File systems whose contents live in memory or are made up by the kernel (linux/magic.h): tmpfs, ramfs
+/// (devtmpfs may be either), proc, sysfs, cgroup, cgroup2, debugfs, tracefs, securityfs, configfs, devpts,
+/// mqueue, pstore, binfmt_misc, hugetlbfs, bpf, efivarfs.
+const VOLATILE: [u32; 17] = [
+    0x0102_1994,
+    0x8584_58f6,
+    0x9fa0,
+    0x6265_6572,
+    0x0027_e0eb,
+    0x6367_7270,
+    0x6462_6720,
+    0x7472_6163,
+    0x7363_6673,
+    0x6265_6570,
+    0x1cd1,
+    0x1980_0202,
+    0x6165_676c,
+    0x4249_4e4d,
+    0x9584_58f6,
+    0xcafe_4a11,
+    0xde5e_81e4,
+];
+/// tmpfs and ramfs: memory that holds files, and that the image carries.
+const MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
+/// procfs: names are checked by their device only, because an inode of it can be made anew at any walk.
+const PROC: u32 = 0x9fa0;
+
+crate::section! {
+    /// Where a file is.
+    pub struct Place {
+        /// Its absolute path in the captured system.
+        pub path: String,
+        /// Whether it is on storage that outlives the boot.
+        pub persistent: bool,
+    }
+}
+
+/// The magic number of the file system that a description is on.
+///
+/// # Errors
+/// The errno of fstatfs(2).
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "f_type is 32 bits in a word")]
+pub fn magic(desc: &Description) -> Result<u32> {
+    let stat =
+        nix::sys::statfs::fstatfs(&desc.fd).context("place", || format!("asking where {} is", desc.link))?;
+    Ok(stat.filesystem_type().0 as u32)
+}
+
+/// Whether a file system with this magic number lives in memory and takes ordinary files.
+#[must_use]
+pub fn in_memory(magic: u32) -> bool {
+    MEMORY.contains(&magic)
+}
+
+/// Finds the place of a description that has a name, by walking it.
+///
+/// # Errors
+/// A refusal if the name leads elsewhere now.
+pub fn find(desc: &Description, world: &World<'_>) -> Result<Place, Refusal> {
+    let magic = magic(desc)?;
+    let at = |path: &str| lstat(world.inside(path).as_str()).ok().map(Stat::from);
+    let same = |found: Stat| found.dev == desc.stat.dev && (found.ino == desc.stat.ino || magic == PROC);
+    // A device is what its number says: the console of init may come from a root that was left behind.
+    let device = |found: Stat| {
+        matches!(desc.stat.format(), libc::S_IFCHR | libc::S_IFBLK)
+            && found.format() == desc.stat.format()
+            && found.rdev == desc.stat.rdev
+    };
+    if !desc.link.starts_with('/') || !at(&desc.link).is_some_and(|found| same(found) || device(found)) {
+        return Err(Refusal::new(
+            format!("its name {} no longer leads to it", desc.link),
+            "keep the file where it was opened, and do not mount over it",
+        ));
+    }
+    Ok(Place { path: desc.link.clone(), persistent: !VOLATILE.contains(&magic) })
+}
+
+/// The flags of a description that may be given to open(2) again.
+#[must_use]
+pub fn reopen_flags(flags: i32) -> i32 {
+    // O_ASYNC needs its owner first, and O_LARGEFILE is implied. O_TMPFILE contains O_DIRECTORY.
+    flags
+        & (libc::O_ACCMODE
+            | libc::O_APPEND
+            | libc::O_NONBLOCK
+            | libc::O_DIRECT
+            | libc::O_NOATIME
+            | libc::O_SYNC
+            | libc::O_DSYNC
+            | libc::O_PATH)
+}
+
+/// Opens a path with `O_CLOEXEC` and `O_NOCTTY`, so that nothing becomes a controlling terminal by chance.
+///
+/// # Errors
+/// The errno of open(2).
+pub fn open(path: &str, flags: i32, kind: &'static str) -> Result<OwnedFd> {
+    let flags = OFlag::from_bits_retain(flags) | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+    nix::fcntl::open(path, flags, Mode::empty()).context(kind, || format!("opening {path}"))
+}
+
+/// fstat(2).
+///
+/// # Errors
+/// The errno of the call.
+pub fn stat(fd: &OwnedFd, kind: &'static str) -> Result<Stat> {
+    fstat(fd).map(Stat::from).context(kind, || format!("looking at descriptor {}", fd.as_raw_fd()))
+}
+
+/// Opens a place again and makes sure that a file of the same type is there.
+///
+/// # Errors
+/// The errno of open(2), or that something else has the name.
+pub fn reopen(place: &Place, flags: i32, format: u32, kind: &'static str) -> Result<OwnedFd> {
+    let fd = open(&place.path, reopen_flags(flags), kind)?;
+    if stat(&fd, kind)?.format() != format {
+        return Err(Error::new(kind, format!("opening {}", place.path), "another type of file has its name"));
+    }
+    Ok(fd)
+}

@@ -1,0 +1,92 @@
+//! A file that was opened by its name and still has it.
+//!
+//! What: an open description of a regular file: its name, offset and flags.
+//! Reads: the link text, walked again and compared; fdinfo; fstatfs(2).
+//! Rebuilds: by opening the name again with the same access mode and flags and seeking to the offset. On
+//!   tmpfs the name is there because `kernel` carries the contents; a read-only file of persistent storage
+//!   becomes an input, whose identity must match before a restore.
+//! Loses: inode number and times of a file on tmpfs; the read position inside a line of a /proc file whose
+//!   text differs on the new boot; readahead advice (posix_fadvise(2)).
+//! Refuses: a file open for writing without O_APPEND on persistent storage, because old memory over newer
+//!   contents corrupts data; a name that leads elsewhere; pressure triggers; message queues; hugetlbfs.
+
+use std::os::fd::OwnedFd;
+
+use nix::unistd::{Whence, lseek};
+
+use super::place::{self, Place};
+use super::{Description, Opener, World, allowed};
+use crate::error::{Context, Error, Refusal, Result};
+
+const KIND: &str = "regular";
+const MQUEUE: u32 = 0x1980_0202;
+const HUGETLB: u32 = 0x9584_58f6;
+
+crate::section! {
+    /// A regular file in the image.
+    pub struct State {
+        /// Where it is.
+        pub place: Place,
+        /// The offset.
+        pub offset: u64,
+        /// Its size, if it is an input: read only, on persistent storage.
+        pub input: Option<u64>,
+    }
+}
+
+/// Reads what is needed to open it again.
+///
+/// # Errors
+/// A refusal, as the head of the file says.
+pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
+    match place::magic(desc)? {
+        MQUEUE => return Err(Refusal::new("it is a message queue", "start its owner after `rcsnap ready`")),
+        HUGETLB => return Err(Refusal::new("it is on hugetlbfs", "start its owner after `rcsnap ready`")),
+        _ => {}
+    }
+    // A trigger written to a pressure file belongs to the description and cannot be read (psi.rst).
+    if desc.writes() && (desc.link.contains("/pressure/") || desc.link.ends_with(".pressure")) {
+        return Err(Refusal::new("it may hold a pressure trigger", "start its owner after `rcsnap ready`"));
+    }
+    let place = place::find(desc, world)?;
+    let append = desc.info.flags & libc::O_APPEND != 0;
+    if place.persistent && desc.writes() && !append && !allowed(world.policy.writable, &place.path) {
+        return Err(Refusal::new(
+            "it is open for writing on persistent storage, and old memory over newer contents corrupts data",
+            format!("add its owner to rerun, or `writable = {}` if its contents do not matter", place.path),
+        ));
+    }
+    let input = (place.persistent && !desc.writes()).then_some(desc.stat.size);
+    Ok(State { place, offset: desc.info.pos, input })
+}
+
+/// Opens it again and seeks.
+///
+/// # Errors
+/// The errno of open(2) or lseek(2); an input whose size differs.
+pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
+    let fd = place::reopen(&state.place, opener.flags(), libc::S_IFREG, KIND)?;
+    if let Some(size) = state.input
+        && place::stat(&fd, KIND)?.size != size
+    {
+        return Err(Error::new(KIND, format!("opening {}", state.place.path), "its size has changed"));
+    }
+    seek(&fd, state.offset, &state.place.path)?;
+    Ok(fd)
+}
+
+/// Seeks, unless the offset is 0: some files of /proc cannot seek at all.
+///
+/// # Errors
+/// The errno of lseek(2).
+pub fn seek(fd: &OwnedFd, offset: u64, path: &str) -> Result<()> {
+    if offset == 0 {
+        return Ok(());
+    }
+    let to = i64::try_from(offset).map_err(|_| Error::new(KIND, format!("seeking in {path}"), "too far"))?;
+    match lseek(fd, to, Whence::SeekSet) {
+        // A file that can only be read on (trace_pipe) has no place to go back to.
+        Ok(_) | Err(nix::errno::Errno::ESPIPE) => Ok(()),
+        Err(errno) => Err(errno).context(KIND, || format!("seeking in {path}")),
+    }
+}

@@ -1,0 +1,360 @@
+//! The file table: both directions over all descriptions.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::holder::{self, Outsider};
+use super::{
+    Actor, Description, Entry, Fd, Opener, Policy, Scope, State, World, deleted, device, directory, epoll,
+    eventfd, fifo, lock, memfd, owner, path, pidfd, pipe, place, regular, signalfd, timerfd, tty,
+};
+use crate::error::{Context, Error, Obstacle, Refusal, Result};
+use crate::sys::descriptor::{self, FcntlNumber};
+
+const KIND: &str = "file";
+
+/// What to capture.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Whole system or tree.
+    pub scope: Scope,
+    /// What stands before every path of the captured system: empty, or `/proc/1/root`.
+    pub root: &'a str,
+    /// One task for each descriptor table, with its name. All are stopped.
+    pub tables: &'a [(u32, String)],
+    /// Every process and thread in the image, sorted.
+    pub processes: &'a [u32],
+    /// Descriptions of the caller: those of the tasks that are the same become [`State::External`].
+    pub externals: &'a [BorrowedFd<'a>],
+    /// What the configuration allows.
+    pub policy: Policy<'a>,
+}
+
+/// What was captured.
+#[derive(Debug, Default)]
+pub struct Captured {
+    /// The file table. Not to be used if there are obstacles.
+    pub entries: Vec<Entry>,
+    /// The descriptors of each task of the request.
+    pub fds: BTreeMap<u32, Vec<Fd>>,
+    /// Locks that the puppets must take themselves.
+    pub posix_locks: Vec<lock::Posix>,
+    /// What cannot be carried.
+    pub obstacles: Vec<Obstacle>,
+    /// Paths of open read-only files on persistent storage: their identity must match at a restore.
+    pub inputs: Vec<String>,
+}
+
+/// Captures all descriptions of the tasks.
+///
+/// # Errors
+/// If /proc cannot be read or descriptors cannot be copied. What is not supported is an obstacle instead.
+pub fn capture(request: &Request<'_>) -> Result<Captured> {
+    let found = holder::gather(request.tables, request.externals)?;
+    let outsiders = holder::outsiders(&found.descriptions, request.processes)?;
+    let world = World {
+        scope: request.scope,
+        root: request.root,
+        policy: request.policy,
+        processes: request.processes,
+        descriptions: &found.descriptions,
+    };
+    let mut captured = Captured { fds: found.fds, posix_locks: found.posix, ..Captured::default() };
+    for desc in world.descriptions {
+        match entry(desc, &world, outsiders.get(&desc.entry)) {
+            Ok(entry) => {
+                if let State::Regular(regular::State { place, input: Some(_), .. }) = &entry.state {
+                    captured.inputs.push(place.path.clone());
+                }
+                captured.entries.push(entry);
+            }
+            Err(refusal) => captured.obstacles.push(obstacle(desc, request, refusal)),
+        }
+    }
+    captured.inputs.sort_unstable();
+    captured.inputs.dedup();
+    Ok(captured)
+}
+
+/// The entries of descriptions that nobody else holds.
+#[cfg(test)]
+pub(super) fn entries(world: &World<'_>) -> Result<Vec<Entry>, Refusal> {
+    world.descriptions.iter().map(|desc| entry(desc, world, None)).collect()
+}
+
+fn obstacle(desc: &Description, request: &Request<'_>, refusal: Refusal) -> Obstacle {
+    let (pid, fd) = desc.holders.first().copied().unwrap_or_default();
+    let name = request.tables.iter().find(|(table, _)| *table == pid).map_or("", |(_, comm)| comm.as_str());
+    Obstacle::process(
+        sort(desc).map_or(KIND, Sort::name),
+        pid,
+        name,
+        format!("fd {fd} {}", desc.link),
+        refusal,
+    )
+}
+
+fn entry(desc: &Description, world: &World<'_>, outsider: Option<&Outsider>) -> Result<Entry, Refusal> {
+    if let Some(number) = desc.external {
+        return Ok(Entry {
+            flags: desc.info.flags,
+            owner: None,
+            locks: Vec::new(),
+            state: State::External(number),
+        });
+    }
+    let state = sort(desc).ok_or_else(|| unknown(desc)).and_then(|sort| sort.capture(desc, world))?;
+    if let Some(outsider) = outsider {
+        let Outsider { pid, comm, fd } = outsider;
+        return Err(Refusal::new(
+            format!("{comm}[{pid}], which is outside the image, has it open too, as fd {fd}"),
+            "start both after `rcsnap ready`",
+        ));
+    }
+    let flags = desc.info.flags & KEPT;
+    if flags & libc::O_PATH != 0 {
+        return Ok(Entry { flags, owner: None, locks: Vec::new(), state });
+    }
+    Ok(Entry { flags, owner: owner::capture(desc, world)?, locks: lock::capture(&desc.info)?, state })
+}
+
+/// Flags that stay with a description: all but those that act at open(2) only (O_TMPFILE contains
+/// O_DIRECTORY, and O_LARGEFILE is always set on 64 bit).
+const KEPT: i32 = SETTABLE | libc::O_ACCMODE | libc::O_SYNC | libc::O_DSYNC | libc::O_PATH;
+/// Flags that F_SETFL sets.
+const SETTABLE: i32 = libc::O_APPEND | libc::O_ASYNC | libc::O_DIRECT | libc::O_NOATIME | libc::O_NONBLOCK;
+
+/// What nobody knows how to carry, by the name in its link.
+fn unknown(desc: &Description) -> Refusal {
+    let name = desc.anonymous().unwrap_or(&desc.link);
+    Refusal::new(format!("{name} is not carried"), "start its owner after `rcsnap ready`, or add it to rerun")
+}
+
+/// The kinds, as far as a description shows its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    Regular,
+    Directory,
+    Path,
+    Deleted,
+    Pipe,
+    Fifo,
+    Eventfd,
+    Timerfd,
+    Signalfd,
+    Epoll,
+    Device,
+    Tty,
+    Memfd,
+    Pidfd,
+}
+
+fn sort(desc: &Description) -> Option<Sort> {
+    if desc.info.flags & libc::O_PATH != 0 {
+        return Some(Sort::Path);
+    }
+    if let Some(name) = desc.anonymous() {
+        return match name {
+            "eventfd" => Some(Sort::Eventfd),
+            "timerfd" => Some(Sort::Timerfd),
+            "signalfd" => Some(Sort::Signalfd),
+            "eventpoll" => Some(Sort::Epoll),
+            "pidfd" => Some(Sort::Pidfd),
+            _ => None,
+        };
+    }
+    match desc.stat.format() {
+        libc::S_IFREG if memfd::is_memfd(desc) => Some(Sort::Memfd),
+        // Namespaces and the like are made-up files without a path: `net:[4026531833]`.
+        libc::S_IFREG | libc::S_IFDIR if !desc.link.starts_with('/') => None,
+        libc::S_IFREG | libc::S_IFDIR if desc.is_deleted() => Some(Sort::Deleted),
+        libc::S_IFREG => Some(Sort::Regular),
+        libc::S_IFDIR => Some(Sort::Directory),
+        libc::S_IFIFO if desc.link.starts_with("pipe:") => Some(Sort::Pipe),
+        libc::S_IFIFO => Some(Sort::Fifo),
+        libc::S_IFCHR if tty::is_tty(desc) => Some(Sort::Tty),
+        libc::S_IFCHR | libc::S_IFBLK => Some(Sort::Device),
+        _ => None,
+    }
+}
+
+impl Sort {
+    fn name(self) -> &'static str {
+        match self {
+            Sort::Regular => "regular",
+            Sort::Directory => "directory",
+            Sort::Path => "path",
+            Sort::Deleted => "deleted",
+            Sort::Pipe => "pipe",
+            Sort::Fifo => "fifo",
+            Sort::Eventfd => "eventfd",
+            Sort::Timerfd => "timerfd",
+            Sort::Signalfd => "signalfd",
+            Sort::Epoll => "epoll",
+            Sort::Device => "device",
+            Sort::Tty => "tty",
+            Sort::Memfd => "memfd",
+            Sort::Pidfd => "pidfd",
+        }
+    }
+
+    fn capture(self, desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
+        Ok(match self {
+            Sort::Regular => State::Regular(regular::capture(desc, world)?),
+            Sort::Directory => State::Directory(directory::capture(desc, world)?),
+            Sort::Path => State::Path(path::capture(desc, world)?),
+            Sort::Deleted => State::Deleted(deleted::capture(desc, world)?),
+            Sort::Pipe => State::Pipe(pipe::capture(desc, world)?),
+            Sort::Fifo => State::Fifo(fifo::capture(desc, world)?),
+            Sort::Eventfd => State::Eventfd(eventfd::capture(desc, world)?),
+            Sort::Timerfd => State::Timerfd(timerfd::capture(desc, world)?),
+            Sort::Signalfd => State::Signalfd(signalfd::capture(desc, world)?),
+            Sort::Epoll => State::Epoll(epoll::capture(desc, world)?),
+            Sort::Device => State::Device(device::capture(desc, world)?),
+            Sort::Tty => State::Tty(tty::capture(desc, world)?),
+            Sort::Memfd => State::Memfd(memfd::capture(desc, world)?),
+            Sort::Pidfd => State::Pidfd(pidfd::capture(desc, world)?),
+        })
+    }
+}
+
+/// The lowest `base` for [`restore`]: above every descriptor and every number an epoll watches.
+#[must_use]
+pub fn floor<'a>(entries: &[Entry], fds: impl Iterator<Item = &'a Fd>) -> i32 {
+    let watched = entries.iter().filter_map(|entry| match &entry.state {
+        State::Epoll(epoll) => epoll.watches.iter().map(|watch| watch.fd).max(),
+        _ => None,
+    });
+    watched.chain(fds.map(|fd| fd.fd)).max().unwrap_or(2) + 1
+}
+
+/// What must be there before a restore changes anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Need {
+    /// A device: its path in sysfs, below /sys. It may appear late.
+    Device {
+        /// `devices/pnp0/00:00/tty/ttyS0`.
+        sysfs: String,
+    },
+    /// A file on persistent storage. Its file system may be one that the restore mounts.
+    Path {
+        /// Its path.
+        path: String,
+    },
+}
+
+/// Lists what must be there before a restore changes anything.
+#[must_use]
+pub fn required(entries: &[Entry]) -> Vec<Need> {
+    let path = |place: &place::Place| place.persistent.then(|| Need::Path { path: place.path.clone() });
+    let device = |sysfs: &String| (!sysfs.is_empty()).then(|| Need::Device { sysfs: sysfs.clone() });
+    let mut needs: Vec<Need> = Vec::new();
+    for entry in entries {
+        let need = match &entry.state {
+            State::Regular(state) => path(&state.place),
+            State::Directory(state) => path(&state.place),
+            State::Path(state) => path(&state.place),
+            State::Fifo(state) => path(&state.place),
+            State::Device(state) => device(&state.sysfs),
+            State::Tty(state) => device(&state.sysfs),
+            _ => None,
+        };
+        needs.extend(need.filter(|need| !needs.contains(need)));
+    }
+    needs
+}
+
+/// Opens every description of the table. Called when the state of the kernel is back and all puppets exist;
+/// numbers below `base` (see [`floor`]) must be free in this process, and every descriptor returned is
+/// at or above it. The result goes by entry number.
+///
+/// # Errors
+/// The first thing that could not be opened.
+pub fn restore(
+    entries: &[Entry],
+    externals: Vec<OwnedFd>,
+    actor: &mut dyn Actor,
+    base: i32,
+) -> Result<Vec<OwnedFd>> {
+    let open = entries.iter().map(|_| None).collect();
+    let mut opener = Opener { entries, entry: 0, open, base, actor, ends: BTreeMap::new() };
+    let mut externals: Vec<Option<OwnedFd>> = externals.into_iter().map(Some).collect();
+    for rank in 0..=LAST {
+        for (i, entry) in (0_u32..).zip(entries) {
+            if self::rank(entry, entries, 0) == rank {
+                opener.entry = i;
+                let fd = one(entry, &mut opener, &mut externals)?;
+                let fd = descriptor::raise(fd, base).context(KIND, || "moving a descriptor")?;
+                if let Some(place) = opener.open.get_mut(i as usize) {
+                    *place = Some(fd);
+                }
+            }
+        }
+    }
+    let Opener { open, ends, .. } = opener;
+    // Before the flags: the ends of our own may have kept something open.
+    drop(ends);
+    let missing = || Error::new(KIND, "opening the file table", "an entry was left out");
+    let open = open.into_iter().map(|fd| fd.ok_or_else(missing)).collect::<Result<Vec<_>>>()?;
+    for (entry, fd) in entries.iter().zip(&open) {
+        finish(entry, fd)?;
+    }
+    Ok(open)
+}
+
+/// Epolls nested deeper than the kernel allows (EP_MAX_NESTS is 4) do not exist.
+const LAST: u32 = 8;
+
+/// The order: an epoll after everything that it watches.
+fn rank(entry: &Entry, entries: &[Entry], depth: u32) -> u32 {
+    match &entry.state {
+        State::Epoll(epoll) if depth < 5 => {
+            let inner = epoll.watches.iter().filter_map(|watch| entries.get(watch.entry as usize));
+            1 + inner.map(|inner| rank(inner, entries, depth + 1)).max().unwrap_or(0).min(LAST - 1)
+        }
+        _ => 0,
+    }
+}
+
+fn one(entry: &Entry, opener: &mut Opener<'_>, externals: &mut [Option<OwnedFd>]) -> Result<OwnedFd> {
+    match &entry.state {
+        State::External(number) => externals
+            .get_mut(*number as usize)
+            .and_then(Option::take)
+            .ok_or_else(|| Error::new(KIND, format!("taking external {number}"), "it was not given")),
+        State::Regular(state) => regular::restore(state, opener),
+        State::Directory(state) => directory::restore(state, opener),
+        State::Path(state) => path::restore(state, opener),
+        State::Deleted(state) => deleted::restore(state, opener),
+        State::Pipe(state) => pipe::restore(state, opener),
+        State::Fifo(state) => fifo::restore(state, opener),
+        State::Eventfd(state) => eventfd::restore(state, opener),
+        State::Timerfd(state) => timerfd::restore(state, opener),
+        State::Signalfd(state) => signalfd::restore(state, opener),
+        State::Epoll(state) => epoll::restore(state, opener),
+        State::Device(state) => device::restore(state, opener),
+        State::Tty(state) => tty::restore(state, opener),
+        State::Memfd(state) => memfd::restore(state, opener),
+        State::Pidfd(state) => pidfd::restore(state, opener),
+    }
+}
+
+/// What every description has: locks, owner, flags.
+fn finish(entry: &Entry, fd: &OwnedFd) -> Result<()> {
+    if entry.flags & libc::O_PATH != 0 || matches!(entry.state, State::External(_)) {
+        return Ok(());
+    }
+    for lock in &entry.locks {
+        lock::restore(lock, fd)?;
+    }
+    if let Some(owner) = &entry.owner {
+        owner::restore(owner, fd)?;
+    }
+    // After the owner, or the first signal would go astray.
+    let wanted = entry.flags & SETTABLE;
+    let now = descriptor::fcntl(fd.as_fd(), FcntlNumber::GetFlags, 0).context(KIND, || "reading flags")?;
+    if now & SETTABLE != wanted {
+        descriptor::fcntl(fd.as_fd(), FcntlNumber::SetFlags, wanted).context(KIND, || "setting flags")?;
+    }
+    Ok(())
+}

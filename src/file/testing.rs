@@ -1,0 +1,153 @@
+//! Help for the tests of the kinds: descriptions of this process's own descriptors.
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::{Actor, Description, Entry, Opener, Policy, Scope, State, Who, World, table};
+use crate::error::{Error, Refusal, Result};
+use crate::proc::fdinfo;
+
+/// Does the calls itself: fit for tests whose sockets all belong to this process.
+pub struct Own;
+
+impl Actor for Own {
+    fn socketpair(&mut self, _who: &Who, kind: i32) -> Result<(OwnedFd, OwnedFd), Error> {
+        crate::sys::socket::pair(kind).map_err(|errno| Error::os("test", "pair", errno))
+    }
+    fn listen(&mut self, _who: &Who, socket: BorrowedFd<'_>, backlog: i32) -> Result<(), Error> {
+        crate::sys::socket::listen(socket, backlog).map_err(|errno| Error::os("test", "listen", errno))
+    }
+    fn connect(&mut self, _who: &Who, socket: BorrowedFd<'_>, address: &[u8]) -> Result<(), Error> {
+        crate::sys::socket::connect(socket, address).map_err(|errno| Error::os("test", "connect", errno))
+    }
+}
+
+/// A description of one of our descriptors.
+pub fn describe(fd: &OwnedFd) -> Description {
+    describe_as(fd, 0)
+}
+
+fn describe_as(fd: &OwnedFd, entry: u32) -> Description {
+    let number = fd.as_raw_fd();
+    let link = std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap().to_string_lossy().into_owned();
+    let mut info = fdinfo::parse(&std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap());
+    info.flags &= !libc::O_CLOEXEC;
+    let stat = nix::sys::stat::fstat(fd).unwrap().into();
+    let holders = vec![(std::process::id(), number)];
+    Description { entry, fd: fd.try_clone().unwrap(), link, info, stat, holders, external: None }
+}
+
+/// A world of these descriptions and this process.
+pub fn world<T>(descriptions: &[Description], work: impl FnOnce(&World<'_>) -> T) -> T {
+    let processes = [std::process::id()];
+    let policy = Policy::default();
+    work(&World { scope: Scope::Tree, root: "", policy, processes: &processes, descriptions })
+}
+
+/// Capture and restore of one kind.
+pub fn once<S>(
+    fd: &OwnedFd,
+    capture: impl Fn(&Description, &World<'_>) -> Result<S, Refusal>,
+    restore: impl Fn(&S, &mut Opener) -> Result<OwnedFd>,
+) -> (S, OwnedFd) {
+    let descriptions = [describe(fd)];
+    let state = world(&descriptions, |world| capture(&descriptions[0], world)).unwrap();
+    let mut actor = Own;
+    let mut opener = Opener {
+        entries: &[],
+        entry: 0,
+        open: Vec::new(),
+        base: 3,
+        actor: &mut actor,
+        ends: std::collections::BTreeMap::new(),
+    };
+    let again = restore(&state, &mut opener).unwrap();
+    (state, again)
+}
+
+/// Capture, restore, and capture once more, which must give the same.
+pub fn round_trip<S: PartialEq + std::fmt::Debug>(
+    fd: &OwnedFd,
+    capture: impl Fn(&Description, &World<'_>) -> Result<S, Refusal>,
+    restore: impl Fn(&S, &mut Opener) -> Result<OwnedFd>,
+) -> (S, OwnedFd) {
+    let (state, again) = once(fd, &capture, restore);
+    let descriptions = [describe(&again)];
+    assert_eq!(world(&descriptions, |world| capture(&descriptions[0], world)).unwrap(), state);
+    (state, again)
+}
+
+/// Entries of several descriptors, as one table.
+pub fn entries(fds: &[&OwnedFd]) -> Result<Vec<Entry>, Refusal> {
+    let descriptions: Vec<_> = (0..).zip(fds).map(|(i, fd)| describe_as(fd, i)).collect();
+    world(&descriptions, table::entries)
+}
+
+/// The refusal of the first descriptor that is refused.
+pub fn refused(fds: &[&OwnedFd]) -> Refusal {
+    entries(fds).unwrap_err()
+}
+
+/// What [`states`] found.
+pub struct States {
+    /// The first capture.
+    pub before: Vec<State>,
+    /// The capture of what was restored.
+    pub after: Vec<State>,
+    /// What was restored.
+    pub open: Vec<OwnedFd>,
+}
+
+/// Whole round trip of several descriptors through the table.
+pub fn states(fds: &[&OwnedFd]) -> States {
+    let before = entries(fds).unwrap();
+    again(fds.iter().map(|fd| kept_flags(fd)).collect(), before)
+}
+
+/// The same, with the originals closed before the restore, so that their numbers are free.
+pub fn states_alone(fds: Vec<OwnedFd>) -> States {
+    let before = entries(&fds.iter().collect::<Vec<_>>()).unwrap();
+    let flags = fds.iter().map(kept_flags).collect();
+    drop(fds);
+    again(flags, before)
+}
+
+/// Flags without those that act at open(2) only.
+fn kept_flags(fd: &OwnedFd) -> i32 {
+    describe(fd).info.flags & !(libc::O_CREAT | libc::O_NOCTTY | libc::O_DIRECTORY | 0o100_000)
+}
+
+static NUMBER: AtomicU32 = AtomicU32::new(200);
+
+/// Moves a descriptor to a number that no other test uses.
+pub fn high(fd: OwnedFd) -> OwnedFd {
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed).try_into().unwrap();
+    let fd = crate::sys::descriptor::raise(fd, number).unwrap();
+    assert_eq!(fd.as_raw_fd(), number);
+    fd
+}
+
+fn again(flags: Vec<i32>, before: Vec<Entry>) -> States {
+    // Far above whatever the tests of other threads open.
+    let open = table::restore(&before, Vec::new(), &mut Own, 500).unwrap();
+    assert!(open.iter().all(|fd| fd.as_raw_fd() >= 500));
+    assert_eq!(flags, open.iter().map(kept_flags).collect::<Vec<_>>());
+    let after = entries(&open.iter().collect::<Vec<_>>()).unwrap();
+    let states = |entries: Vec<Entry>| entries.into_iter().map(|entry| entry.state).collect();
+    States { before: states(before), after: states(after), open }
+}
+
+/// The restored descriptors only.
+pub fn table(fds: &[&OwnedFd]) -> Vec<OwnedFd> {
+    states(fds).open
+}
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// A new folder.
+pub fn directory() -> String {
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("rcsnap-file-{}-{count}", std::process::id()));
+    std::fs::create_dir_all(&path).unwrap();
+    path.to_str().unwrap().to_owned()
+}

@@ -1,0 +1,149 @@
+//! A timer with a descriptor (timerfd_create(2)).
+//!
+//! What: clock, time left, interval, expirations that nobody has read.
+//! Reads: fdinfo `clockid`, `ticks`, `settime flags`, `it_value` (what is left) and `it_interval`.
+//! Rebuilds: relative on the clocks that count from boot, because the restored system lives in a time
+//!   namespace in which they go on; absolute on the wall clock, so that it fires when it is due. The unread
+//!   count goes in with TFD_IOC_SET_TICKS (CONFIG_CHECKPOINT_RESTORE).
+//! Loses: without that option, the exact number of unread expirations: one is left.
+//! Refuses: nothing.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::time::{ClockId, clock_gettime};
+
+use super::{Description, Opener, World};
+use crate::error::{Context, Error, Refusal, Result};
+use crate::sys::{anonymous, ioctl};
+
+const KIND: &str = "timerfd";
+const NANO: i64 = 1_000_000_000;
+
+crate::section! {
+    /// A timerfd in the image.
+    pub struct State {
+        /// CLOCK_*.
+        pub clock: i32,
+        /// TFD_TIMER_ABSTIME and TFD_TIMER_CANCEL_ON_SET.
+        pub flags: i32,
+        /// Expirations that were not read.
+        pub ticks: u64,
+        /// Time left in seconds and nanoseconds, or the moment it is due if the clock is the wall clock and
+        /// the flags say so. (0, 0) means that it is not armed.
+        pub value: (i64, i64),
+        /// The interval.
+        pub interval: (i64, i64),
+    }
+}
+
+/// Reads the timer.
+///
+/// # Errors
+/// If fdinfo cannot be understood.
+pub fn capture(desc: &Description, _world: &World<'_>) -> Result<State, Refusal> {
+    let missing = || Error::new(KIND, "reading the timer", "fdinfo does not show it");
+    let line = |name| desc.info.value(name).ok_or_else(missing);
+    let clock: i32 = line("clockid")?.parse().map_err(|_| missing())?;
+    let set = i32::from_str_radix(line("settime flags")?, 8).map_err(|_| missing())?;
+    let left = pair(line("it_value")?).ok_or_else(missing)?;
+    let interval = pair(line("it_interval")?).ok_or_else(missing)?;
+    let ticks = line("ticks")?.parse().map_err(|_| missing())?;
+    let absolute = wall(clock) && set & libc::TFD_TIMER_ABSTIME != 0 && left != (0, 0);
+    if !absolute {
+        return Ok(State { clock, flags: 0, ticks, value: left, interval });
+    }
+    let now = clock_gettime(ClockId::CLOCK_REALTIME).context(KIND, || "reading the wall clock")?;
+    Ok(State { clock, flags: set, ticks, value: sum(left, (now.tv_sec(), now.tv_nsec())), interval })
+}
+
+/// Whether a clock is set by people: CLOCK_REALTIME and CLOCK_REALTIME_ALARM.
+fn wall(clock: i32) -> bool {
+    clock == libc::CLOCK_REALTIME || clock == libc::CLOCK_REALTIME_ALARM
+}
+
+/// `(1, 20)`.
+fn pair(text: &str) -> Option<(i64, i64)> {
+    let (seconds, nanoseconds) = text.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
+    Some((seconds.trim().parse().ok()?, nanoseconds.trim().parse().ok()?))
+}
+
+fn sum(a: (i64, i64), b: (i64, i64)) -> (i64, i64) {
+    let nanoseconds = a.1 + b.1;
+    (a.0.saturating_add(b.0).saturating_add(nanoseconds / NANO), nanoseconds % NANO)
+}
+
+/// Makes and arms it.
+///
+/// # Errors
+/// The errno of the calls.
+pub fn restore(state: &State, _opener: &mut Opener) -> Result<OwnedFd> {
+    let fd =
+        anonymous::timerfd(state.clock).context(KIND, || format!("making one on clock {}", state.clock))?;
+    let set = |value| {
+        anonymous::set_timer(fd.as_fd(), state.flags, value, state.interval).context(KIND, || "arming")
+    };
+    set(state.value)?;
+    // After arming, which clears the count.
+    if state.ticks > 0 && ioctl::set(fd.as_fd(), &ioctl::SET_TICKS, &state.ticks).is_err() {
+        if state.value == (0, 0) {
+            set((0, 1))?;
+        }
+        crate::log!(
+            Warning,
+            "timerfd: {} unread expirations are lost: no CONFIG_CHECKPOINT_RESTORE",
+            state.ticks
+        );
+    }
+    Ok(fd)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use crate::file::testing::round_trip;
+    use crate::sys::anonymous;
+
+    #[test]
+    fn time_left_and_interval_come_back() {
+        let fd = anonymous::timerfd(libc::CLOCK_MONOTONIC).unwrap();
+        anonymous::set_timer(fd.as_fd(), 0, (100, 5), (7, 9)).unwrap();
+        let (state, again) = crate::file::testing::once(&fd, super::capture, super::restore);
+        assert_eq!((state.clock, state.ticks, state.interval), (libc::CLOCK_MONOTONIC, 0, (7, 9)));
+        assert!(state.value.0 >= 99 && state.value.0 <= 100);
+        let (after, _) = crate::file::testing::once(&again, super::capture, super::restore);
+        assert_eq!(after.interval, state.interval);
+        assert!(after.value <= state.value && after.value.0 >= 98);
+    }
+
+    #[test]
+    fn unread_expirations_come_back() {
+        let fd = anonymous::timerfd(libc::CLOCK_MONOTONIC).unwrap();
+        anonymous::set_timer(fd.as_fd(), 0, (0, 1), (0, 0)).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        let (state, again) = round_trip(&fd, super::capture, super::restore);
+        assert_eq!((state.ticks, state.value), (1, (0, 0)));
+        let mut bytes = [0; 8];
+        nix::unistd::read(&again, &mut bytes).unwrap();
+        assert_eq!(u64::from_ne_bytes(bytes), 1);
+    }
+
+    #[test]
+    fn wall_clock_timer_is_kept_as_the_moment_it_is_due() {
+        let fd = anonymous::timerfd(libc::CLOCK_REALTIME).unwrap();
+        let flags = libc::TFD_TIMER_ABSTIME | libc::TFD_TIMER_CANCEL_ON_SET;
+        anonymous::set_timer(fd.as_fd(), flags, (4_000_000_000, 0), (0, 0)).unwrap();
+        let (state, again) = crate::file::testing::once(&fd, super::capture, super::restore);
+        assert_eq!(state.flags, flags);
+        assert!((3_999_999_999..=4_000_000_000).contains(&state.value.0));
+        let (after, _) = crate::file::testing::once(&again, super::capture, super::restore);
+        assert_eq!(after.flags, flags);
+    }
+
+    #[test]
+    fn disarmed_timer_stays_disarmed() {
+        let fd = anonymous::timerfd(libc::CLOCK_BOOTTIME).unwrap();
+        let (state, _) = round_trip(&fd, super::capture, super::restore);
+        assert_eq!((state.value, state.ticks), ((0, 0), 0));
+    }
+}
