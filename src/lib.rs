@@ -3,8 +3,10 @@
 pub mod arch;
 pub mod boot;
 pub mod cli;
+pub mod config;
 pub mod error;
 pub mod file;
+pub mod glob;
 pub mod image;
 pub mod kernel;
 pub mod log;
