@@ -4,12 +4,24 @@
 //! Everything fetched or built is kept in one cache folder outside the tree (`cache.rs`), so a second
 //! run takes seconds, and a clean clone needs nothing but Rust and apt.
 
+mod answer;
+mod board;
 mod cache;
+mod console;
+mod cpio;
+mod disk;
+mod guest;
+mod initramfs;
+mod kernel;
 mod packages;
 mod progress;
+mod qemu;
 mod report;
+mod rootfs;
 mod run;
+mod timeline;
 mod toolchain;
+mod try_boot;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,6 +41,7 @@ struct Args {
 #[argh(subcommand)]
 enum Command {
     Build(Build),
+    Boot(try_boot::Args),
 }
 
 /// Build the static target binary.
@@ -64,6 +77,7 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<bool> {
     match args.command {
         Command::Build(args) => build(&args),
+        Command::Boot(args) => try_boot::run(&args),
     }
 }
 

@@ -154,6 +154,12 @@ fn present(program: &str) -> bool {
     path.split(':').chain(["/usr/sbin", "/sbin"]).any(|d| Path::new(d).join(program).is_file())
 }
 
+/// A command of this machine that may live in sbin, which a user's PATH often lacks.
+pub fn sbin(program: &str) -> Command {
+    let found = ["/usr/sbin", "/sbin"].map(|d| Path::new(d).join(program)).into_iter().find(|p| p.is_file());
+    Command::new(found.unwrap_or_else(|| program.into()))
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -39,6 +39,14 @@ pub struct Binary {
     pub recipe: &'static str,
 }
 
+impl Binary {
+    /// One that was built elsewhere.
+    pub fn given(path: &Path) -> Result<Self> {
+        let bytes = fs::metadata(path).with_context(|| format!("reading {}", path.display()))?.len();
+        Ok(Self { path: path.into(), bytes, recipe: "given" })
+    }
+}
+
 /// The release binary with these cargo features ("" for none).
 pub fn build(features: &str) -> Result<Binary> {
     build_as(&Wish { features: features.into(), ..Wish::default() })

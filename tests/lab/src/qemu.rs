@@ -1,0 +1,109 @@
+//! QEMU as a child process: one machine, its disks, its console, its forwarded ports.
+//!
+//! Without KVM: it does not run on every machine, and figures from both kinds would not compare.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::board::Board;
+use crate::console::Console;
+use crate::run::shown;
+
+/// Guest ports that the lab talks to.
+pub const GUEST_PORTS: [u16; 5] = [22, 80, 1883, 6379, 8080];
+
+/// What one machine is started with.
+pub struct Machine<'a> {
+    pub board: &'a Board,
+    pub kernel: &'a Path,
+    pub initramfs: &'a Path,
+    pub command_line: String,
+    pub root: &'a Path,
+    pub store: Option<&'a Path>,
+    /// the real-time clock at power-on, as QEMU writes dates
+    pub clock: Option<String>,
+    pub log: PathBuf,
+}
+
+/// A running machine; it is killed when dropped.
+pub struct Qemu {
+    child: Child,
+    pub console: Console,
+    pub started: Instant,
+    ports: Vec<(u16, u16)>,
+}
+
+impl Qemu {
+    pub fn start(machine: &Machine) -> Result<Self> {
+        let ports: Vec<(u16, u16)> =
+            GUEST_PORTS.iter().map(|g| Ok((*g, free_port()?))).collect::<Result<_>>()?;
+        let mut command = Command::new(&machine.board.qemu[0]);
+        command.args(&machine.board.machine).args(["-m", &machine.board.memory_mib.to_string()]);
+        command.args(["-nodefaults", "-display", "none", "-monitor", "none", "-serial", "stdio"]);
+        command.arg("-kernel").arg(machine.kernel).arg("-initrd").arg(machine.initramfs);
+        command.args(["-append", &machine.command_line]);
+        command.args(["-drive", &drive(machine.root)]);
+        if let Some(store) = machine.store {
+            command.args(["-drive", &drive(store)]);
+        }
+        let forwards: String =
+            ports.iter().map(|(g, h)| format!(",hostfwd=tcp:127.0.0.1:{h}-:{g}")).collect();
+        command.args(["-netdev", &format!("user,id=net,ipv6=off{forwards}")]);
+        // Without a boot ROM: nothing boots from the network, and it is a package of its own.
+        command.args(["-device", "virtio-net-pci,netdev=net,romfile="]);
+        if let Some(clock) = &machine.clock {
+            command.args(["-rtc", &format!("base={clock}")]);
+        }
+        // QEMU with its stdin at end of file spins: the pipe stays open as long as the console.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = command.spawn().with_context(|| format!("running {}", shown(&command)))?;
+        let (Some(input), Some(out)) = (child.stdin.take(), child.stdout.take()) else {
+            bail!("taking the console of QEMU: no pipes");
+        };
+        let console = Console::new(input, out, &machine.log)?;
+        Ok(Self { child, console, started: Instant::now(), ports })
+    }
+
+    /// The port of this machine that leads to a guest's.
+    pub fn port(&self, guest: u16) -> u16 {
+        self.ports.iter().find(|(g, _)| *g == guest).map_or(0, |(_, host)| *host)
+    }
+
+    /// The power cut: nothing in the guest gets to run any more.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill().context("ending QEMU")?;
+        self.child.wait().context("ending QEMU").map(drop)
+    }
+
+    /// Waits for a guest that powers itself off.
+    pub fn wait_end(&mut self, limit: Duration) -> Result<()> {
+        let end = Instant::now() + limit;
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() > end {
+                bail!("waiting for the guest to power off: timed out");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        // Ended already is fine.
+        self.kill().ok();
+    }
+}
+
+fn drive(file: &Path) -> String {
+    format!("if=virtio,format=raw,file={}", file.display())
+}
+
+/// A port nobody listens on now. Another program may take it first; then QEMU says so and ends.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0)).context("finding a free port")?.local_addr()?.port())
+}
