@@ -68,7 +68,8 @@ pub fn go_on(captured: &Clocks) -> Result<bool> {
     }
     let line = |name: &str, ns: i64| format!("{name} {} {}\n", ns.div_euclid(SECOND), ns.rem_euclid(SECOND));
     let text = line("monotonic", monotonic) + &line("boottime", boottime);
-    std::fs::write("/proc/self/timens_offsets", text).context(KIND, || "setting the offsets of the clocks")?;
+    std::fs::write("/proc/self/timens_offsets", text)
+        .context(KIND, || "setting the offsets of the clocks")?;
     Ok(true)
 }
 

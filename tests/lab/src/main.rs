@@ -7,6 +7,7 @@
 mod answer;
 mod board;
 mod cache;
+mod case;
 mod console;
 mod cpio;
 mod disk;
@@ -42,6 +43,7 @@ struct Args {
 enum Command {
     Build(Build),
     Boot(try_boot::Args),
+    Cell(case::cell::Args),
 }
 
 /// Build the static target binary.
@@ -78,6 +80,7 @@ fn run(args: Args) -> Result<bool> {
     match args.command {
         Command::Build(args) => build(&args),
         Command::Boot(args) => try_boot::run(&args),
+        Command::Cell(args) => case::cell::run(&args),
     }
 }
 

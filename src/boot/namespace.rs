@@ -1,0 +1,89 @@
+//! Where the watcher lives: mount namespaces in which it holds nothing of the system busy.
+//!
+//! While the scripts run it rests in a namespace of three mounts, its own /proc and /sys and the system's /dev:
+//! a mount that it had copied would keep a file system alive that a script unmounts. For the capture it enters
+//! a private copy of PID 1's namespace: there every path of the system means what it means to the system, and
+//! what the capture mounts (the store, a fresh /proc) nobody else sees.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{chdir, chroot, pivot_root};
+
+use crate::error::{Context, Result};
+
+/// A directory that every root has, also a read-only one.
+const BASE: &str = "/proc";
+
+fn attach(source: &str, target: &Path, kind: Option<&str>, flags: MsFlags) -> Result<()> {
+    mount(Some(source), target, kind, flags, None::<&str>)
+        .context("watcher", || format!("mounting {}", target.display()))
+}
+
+/// A namespace of our own, from which nothing spreads.
+fn private_copy() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("watcher", || "unsharing the mount namespace")?;
+    attach("none", Path::new("/"), None, MsFlags::MS_REC | MsFlags::MS_PRIVATE)
+}
+
+/// Moves this process to a namespace with /proc, /sys and /dev and nothing else.
+///
+/// # Errors
+/// EPERM, or one of the three cannot be mounted.
+pub fn rest() -> Result<()> {
+    private_copy()?;
+    let base = Path::new(BASE);
+    attach("rcsnap", base, Some("tmpfs"), MsFlags::MS_NOSUID)?;
+    for name in ["proc", "sys", "dev"] {
+        fs::create_dir(base.join(name)).context("watcher", || format!("making /{name}"))?;
+    }
+    attach("proc", &base.join("proc"), Some("proc"), MsFlags::empty())?;
+    attach("sysfs", &base.join("sys"), Some("sysfs"), MsFlags::empty())?;
+    if Path::new("/dev/null").exists() {
+        attach("/dev", &base.join("dev"), None, MsFlags::MS_BIND | MsFlags::MS_REC)?;
+    } else {
+        attach("devtmpfs", &base.join("dev"), Some("devtmpfs"), MsFlags::empty())?;
+    }
+    chdir(base).context("watcher", || "entering the new root")?;
+    // pivot_root(".", ".") puts the old root on top of the new one, from where it is taken off. It does not
+    // work on an initramfs, whose mounts then stay: they are the kernel's and nobody unmounts them.
+    if pivot_root(".", ".").is_ok() {
+        umount2(".", MntFlags::MNT_DETACH).context("watcher", || "leaving the old root")?;
+    } else {
+        chroot(".").context("watcher", || "changing the root")?;
+    }
+    chdir("/").context("watcher", || "entering /")
+}
+
+/// Moves this process to a private copy of PID 1's namespace, with a /proc and /sys that hide nothing.
+///
+/// # Errors
+/// EPERM, or a file system that cannot be mounted.
+pub fn enter_system() -> Result<()> {
+    let of_init = File::open("/proc/1/ns/mnt").context("watcher", || "opening PID 1's mount namespace")?;
+    setns(of_init, CloneFlags::CLONE_NEWNS).context("watcher", || "entering PID 1's mount namespace")?;
+    private_copy()?;
+    attach("proc", Path::new("/proc"), Some("proc"), MsFlags::empty())?;
+    if !Path::new("/sys/kernel").exists() {
+        attach("sysfs", Path::new("/sys"), Some("sysfs"), MsFlags::empty())?;
+    }
+    if !Path::new("/dev/null").exists() {
+        attach("devtmpfs", Path::new("/dev"), Some("devtmpfs"), MsFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// Does something with the system's own paths, in PID 1's namespace, and comes back.
+///
+/// # Errors
+/// EPERM when a namespace cannot be entered.
+pub fn in_system<T>(work: impl FnOnce() -> T) -> Result<T> {
+    let own = File::open("/proc/self/ns/mnt").context("watcher", || "opening our mount namespace")?;
+    let of_init = File::open("/proc/1/ns/mnt").context("watcher", || "opening PID 1's mount namespace")?;
+    setns(of_init, CloneFlags::CLONE_NEWNS).context("watcher", || "entering PID 1's mount namespace")?;
+    let result = work();
+    setns(own, CloneFlags::CLONE_NEWNS).context("watcher", || "coming back from PID 1's mount namespace")?;
+    Ok(result)
+}

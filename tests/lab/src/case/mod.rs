@@ -1,0 +1,3 @@
+//! What is tried, one file a case.
+
+pub mod cell;
