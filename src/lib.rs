@@ -8,6 +8,7 @@ pub mod error;
 pub mod file;
 pub mod glob;
 pub mod image;
+pub mod json;
 pub mod kernel;
 pub mod log;
 pub mod proc;

@@ -9,10 +9,17 @@
 
 pub mod cmdline;
 pub mod cold;
+pub mod conduct;
+pub mod diag;
 pub mod early;
+pub mod guard;
 pub mod initramfs;
+pub mod namespace;
+pub mod pids;
 pub mod plan;
+pub mod quiet;
 pub mod ready;
+pub mod status;
 
 use std::convert::Infallible;
 

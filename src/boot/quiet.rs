@@ -35,7 +35,9 @@ pub fn wait(limit: Duration) -> bool {
 fn look(own: u32) -> Option<Seen> {
     let mut seen = Vec::new();
     for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         if pid == own {
             continue;
         }

@@ -1,0 +1,188 @@
+//! The restore as PID 1 sees it: make a conductor, wait for it, and judge how it ended.
+//!
+//! PID 1 reads no byte of an image but its header, one sector with a CRC. Everything else is done by the
+//! conductor. When that ends well, PID 1 has been replaced and this code is not there any more; so whatever
+//! comes back to [`run`] is a failure, and what it means depends on how far the restore had come:
+//!
+//! | stage | the boot |
+//! |---|---|
+//! | before the first change of the kernel | goes on cold |
+//! | before the commit | "next boot cold" is noted, reboot |
+//! | after it | the slot is burned, reboot |
+
+use std::fs;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, setsid};
+
+use crate::error::{Context, Failure, Result};
+use crate::log;
+use crate::stage::{Stage, Times};
+use crate::sys::process::{Fork, fork, leave};
+use crate::sys::signal;
+
+/// Exit statuses of a conductor, one for each kind of [`Failure`].
+const CLEAN: i32 = 10;
+const BEFORE: i32 = 11;
+const AFTER: i32 = 12;
+
+/// What the boot does after a restore that did not work.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    /// Goes on cold in the same boot, without a capture.
+    Cold(String),
+    /// Notes that the next boot is cold, and reboots.
+    RebootCold(String),
+    /// Burns the slot and reboots.
+    RebootBurned(String),
+}
+
+/// Makes the conductor and waits for its end. `work` is what the conductor does; a restore that works never
+/// comes back here. `leader` says that the captured init leads a session.
+///
+/// # Errors
+/// The conductor could not be made: nothing has happened yet.
+pub fn run(
+    leader: bool,
+    limit: u32,
+    times: &Times,
+    work: impl FnOnce() -> Result<(), Failure>,
+) -> Result<End> {
+    if leader {
+        // Fails only for a leader, which we then are already.
+        let _ = setsid();
+    }
+    let others = tasks();
+    let conductor = match fork().context("conduct", || "making the conductor")? {
+        Fork::Parent(pid) => pid,
+        Fork::Child => conductor(limit, times, work),
+    };
+    let status = wait_for(conductor).context("conduct", || "waiting for the conductor")?;
+    sweep(&others);
+    let (stage, errno) = times.report();
+    Ok(judge(status, stage, errno))
+}
+
+/// The conductor's whole life. It dies of SIGALRM when the restore takes too long, and PID 1 sees that.
+fn conductor(limit: u32, times: &Times, work: impl FnOnce() -> Result<(), Failure>) -> ! {
+    // The handlers of the guard belong to PID 1.
+    signal::clean_slate();
+    signal::alarm(limit);
+    let _ = fs::write("/proc/self/oom_score_adj", "-1000");
+    let Err(failure) = work() else { leave(0) };
+    let (stage, _) = times.report();
+    log!(Error, "{}: {}", stage.name(), failure.error());
+    times.fail(failure.error());
+    leave(match failure {
+        Failure::Clean(_) => CLEAN,
+        Failure::Before(_) => BEFORE,
+        Failure::After(_) => AFTER,
+    })
+}
+
+/// Takes dead children until the conductor is among them. Puppets made with CLONE_PARENT send no signal and
+/// are seen only with __WALL.
+fn wait_for(conductor: u32) -> nix::Result<WaitStatus> {
+    let conductor = Pid::from_raw(conductor.cast_signed());
+    loop {
+        match waitpid(None, Some(WaitPidFlag::__WALL)) {
+            Ok(status) if status.pid() == Some(conductor) => return Ok(status),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// The numbers of all processes.
+fn tasks() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Ends what the conductor left: puppets that were not yet seized live on when it dies. What was there before
+/// it (a daemon of an outer initramfs) is spared, and so are kernel threads, which no signal reaches.
+fn sweep(others: &[u32]) {
+    for _ in 0..200 {
+        for pid in tasks().into_iter().filter(|pid| *pid != 1 && !others.contains(pid)) {
+            let _ =
+                nix::sys::signal::kill(Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL);
+        }
+        // All dead children, then one look whether a living one is left that was not there before.
+        loop {
+            match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => break,
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+        if !children().iter().any(|child| !others.contains(child)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    log!(Warning, "conduct: a puppet does not die");
+}
+
+/// Living children of PID 1.
+fn children() -> Vec<u32> {
+    let parent = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()
+    };
+    tasks().into_iter().filter(|pid| parent(*pid) == Some(1)).collect()
+}
+
+/// What the end of the conductor means. Its own word counts; a death without a word is judged by the stage
+/// that it had published.
+fn judge(status: WaitStatus, stage: Stage, errno: Option<Errno>) -> End {
+    let how = match status {
+        WaitStatus::Exited(_, CLEAN | BEFORE | AFTER) => match errno {
+            Some(errno) => format!("{errno:?}"),
+            None => "see above".into(),
+        },
+        WaitStatus::Exited(_, code) => format!("the conductor ended with {code}"),
+        WaitStatus::Signaled(_, signal, _) => format!("the conductor died of {signal}"),
+        _ => "the conductor is gone".into(),
+    };
+    let reason = format!("restore: {}: {how}", stage.name());
+    match status {
+        WaitStatus::Exited(_, CLEAN) => End::Cold(reason),
+        WaitStatus::Exited(_, AFTER) => End::RebootBurned(reason),
+        WaitStatus::Exited(_, BEFORE) => End::RebootCold(reason),
+        _ if stage.is_committed() => End::RebootBurned(reason),
+        _ if stage.changes_kernel() => End::RebootCold(reason),
+        _ => End::Cold(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AFTER, BEFORE, CLEAN, End, judge};
+    use crate::stage::Stage;
+    use nix::sys::signal::Signal;
+    use nix::sys::wait::WaitStatus;
+    use nix::unistd::Pid;
+
+    #[test]
+    fn the_conductors_word_counts() {
+        let end = |code| judge(WaitStatus::Exited(Pid::from_raw(9), code), Stage::Memory, None);
+        assert!(matches!(end(CLEAN), End::Cold(_)));
+        assert!(matches!(end(BEFORE), End::RebootCold(_)));
+        assert!(matches!(end(AFTER), End::RebootBurned(_)));
+    }
+
+    #[test]
+    fn a_death_without_a_word_is_judged_by_its_stage() {
+        let dead = WaitStatus::Signaled(Pid::from_raw(9), Signal::SIGSEGV, false);
+        for stage in Stage::ALL.iter().copied().filter(|stage| *stage <= Stage::Done) {
+            let expected = match judge(dead, stage, None) {
+                End::Cold(_) => stage < Stage::Kernel,
+                End::RebootCold(_) => stage >= Stage::Kernel && stage < Stage::Commit,
+                End::RebootBurned(_) => stage >= Stage::Commit,
+            };
+            assert!(expected, "{stage:?}");
+        }
+    }
+}

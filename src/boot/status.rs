@@ -1,0 +1,143 @@
+//! /run/rcsnap: what this boot was and why, for `rcsnap status`, scripts and daemons.
+//!
+//! `state` is one line for people and shells, `boot.json` the same with every figure, `generation` a random id
+//! that is new on every boot, so that a daemon can see that it was restored and draw new secrets. The folder
+//! is never in an image: a restored boot has its own.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use super::ready::Answer;
+use crate::error::{Context, Obstacle, Result};
+use crate::json::{self, Object};
+use crate::stage::{Times, milliseconds, now};
+
+/// Where it all lies.
+pub const FOLDER: &str = "/run/rcsnap";
+
+/// What is known about this boot.
+#[derive(Debug)]
+pub struct Status<'a> {
+    /// Cold or restored.
+    pub boot: Answer,
+    /// Why it was cold; for a restored boot, from what.
+    pub reason: &'a str,
+    /// The marks of the stages.
+    pub times: &'a Times,
+    /// What became of the capture; empty where none was tried.
+    pub capture: &'a str,
+    /// Figures of the capture or the restore, by name: bytes, milliseconds.
+    pub figures: &'a [(&'a str, u64)],
+    /// What stood in the way of a capture.
+    pub obstacles: &'a [Obstacle],
+}
+
+impl Status<'_> {
+    fn line(&self) -> String {
+        let mut line = format!("{}: {}\n", self.boot.word(), self.reason);
+        if !self.capture.is_empty() {
+            line += &format!("capture: {}\n", self.capture);
+        }
+        for obstacle in self.obstacles {
+            line += &format!("{obstacle}\n");
+        }
+        line
+    }
+
+    fn json(&self) -> String {
+        let end = now();
+        let mut object = Object::new()
+            .text("boot", self.boot.word())
+            .text("reason", self.reason)
+            .raw("written_ms", &milliseconds(end))
+            .raw("stages_ms", &self.times.json(end));
+        if !self.capture.is_empty() {
+            object = object.text("capture", self.capture);
+        }
+        for (name, value) in self.figures {
+            object = object.number(name, *value);
+        }
+        object.raw("obstacles", &json::array(self.obstacles.iter().map(obstacle))).end()
+    }
+
+    /// Writes the folder anew, in the mount namespace of the caller.
+    ///
+    /// # Errors
+    /// /run is not there or cannot be written.
+    pub fn write(&self) -> Result<()> {
+        let doing = || format!("writing {FOLDER}");
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(FOLDER).context("status", doing)?;
+        put("state", &self.line())?;
+        put("boot.json", &(self.json() + "\n"))?;
+        put("generation", &random_id().context("status", || "drawing a generation")?)
+    }
+}
+
+/// One obstacle as JSON.
+#[must_use]
+pub fn obstacle(obstacle: &Obstacle) -> String {
+    Object::new()
+        .text("kind", &obstacle.kind)
+        .number("pid", obstacle.pid.into())
+        .text("process", &obstacle.process)
+        .text("object", &obstacle.object)
+        .text("reason", &obstacle.reason)
+        .text("remedy", &obstacle.remedy)
+        .end()
+}
+
+/// Writes one file whole: a reader sees the old or the new one.
+fn put(name: &str, text: &str) -> Result<()> {
+    let path = Path::new(FOLDER).join(name);
+    let new = path.with_extension("new");
+    let written = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o644)
+        .open(&new)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| fs::rename(&new, &path));
+    written.context("status", || format!("writing {}", path.display()))
+}
+
+/// 16 random bytes in hexadecimal. The kernel's generator is fresh on every boot, also on a restored one.
+fn random_id() -> std::io::Result<String> {
+    let mut bytes = [0; 16];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).chain(["\n".to_owned()]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Status;
+    use crate::boot::ready::Answer;
+    use crate::error::{Obstacle, Refusal};
+    use crate::stage::Times;
+
+    #[test]
+    fn state_and_json_tell_the_same() {
+        let times = Times::new();
+        let obstacles = [Obstacle::process("inet", 9, "d", "fd 4", Refusal::new("peer outside", "rerun"))];
+        let status = Status {
+            boot: Answer::Cold,
+            reason: "store is empty",
+            times: &times,
+            capture: "refused",
+            figures: &[("image_bytes", 7)],
+            obstacles: &obstacles,
+        };
+        assert_eq!(
+            status.line(),
+            "cold: store is empty\ncapture: refused\nobstacle: inet: d[9]: fd 4: peer outside (remedy: rerun)\n"
+        );
+        let json = status.json();
+        assert!(
+            json.starts_with("{\"boot\":\"cold\",\"reason\":\"store is empty\",\"written_ms\":"),
+            "{json}"
+        );
+        assert!(json.ends_with("\"image_bytes\":7,\"obstacles\":[{\"kind\":\"inet\",\"pid\":9,\"process\":\"d\",\"object\":\"fd 4\",\"reason\":\"peer outside\",\"remedy\":\"rerun\"}]}"), "{json}");
+    }
+}
