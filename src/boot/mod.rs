@@ -19,7 +19,9 @@ pub mod pids;
 pub mod plan;
 pub mod quiet;
 pub mod ready;
+pub mod rerun;
 pub mod status;
+pub mod watcher;
 
 use std::convert::Infallible;
 

@@ -1,0 +1,151 @@
+//! What runs on every restored boot before `rcsnap ready` returns: rerun scripts, then after-restore.d hooks.
+//!
+//! Each is run as the rc scripts were: by /bin/sh with `start`, in `/`, with the standard streams of `ready`
+//! and the environment of PID 1, plus `RCSNAP=restored`. One that fails or takes too long is logged and does
+//! not stop the boot.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::error::{Context, Error};
+use crate::log;
+
+/// How often we look whether a script has ended.
+const INTERVAL: Duration = Duration::from_millis(2);
+/// From SIGTERM to SIGKILL.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Runs the scripts in rc order, which is the order of their names. Says how many did not work.
+#[must_use]
+pub fn scripts(names: &[String], limit: Duration) -> usize {
+    let mut paths: Vec<PathBuf> = names.iter().map(|name| script(name)).collect();
+    paths.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
+    let failed = paths.iter().filter(|path| {
+        let mut command = Command::new("/bin/sh");
+        command.arg(path).arg("start");
+        !run("rerun", path, command, "restored", limit)
+    });
+    failed.count()
+}
+
+/// Runs the executables of a hook folder in the order of their names. Says how many did not work.
+#[must_use]
+pub fn hooks(folder: &Path, boot: &str, limit: Duration) -> usize {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    let runnable = |path: &&PathBuf| fs::metadata(path).is_ok_and(|m| m.is_file() && m.mode() & 0o111 != 0);
+    paths.iter().filter(runnable).filter(|path| !run("hook", path, Command::new(path), boot, limit)).count()
+}
+
+/// The path of a script: a bare name is one of /etc/init.d.
+fn script(name: &str) -> PathBuf {
+    if name.contains('/') { PathBuf::from(name) } else { Path::new("/etc/init.d").join(name) }
+}
+
+/// Runs one of them and logs what went wrong.
+fn run(kind: &'static str, path: &Path, mut command: Command, boot: &str, limit: Duration) -> bool {
+    let start = Instant::now();
+    command.current_dir("/").env_clear().envs(environment_of_init()).env("RCSNAP", boot).process_group(0);
+    let doing = || format!("running {}", path.display());
+    let ended =
+        command.spawn().context(kind, doing).and_then(|child| wait(child, limit).context(kind, doing));
+    let result = ended.and_then(|ended| match ended {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => Err(Error::new(kind, doing(), status.to_string())),
+        None => Err(Error::new(kind, doing(), format!("not done after {} ms", limit.as_millis()))),
+    });
+    match &result {
+        Ok(()) => log!(Info, "{kind}: {}: {} ms", path.display(), start.elapsed().as_millis()),
+        Err(error) => log!(Warning, "{error}"),
+    }
+    result.is_ok()
+}
+
+/// Waits for a child until the limit, then ends its whole process group. `None` when it had to be ended.
+fn wait(mut child: Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+    let start = Instant::now();
+    let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+    let mut asked = false;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok((!asked).then_some(status));
+        }
+        if start.elapsed() > limit + GRACE {
+            let _ = killpg(group, Signal::SIGKILL);
+        } else if start.elapsed() > limit && !asked {
+            let _ = killpg(group, Signal::SIGTERM);
+            asked = true;
+        }
+        std::thread::sleep(INTERVAL);
+    }
+}
+
+/// PID 1's environment as it was when it was started: what the scripts got.
+fn environment_of_init() -> Vec<(std::ffi::OsString, std::ffi::OsString)> {
+    let bytes = fs::read("/proc/1/environ").unwrap_or_default();
+    let pair = |entry: &[u8]| {
+        let at = entry.iter().position(|byte| *byte == b'=')?;
+        let text = |bytes| OsStr::from_bytes(bytes).to_owned();
+        Some((text(&entry[..at]), text(&entry[at + 1..])))
+    };
+    bytes.split(|byte| *byte == 0).filter_map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{hooks, script, scripts};
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+    use std::time::Duration;
+
+    fn folder(name: &str, files: &[(&str, &str)]) -> std::path::PathBuf {
+        let folder = std::env::temp_dir().join(format!("rcsnap-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        for (file, text) in files {
+            let path = folder.join(file);
+            std::fs::write(&path, text.replace("HERE", folder.to_str().unwrap())).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn a_bare_name_is_a_script_of_init_d() {
+        assert_eq!(script("S40network"), Path::new("/etc/init.d/S40network"));
+        assert_eq!(script("/opt/x"), Path::new("/opt/x"));
+    }
+
+    #[test]
+    fn scripts_run_in_the_order_of_their_names_and_a_failure_stops_nothing() {
+        let here = folder(
+            "rerun",
+            &[("S20b", "echo b $1 $RCSNAP >> HERE/out"), ("S10a", "echo a $1 >> HERE/out; exit 3")],
+        );
+        let names = ["S20b", "S10a"].map(|name| here.join(name).to_str().unwrap().to_owned());
+        assert_eq!(scripts(&names, Duration::from_secs(5)), 1);
+        assert_eq!(std::fs::read_to_string(here.join("out")).unwrap(), "a start\nb start restored\n");
+        std::fs::remove_dir_all(here).unwrap();
+    }
+
+    #[test]
+    fn a_hook_that_hangs_is_ended_with_its_children() {
+        let here = folder(
+            "hook",
+            &[("10-hang", "#!/bin/sh\nsleep 1000 &\nsleep 1000\n"), ("20-ok", "#!/bin/sh\n:\n")],
+        );
+        let start = std::time::Instant::now();
+        assert_eq!(hooks(&here, "restored", Duration::from_millis(50)), 1);
+        assert!(start.elapsed() < Duration::from_secs(5));
+        std::fs::remove_dir_all(here).unwrap();
+    }
+}
