@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 pub mod child;
 pub mod fd;
 pub mod keep;
+pub mod net;
 pub mod proc;
 pub mod seccomp;
 pub mod sys;

@@ -1,0 +1,80 @@
+//! Kind `timerfd`: clocks, expiries, intervals, unread ticks and flags.
+
+use zoo::time::{LATER_MS, SLACK_MS, clock, monotonic, nano_spec, nanos, spec};
+use zoo::{Outcome, Zoo, fd, sys};
+
+fn main() {
+    zoo::run(program)
+}
+
+fn make(
+    clock: i32,
+    flags: i32,
+    value: libc::timespec,
+    interval: libc::timespec,
+    create: i32,
+) -> Outcome<i32> {
+    let timer = sys!(timerfd_create(clock, create))?;
+    let new = libc::itimerspec { it_interval: interval, it_value: value };
+    sys!(timerfd_settime(timer, flags, &raw const new, std::ptr::null_mut()))?;
+    Ok(timer)
+}
+
+fn get(timer: i32) -> Outcome<(i64, i64)> {
+    let mut now: libc::itimerspec = sys::zeroed();
+    sys!(timerfd_gettime(timer, &raw mut now))?;
+    Ok((nanos(&now.it_value), nanos(&now.it_interval)))
+}
+
+fn ticks(timer: i32) -> Outcome<u64> {
+    let bytes = fd::read(timer, 8)?;
+    Ok(u64::from_ne_bytes(bytes.try_into().map_err(|_| "a short read")?))
+}
+
+const CANCEL_ON_SET: i32 = 2;
+
+fn program(zoo: &mut Zoo) -> Outcome {
+    let zero = spec(0);
+    let start = monotonic();
+    let due = start + LATER_MS * 1_000_000;
+    let relative = make(libc::CLOCK_MONOTONIC, 0, spec(LATER_MS), zero, libc::TFD_CLOEXEC)?;
+    let absolute = make(libc::CLOCK_MONOTONIC, libc::TFD_TIMER_ABSTIME, nano_spec(due), zero, 0)?;
+    let boot_due = clock(libc::CLOCK_BOOTTIME) + LATER_MS * 1_000_000;
+    let boot = make(libc::CLOCK_BOOTTIME, libc::TFD_TIMER_ABSTIME, nano_spec(boot_due), zero, 0)?;
+    let wall_due = clock(libc::CLOCK_REALTIME) + LATER_MS * 1_000_000;
+    let wall_flags = libc::TFD_TIMER_ABSTIME | CANCEL_ON_SET;
+    let wall = make(libc::CLOCK_REALTIME, wall_flags, nano_spec(wall_due), zero, 0)?;
+    let interval = make(libc::CLOCK_MONOTONIC, 0, spec(200), spec(100), libc::TFD_NONBLOCK)?;
+    let unread = make(libc::CLOCK_MONOTONIC, 0, spec(1), zero, 0)?;
+    let idle = make(libc::CLOCK_MONOTONIC, 0, zero, zero, libc::TFD_NONBLOCK)?;
+    let far = make(libc::CLOCK_REALTIME, 0, spec(1_000_000), spec(5000), 0)?;
+    for timer in [relative, absolute, boot, wall, interval, unread, idle, far] {
+        zoo.keep(&format!("flags of {timer}"), move || fd::flags(timer));
+        for field in ["clockid", "settime flags", "it_interval"] {
+            zoo.keep(&format!("{field} of {timer}"), move || fd::info(timer, field));
+        }
+    }
+    zoo.check("a tick is unread", zoo::eventually(5000, || fd::polled(unread, libc::POLLIN) != 0));
+    zoo.ready();
+
+    zoo.expect("unread ticks", ticks(unread)?, 1);
+    zoo.check("an unarmed timer has no ticks", ticks(idle).is_err());
+    let (left, every) = get(far)?;
+    let gone = 1_000_000 * 1_000_000 - left;
+    zoo.check("a far timer counts down with the clock", (gone - (monotonic() - start)).abs() < 500_000_000);
+    zoo.expect("its interval", every, 5_000_000_000);
+    let elapsed = (monotonic() - start) / 1_000_000;
+    zoo::eventually(5000, || fd::polled(interval, libc::POLLIN) != 0);
+    let count = ticks(interval)? as i64;
+    zoo.check(
+        &format!("ticks of an interval timer ({count} in {elapsed} ms)"),
+        (count - (elapsed - 100) / 100).abs() <= 5,
+    );
+    for (what, timer) in [("relative", relative), ("absolute", absolute), ("boot clock", boot)] {
+        zoo.expect(&format!("ticks of the {what} timer"), ticks(timer)?, 1);
+        zoo.due(&format!("the {what} timer"), monotonic(), due, SLACK_MS);
+    }
+    zoo.expect("ticks of the wall clock timer", ticks(wall)?, 1);
+    zoo.check("the wall clock timer is not early", clock(libc::CLOCK_REALTIME) >= wall_due);
+    Ok(())
+}

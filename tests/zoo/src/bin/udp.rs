@@ -1,0 +1,98 @@
+//! Kind `udp`: bound, connected and bare sockets with their options. Datagrams under way may be lost: that is UDP.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::AsRawFd;
+
+use zoo::{Outcome, Zoo, fd, sys};
+
+fn main() {
+    zoo::run(program)
+}
+
+fn option(socket: i32, level: i32, name: i32) -> String {
+    let mut value = [0_u8; 64];
+    let mut length = value.len() as libc::socklen_t;
+    // SAFETY: room for the value, with its length.
+    let got = unsafe { libc::getsockopt(socket, level, name, value.as_mut_ptr().cast(), &raw mut length) };
+    if got == -1 { format!("errno {}", sys::errno()) } else { format!("{:?}", &value[..length as usize]) }
+}
+
+fn keep(zoo: &mut Zoo, what: &'static str, socket: &UdpSocket) {
+    let fd = socket.as_raw_fd();
+    let copy = handle(fd);
+    zoo.keep(&format!("flags of {what}"), move || fd::flags(fd));
+    zoo.keep(&format!("addresses of {what}"), move || {
+        format!("{:?} {:?}", copy.local_addr().ok(), copy.peer_addr().ok())
+    });
+    let (sol, ip) = (libc::SOL_SOCKET, libc::IPPROTO_IP);
+    let options = [
+        (sol, libc::SO_BROADCAST),
+        (sol, libc::SO_REUSEADDR),
+        (sol, libc::SO_RCVBUF),
+        (sol, libc::SO_SNDBUF),
+        (sol, libc::SO_NO_CHECK),
+        (sol, libc::SO_TIMESTAMP),
+        (sol, libc::SO_PRIORITY),
+        (ip, libc::IP_TTL),
+        (ip, libc::IP_TOS),
+        (ip, libc::IP_PKTINFO),
+        (ip, libc::IP_RECVERR),
+        (ip, libc::IP_MULTICAST_TTL),
+        (ip, libc::IP_MULTICAST_LOOP),
+    ];
+    for (level, name) in options {
+        zoo.keep(&format!("option {level}.{name} of {what}"), move || option(fd, level, name));
+    }
+}
+
+/// A handle on the same descriptor that does not close it.
+fn handle(fd: i32) -> std::mem::ManuallyDrop<UdpSocket> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: never dropped, and the owner lives as long as the program.
+    std::mem::ManuallyDrop::new(unsafe { UdpSocket::from_raw_fd(fd) })
+}
+
+fn program(zoo: &mut Zoo) -> Outcome {
+    zoo::net::loopback_up()?;
+    let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let any = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    client.connect(server.local_addr()?)?;
+    any.set_broadcast(true)?;
+    any.set_multicast_ttl_v4(7)?;
+    any.set_multicast_loop_v4(false)?;
+    any.set_ttl(44)?;
+    any.set_nonblocking(true)?;
+    let (yes, fd) = (1_i32, server.as_raw_fd());
+    sys!(setsockopt(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, (&raw const yes).cast(), 4))?;
+    sys!(setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, (&raw const yes).cast(), 4))?;
+    let bare = sys!(socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_NONBLOCK, 0))?;
+    for (what, socket) in [("the server", &server), ("a wildcard socket", &any), ("the client", &client)] {
+        keep(zoo, what, socket);
+    }
+    let six = UdpSocket::bind("[::]:0").ok();
+    if let Some(six) = &six {
+        keep(zoo, "an IPv6 socket", six);
+    }
+    zoo.keep("flags of a bare socket", move || fd::flags(bare));
+    zoo.ready();
+
+    client.send(b"question")?;
+    let mut bytes = [0; 32];
+    let (n, from) = server.recv_from(&mut bytes)?;
+    zoo.expect("a datagram", (&bytes[..n], from), (&b"question"[..], client.local_addr()?));
+    server.send_to(b"answer", from)?;
+    let n = client.recv(&mut bytes)?;
+    zoo.expect("the answer", &bytes[..n], b"answer");
+    let stranger = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    stranger.send_to(b"x", client.local_addr()?)?;
+    client.set_nonblocking(true)?;
+    zoo.check("a connected socket hears its peer only", client.recv(&mut bytes).is_err());
+    stranger.send_to(b"to any", (Ipv4Addr::LOCALHOST, any.local_addr()?.port()))?;
+    zoo.expect("the wildcard socket", any.recv(&mut bytes)?, 6);
+    if let Some(six) = six {
+        six.send_to(b"six", ("::1", six.local_addr()?.port()))?;
+        zoo.expect("the IPv6 socket", six.recv(&mut bytes)?, 3);
+    }
+    Ok(())
+}

@@ -1,0 +1,43 @@
+//! The network of a fresh namespace: nothing but a loopback that is down.
+
+use crate::{Outcome, fd, sys};
+
+#[repr(C)]
+struct Request {
+    name: [u8; 16],
+    flags: i16,
+    rest: [u8; 22],
+}
+
+/// Reads the loopback's flags, changes them and writes them back.
+fn change(change: impl FnOnce(i32) -> i32) -> Outcome {
+    let socket = sys!(socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0))?;
+    let mut request = Request { name: [0; 16], flags: 0, rest: [0; 22] };
+    request.name[..2].copy_from_slice(b"lo");
+    sys!(ioctl(socket, libc::SIOCGIFFLAGS as _, &raw mut request))?;
+    let before = i32::from(request.flags);
+    let after = change(before);
+    if after != before {
+        request.flags = after as i16;
+        sys!(ioctl(socket, libc::SIOCSIFFLAGS as _, &raw const request))?;
+    }
+    fd::close(socket);
+    Ok(())
+}
+
+/// Sets the loopback interface up, which also gives it 127.0.0.1 and ::1.
+///
+/// # Errors
+/// When there is none, or this process may not.
+pub fn loopback_up() -> Outcome {
+    change(|flags| flags | libc::IFF_UP)
+}
+
+/// Changes a harmless flag of the loopback and back, for those who listen.
+///
+/// # Errors
+/// As for [`loopback_up`].
+pub fn loopback_toggle() -> Outcome {
+    change(|flags| flags ^ libc::IFF_ALLMULTI)?;
+    change(|flags| flags ^ libc::IFF_ALLMULTI)
+}
