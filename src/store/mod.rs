@@ -15,15 +15,20 @@
 //! [`Armed`], the note of the attempt on flash: a crash cannot loop.
 
 pub mod device;
+pub mod file;
 pub mod notes;
+pub mod partition;
+pub mod slot;
+pub mod spec;
+pub mod superblock;
 
 use crate::error::{Error, Result};
 use crate::image::header::Header;
-use crate::image::medium::{Source, Target};
-use crate::image::verify::verify;
 use device::Medium;
 pub use notes::Slot;
 use notes::{COPY, Directory, MAGIC, SECTOR, SLOTS_AT, State};
+pub use slot::{Sealed, SlotSource, SlotWriter};
+pub use spec::open;
 
 /// The smallest slot that makes sense.
 const MIN_SLOT: u64 = 64 * 1024;
@@ -300,96 +305,6 @@ impl Store {
             self.note("clearing a slot")?;
         }
         Ok(SlotWriter { store: self, slot, offset, room })
-    }
-}
-
-/// Writes an image into a slot.
-pub struct SlotWriter<'s> {
-    store: &'s mut Store,
-    slot: usize,
-    offset: u64,
-    room: u64,
-}
-
-impl Target for SlotWriter<'_> {
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > self.room) {
-            return Err(error(
-                "writing the image",
-                format!("the slot is too small, it has room for {} bytes; enlarge the store", self.room),
-            ));
-        }
-        self.store.medium.write_at(self.offset + offset, bytes)
-    }
-}
-
-impl<'s> SlotWriter<'s> {
-    /// Makes the image durable and reads it back from the medium, every byte.
-    ///
-    /// # Errors
-    /// The medium's, or what it reads is not what was written.
-    pub fn seal(self) -> Result<Sealed<'s>> {
-        self.store.medium.sync()?;
-        self.store.medium.forget()?;
-        let medium = &*self.store.medium;
-        let header = verify(&mut SlotSource { medium, offset: self.offset, length: self.room })?;
-        Ok(Sealed { store: self.store, slot: self.slot, header })
-    }
-}
-
-/// An image that was written and read back, and is not yet bootable.
-pub struct Sealed<'s> {
-    store: &'s mut Store,
-    slot: usize,
-    header: Header,
-}
-
-impl Sealed<'_> {
-    /// Makes the image bootable, with one write of one sector. Older images with the same key are given up
-    /// by the same write.
-    ///
-    /// # Errors
-    /// The medium's: then the image is not published.
-    pub fn publish(self) -> Result<Header> {
-        let directory = &mut self.store.directory;
-        let newest = directory.slots.iter().map(|slot| slot.published).max().unwrap_or(0);
-        let boot = directory.boots;
-        for slot in &mut directory.slots {
-            if slot.key == self.header.key {
-                *slot = Slot::default();
-            }
-        }
-        directory.slots[self.slot] = Slot {
-            state: State::Published,
-            boot,
-            length: self.header.total,
-            published: newest + 1,
-            generation: self.header.generation,
-            key: self.header.key,
-            ..Slot::default()
-        };
-        self.store.note("publishing the image")?;
-        Ok(self.header)
-    }
-}
-
-/// Reads the image of a slot.
-pub struct SlotSource<'s> {
-    medium: &'s dyn Medium,
-    offset: u64,
-    length: u64,
-}
-
-impl Source for SlotSource<'_> {
-    fn length(&self) -> u64 {
-        self.length
-    }
-
-    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        if offset.checked_add(buffer.len() as u64).is_none_or(|end| end > self.length) {
-            return Err(error("reading the image", "cut short"));
-        }
-        self.medium.read_at(self.offset + offset, buffer)
     }
 }
 

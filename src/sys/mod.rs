@@ -6,6 +6,7 @@ pub mod brief;
 pub mod clone;
 pub mod crash;
 pub mod descriptor;
+pub mod fsmount;
 pub mod ioctl;
 pub mod limit;
 pub mod module;
