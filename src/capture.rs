@@ -9,7 +9,6 @@
 //!
 //! An obstacle does not stop the pass: all are found, then there is no image.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -59,7 +58,7 @@ pub struct Request<'a> {
     /// What the configuration allows.
     pub policy: Policy<'a>,
     /// The kernel's state before the scripts (whole system only).
-    pub baseline: Option<&'a kernel::Baseline>,
+    pub baseline: Option<(&'a kernel::Baseline, &'a kernel::Root)>,
     /// Processes that are left out of the image, with all their descendants: those of rerun services.
     pub leave_out: &'a [u32],
 }
@@ -73,8 +72,8 @@ pub struct Picture {
     pub tree: Tree,
     /// Its open descriptions.
     pub files: Vec<Entry>,
-    /// The kernel's state, for the whole system.
-    pub kernel: Option<kernel::State>,
+    /// The kernel's state and the files in memory, for the whole system.
+    pub kernel: Option<(kernel::State, kernel::tmpfs::State)>,
     /// Where pages go.
     pub index: PageIndex,
     /// The compressed pages.
@@ -108,7 +107,8 @@ pub fn capture(request: &Request<'_>, kill: bool) -> Result<Outcome> {
         patience: request.patience,
     };
     let mut frozen = freeze::freeze(&freeze)?;
-    let mut eye = Eye { request, obstacles: std::mem::take(&mut frozen.obstacles), shared: Shared::default() };
+    let mut eye =
+        Eye { request, obstacles: std::mem::take(&mut frozen.obstacles), shared: Shared::default() };
     let picture = eye.look(&frozen)?;
     if kill && eye.obstacles.is_empty() {
         frozen.kill()?;
@@ -134,10 +134,10 @@ impl Eye<'_> {
     fn look(&mut self, frozen: &Frozen) -> Result<Picture> {
         let clocks = clocks(self.request.root)?;
         self.check_namespaces(frozen);
-        let mut files = self.files(frozen);
-        let processes = self.processes(frozen, &mut files.fds)?;
+        let mut files = self.files(frozen)?;
+        let processes = self.processes(frozen, &mut files)?;
         self.check_plan(&processes);
-        let kernel = self.kernel()?;
+        let kernel = self.kernel(&processes)?;
         let (objects, origins) = self.origins(frozen, &processes)?;
         let (index, blocks) = if self.obstacles.is_empty() {
             memory(&origins, &processes, &objects)?
@@ -173,19 +173,20 @@ impl Eye<'_> {
             for p in frozen.processes.values().filter(|p| !p.threads.is_empty()) {
                 let theirs = process::namespace(p.pid, name);
                 if theirs != ours {
-                    let refusal = Refusal::new(format!("it has a {name} namespace of its own"), "rerun the service");
+                    let refusal =
+                        Refusal::new(format!("it has a {name} namespace of its own"), "rerun the service");
                     self.refuse("namespace", p.pid, &p.stat.comm.clone(), theirs, refusal);
                 }
             }
         }
     }
 
-    fn files(&mut self, frozen: &Frozen) -> file::Captured {
-        let tables: Vec<(u32, &str)> = frozen
+    fn files(&mut self, frozen: &Frozen) -> Result<file::Captured> {
+        let tables: Vec<(u32, String)> = frozen
             .processes
             .values()
             .filter(|p| !p.threads.is_empty())
-            .map(|p| (p.pid, p.stat.comm.as_str()))
+            .map(|p| (p.pid, p.stat.comm.clone()))
             .collect();
         let mut tasks: Vec<u32> = frozen.processes.keys().copied().collect();
         tasks.extend(frozen.processes.values().flat_map(|p| p.threads.iter().map(|t| t.tid)));
@@ -198,17 +199,17 @@ impl Eye<'_> {
             processes: &tasks,
             externals: self.request.externals,
             policy: self.request.policy,
-        });
+        })?;
         self.obstacles.append(&mut captured.obstacles);
-        self.shared.entries = file::memfds(&captured.entries);
-        captured
+        let memfds = (0..).zip(&captured.entries).filter_map(|(entry, e)| match &e.state {
+            file::State::Memfd(memfd) => Some((memfd.inode, entry)),
+            _ => None,
+        });
+        self.shared.entries = memfds.collect();
+        Ok(captured)
     }
 
-    fn processes(
-        &mut self,
-        frozen: &Frozen,
-        fds: &mut BTreeMap<u32, Vec<file::Fd>>,
-    ) -> Result<Vec<Process>> {
+    fn processes(&mut self, frozen: &Frozen, files: &mut file::Captured) -> Result<Vec<Process>> {
         let mut list = Vec::new();
         for p in frozen.processes.values() {
             let comm = p.stat.comm.clone();
@@ -224,7 +225,9 @@ impl Eye<'_> {
                 ids.subreaper = captured.subreaper;
                 body = Some(captured.body);
                 if let Some(body) = &mut body {
-                    body.fds = fds.remove(&p.pid).unwrap_or_default();
+                    body.fds = files.fds.remove(&p.pid).unwrap_or_default();
+                    let mine = files.posix_locks.iter().filter(|lock| lock.pid == p.pid);
+                    body.locks = mine.cloned().collect();
                 }
             }
             list.push(Process { ids, comm, body });
@@ -239,12 +242,14 @@ impl Eye<'_> {
         let live: Vec<_> = frozen.processes.values().filter(|p| !p.threads.is_empty()).collect();
         for p in &live {
             // Sharing comes from clone(2), so it is found between a child and its parent or sibling.
-            for q in live.iter().filter(|q| q.pid < p.pid && (q.pid == p.stat.ppid || q.stat.ppid == p.stat.ppid)) {
+            for q in
+                live.iter().filter(|q| q.pid < p.pid && (q.pid == p.stat.ppid || q.stat.ppid == p.stat.ppid))
+            {
                 for (kind, name) in SHARED {
                     if crate::sys::vm::same_object(p.pid, q.pid, kind).unwrap_or(false) {
                         let reason = format!("it shares its {name} with {}[{}]", q.stat.comm, q.pid);
                         let refusal = Refusal::new(reason, "rerun the service");
-                        self.obstacles.push(Obstacle::process("tree", p.pid, &*p.stat.comm, *name_of(name), refusal));
+                        self.obstacles.push(Obstacle::process("tree", p.pid, &*p.stat.comm, name, refusal));
                     }
                 }
             }
@@ -291,11 +296,12 @@ impl Eye<'_> {
         }
     }
 
-    fn kernel(&mut self) -> Result<Option<kernel::State>> {
-        let Some(baseline) = self.request.baseline else { return Ok(None) };
-        let (state, mut obstacles) = kernel::capture(baseline)?;
+    fn kernel(&mut self, processes: &[Process]) -> Result<Option<(kernel::State, kernel::tmpfs::State)>> {
+        let Some((baseline, root)) = self.request.baseline else { return Ok(None) };
+        let pids: Vec<u32> = processes.iter().map(|p| p.ids.pid).collect();
+        let (state, tmpfs, mut obstacles) = kernel::capture(baseline, root, &pids)?;
         self.obstacles.append(&mut obstacles);
-        Ok(Some(state))
+        Ok(Some((state, tmpfs)))
     }
 
     /// What pages are read from: each process's memory, then each shared object.
@@ -313,10 +319,6 @@ impl Eye<'_> {
         }
         Ok((objects, Origins { spaces }))
     }
-}
-
-fn name_of<'a>(name: &'a &'a str) -> &'a &'a str {
-    name
 }
 
 /// Stores all memory, process by process, then the objects.
@@ -379,20 +381,27 @@ impl Picture {
     ///
     /// # Errors
     /// The target's.
-    pub fn write(&self, target: &mut dyn Target, key: [u8; 32], extra: &mut Extra<'_>) -> Result<image::header::Header> {
+    pub fn write(
+        &self,
+        target: &mut dyn Target,
+        key: [u8; 32],
+        extra: &mut Extra<'_>,
+    ) -> Result<image::header::Header> {
         let mut writer = Writer::new(target)?;
         image::Sink::push(&mut writer, &self.blocks)?;
         writer.section(image::META, &self.meta)?;
         writer.section(image::TREE, &self.tree)?;
         writer.section(image::FILES, &self.files)?;
         writer.section(image::PAGES, &self.index)?;
-        if let Some(kernel) = &self.kernel {
+        if let Some((kernel, tmpfs)) = &self.kernel {
             writer.section(image::KERNEL, kernel)?;
+            writer.section(image::TMPFS, tmpfs)?;
         }
         extra(&mut writer)?;
         let flags = if self.session_leader { image::header::FLAG_SESSION_LEADER } else { 0 };
         let mut generation = [0; 16];
-        let random = File::open("/dev/urandom").and_then(|mut f| std::io::Read::read_exact(&mut f, &mut generation));
+        let random =
+            File::open("/dev/urandom").and_then(|mut f| std::io::Read::read_exact(&mut f, &mut generation));
         random.context(KIND, || "drawing an id for the image")?;
         writer.finish(&Title { flags, generation, key })
     }
@@ -405,7 +414,12 @@ pub type Extra<'a> = dyn FnMut(&mut Writer<'_>) -> Result<()> + 'a;
 ///
 /// # Errors
 /// The tree cannot be captured, or the file not written.
-pub fn tree(root: u32, path: &std::path::Path, kill: bool, externals: &[BorrowedFd<'_>]) -> Result<Vec<Obstacle>> {
+pub fn tree(
+    root: u32,
+    path: &std::path::Path,
+    kill: bool,
+    externals: &[BorrowedFd<'_>],
+) -> Result<Vec<Obstacle>> {
     let request = Request {
         scope: Scope::Tree,
         root,
@@ -438,7 +452,8 @@ fn write_private(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let mut options = File::options();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&part).context(KIND, doing)?;
+    let mut file =
+        options.write(true).create(true).truncate(true).mode(0o600).open(&part).context(KIND, doing)?;
     file.write_all(bytes).context(KIND, doing)?;
     file.sync_all().context(KIND, doing)?;
     std::fs::rename(&part, path).context(KIND, doing)

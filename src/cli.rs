@@ -3,7 +3,9 @@
 //! Exit statuses: 0 done; 1 an error; 2 a mistake in the arguments; 3 obstacles stand in the way of a capture
 //! (`check`, `capture`); 4 there is no image (`inspect`). `restore --wait` ends with the status of the tree.
 
+pub mod capture;
 pub mod ready;
+pub mod restore;
 
 use std::io::Write;
 
@@ -40,11 +42,13 @@ struct Args {
 #[derive(FromArgs)]
 #[argh(subcommand)]
 enum Command {
+    Capture(capture::Args),
     Ready(ready::Args),
+    Restore(restore::Args),
 }
 
 /// The verbs, for telling a command from a boot.
-const VERBS: [&str; 1] = ["ready"];
+const VERBS: [&str; 3] = ["capture", "ready", "restore"];
 
 /// Whether a first argument is a command of rcsnap.
 #[must_use]
@@ -68,7 +72,9 @@ pub fn run(words: &[String]) -> u8 {
         }
     };
     let done = match args.command {
+        Command::Capture(args) => capture::run(&args),
         Command::Ready(args) => ready::run(&args),
+        Command::Restore(args) => restore::run(&args),
     };
     done.unwrap_or_else(|error| {
         log!(Error, "{error}");

@@ -2,6 +2,7 @@
 
 pub mod arch;
 pub mod boot;
+pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod error;
@@ -12,6 +13,7 @@ pub mod json;
 pub mod kernel;
 pub mod log;
 pub mod proc;
+pub mod restore;
 pub mod stage;
 pub mod store;
 pub mod sys;

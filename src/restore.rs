@@ -3,22 +3,20 @@
 //! Before the commit every step can be given up: puppets die with their tracer. The commit is the moment when
 //! PID 1's memory is replaced. See `docs/design.md`, "Restore".
 
-use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use crate::capture::Tree;
 use crate::error::{Context, Error, Failure, Result};
-use crate::file::{self, Entry, Who};
+use crate::file::{self, Entry};
 use crate::image::pages::{PAGE, PageIndex, PageReader};
 use crate::image::{self, Meta, Reader, Source};
 use crate::kernel;
 use crate::stage::{Stage, Times};
 use crate::sys::ptrace;
-use crate::sys::{limit, signal, vm};
+use crate::sys::{limit, signal};
 use crate::task::clock;
 use crate::task::pages::Place;
 use crate::task::puppet::{self, Puppets};
-use crate::task::remote::Batch;
 use crate::task::tree::{Ids, plan};
 
 const KIND: &str = "restore";
@@ -32,8 +30,8 @@ pub struct Image {
     pub tree: Tree,
     /// Its open descriptions.
     pub files: Vec<Entry>,
-    /// The kernel's state.
-    pub kernel: Option<kernel::State>,
+    /// The kernel's state and the files in memory, for the whole system.
+    pub kernel: Option<(kernel::State, kernel::tmpfs::State)>,
     /// Where pages go.
     pub index: PageIndex,
     /// Its first sector.
@@ -51,7 +49,7 @@ impl Image {
             meta: reader.section(image::META)?,
             tree: reader.section(image::TREE)?,
             files: reader.section(image::FILES)?,
-            kernel: reader.find(image::KERNEL)?,
+            kernel: reader.find(image::KERNEL)?.zip(reader.find(image::TMPFS)?),
             index: reader.section(image::PAGES)?,
             header: reader.header().clone(),
         };
@@ -105,16 +103,15 @@ pub fn tree(path: &std::path::Path, wait: bool, externals: Vec<OwnedFd>) -> Resu
     let mut times = Times::new();
     let mut builder = Builder::new(&image, None)?;
     builder.build(externals, &mut source, &mut times)?;
-    for process in &image.tree.processes {
-        builder.puppets.finish_live(process)?;
-    }
-    builder.release(&image)?;
+    builder.finish()?;
+    builder.release()?;
     if !wait {
         return Ok(None);
     }
     loop {
         let root = image.tree.root.cast_signed();
-        if let Some((_, status)) = ptrace::wait(root, 0).context(KIND, || "waiting for the root of the tree")?
+        if let Some((_, status)) =
+            ptrace::wait(root, 0).context(KIND, || "waiting for the root of the tree")?
             && matches!(ptrace::decode(status), ptrace::Status::Gone(_))
         {
             return Ok(Some(status));
@@ -150,6 +147,7 @@ pub fn system(
     image: &Image,
     source: &mut dyn Source,
     root: &kernel::Root,
+    deadline: std::time::Instant,
     boot: &mut dyn Boot,
     times: &mut Times,
 ) -> Result<(), Failure> {
@@ -157,33 +155,32 @@ pub fn system(
     let clean = Failure::Clean;
     times.enter(Stage::Check).map_err(clean)?;
     let whole = kernel.filter(|_| image.meta.whole_system && image.tree.root == 1);
-    let kernel = whole.ok_or_else(|| clean(Error::new(KIND, "checking the image", "it holds a mere tree")))?;
+    let (kernel, tmpfs) =
+        whole.ok_or_else(|| clean(Error::new(KIND, "checking the image", "it holds a mere tree")))?;
     check_kernel(&image.meta).map_err(clean)?;
     boot.check(image).map_err(clean)?;
-    kernel::check(kernel, root).map_err(clean)?;
+    kernel::check(kernel, root, deadline).map_err(clean)?;
     times.enter(Stage::Arm).map_err(clean)?;
     boot.arm().map_err(clean)?;
 
     let before = Failure::Before;
     times.enter(Stage::Kernel).map_err(before)?;
-    kernel::restore(kernel, root).map_err(before)?;
+    kernel::restore(kernel, tmpfs, root).map_err(before)?;
     signal::clean_slate();
     clock::go_on(&image.meta.clocks).map_err(before)?;
     let mut builder = Builder::new(image, Some(1)).map_err(before)?;
     builder.build(Vec::new(), source, times).map_err(before)?;
-    for process in image.tree.processes.iter().filter(|p| p.ids.pid != 1) {
-        builder.puppets.finish_live(process).map_err(before)?;
-    }
+    builder.finish().map_err(before)?;
     kernel::restore_late(kernel, root).map_err(before)?;
     times.enter(Stage::Seize).map_err(before)?;
     builder.puppets.seize(1).map_err(before)?;
 
     let after = Failure::After;
     times.enter(Stage::Commit).map_err(after)?;
-    builder.commit(image).map_err(after)?;
+    builder.commit().map_err(after)?;
     times.enter(Stage::Release).map_err(after)?;
     boot.before_release(image, times).map_err(after)?;
-    builder.release(image).map_err(after)
+    builder.release().map_err(after)
 }
 
 /// The image's kernel must be this one: the vdso's code, and every structure that is put back raw.
@@ -199,29 +196,97 @@ fn check_kernel(meta: &Meta) -> Result<()> {
 
 /// The puppets of an image in the making.
 struct Builder<'a> {
+    image: &'a Image,
     puppets: Puppets<'a>,
+    /// Pages of PID 1, checked, until its commit.
     kept: Vec<(u64, Vec<u8>)>,
 }
 
 impl<'a> Builder<'a> {
     fn new(image: &'a Image, init: Option<u32>) -> Result<Builder<'a>> {
         raise_descriptor_limit()?;
-        Ok(Builder { puppets: Puppets::new(&image.tree.processes, init)?, kept: Vec::new() })
+        Ok(Builder { image, puppets: Puppets::new(&image.tree.processes, init)?, kept: Vec::new() })
     }
 
-    /// Everything up to the point where the puppets' memory is complete.
+    /// The processes that we rebuild now: all that live but PID 1.
+    fn live(&self) -> impl Iterator<Item = u32> + use<'a> {
+        let init = self.puppets.init;
+        self.image
+            .tree
+            .processes
+            .iter()
+            .filter(|p| p.body.is_some())
+            .map(|p| p.ids.pid)
+            .filter(move |p| Some(*p) != init)
+    }
+
+    /// Makes the puppets and everything of them but their last stage.
     fn build(&mut self, externals: Vec<OwnedFd>, source: &mut dyn Source, times: &mut Times) -> Result<()> {
+        let image = self.image;
         times.enter(Stage::Puppet)?;
-        let image = self.puppets.image();
-        let ids: Vec<Ids> = image.iter().map(|p| p.ids.clone()).collect();
-        let _ = (ids, externals, source);
+        let steps = plan(&image.ids(), image.tree.root, self.puppets.init.is_some());
+        let steps =
+            steps.map_err(|(pid, refusal)| Error::new(KIND, format!("planning {pid}"), refusal.reason))?;
+        self.puppets.create(&steps)?;
+        times.enter(Stage::File)?;
+        let fds = image.tree.processes.iter().filter_map(|p| p.body.as_ref()).flat_map(|b| &b.fds);
+        let base = file::floor(&image.files, fds);
+        self.puppets.files = puppet::open_files(&image.tree.mapped, base)?;
+        self.puppets.objects = puppet::make_objects(&image.tree.objects, base)?;
+        self.puppets.entries = file::restore(&image.files, externals, &mut self.puppets, base)?;
+        times.enter(Stage::Memory)?;
+        for pid in self.live() {
+            self.puppets.lay_out(pid)?;
+        }
+        self.fill(source)?;
+        for pid in self.live() {
+            self.puppets.assemble(pid)?;
+        }
         Ok(())
     }
-}
 
-#[allow(dead_code, reason = "x")]
-fn unused(_: BorrowedFd<'_>, _: &Who, _: Batch, _: BTreeMap<u32, u32>, _: Place<'_>, _: &PageReader<'_>) -> usize {
-    PAGE
+    /// One pass over the blocks: each page goes to every place that has it.
+    fn fill(&mut self, source: &mut dyn Source) -> Result<()> {
+        let image = self.image;
+        let mut places = self.puppets.places()?;
+        for run in &image.index.zeros {
+            let bytes = vec![0; run.pages as usize * PAGE];
+            puppet::place(&mut places, run, &bytes)?;
+        }
+        let mut reader = PageReader::new(source, &image.header, &image.index)?;
+        while let Some(pages) = reader.next_block()? {
+            for run in pages.runs {
+                let bytes = pages
+                    .of(run)
+                    .ok_or_else(|| Error::new(KIND, "filling memory", "a run lies outside its block"))?;
+                puppet::place(&mut places, run, bytes)?;
+            }
+        }
+        let init = image.tree.processes.iter().position(|p| Some(p.ids.pid) == self.puppets.init);
+        if let Some(Place::Later(kept)) = init.and_then(|at| places.get_mut(at)) {
+            self.kept = std::mem::take(kept);
+        }
+        Ok(())
+    }
+
+    /// Replaces PID 1: no way back from its first call.
+    fn commit(&mut self) -> Result<()> {
+        let Some(pid) = self.puppets.init else { return Ok(()) };
+        self.puppets.lay_out(pid)?;
+        self.puppets.fill_kept(pid, &self.kept)?;
+        self.puppets.assemble(pid)?;
+        self.puppets.finish(pid)
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.live().try_for_each(|pid| self.puppets.finish(pid))
+    }
+
+    /// Lets all go: PID 1 last, so that it finds its children running.
+    fn release(&self) -> Result<()> {
+        self.live().try_for_each(|pid| self.puppets.release(pid))?;
+        self.puppets.init.map_or(Ok(()), |pid| self.puppets.release(pid))
+    }
 }
 
 fn raise_descriptor_limit() -> Result<()> {

@@ -63,8 +63,24 @@ pub const META: Tag = *b"META";
 /// Tag of [`pages::PageIndex`].
 pub const PAGES: Tag = *b"PAGE";
 
+/// Tag of [`crate::capture::Tree`].
+pub const TREE: Tag = *b"TREE";
+/// Tag of the file table, a list of [`crate::file::Entry`].
+pub const FILES: Tag = *b"FILE";
+/// Tag of [`crate::kernel::State`]; only with a whole system.
+pub const KERNEL: Tag = *b"KERN";
+/// Tag of [`crate::kernel::tmpfs::State`]; only with a whole system.
+pub const TMPFS: Tag = *b"TMPF";
+
 /// Every section there is, in the order of the image. A reader refuses an image with any other section.
-pub const KINDS: &[Kind] = &[Kind::of::<Meta>(META, "meta"), Kind::of::<pages::PageIndex>(PAGES, "pages")];
+pub const KINDS: &[Kind] = &[
+    Kind::of::<Meta>(META, "meta"),
+    Kind::of::<crate::capture::Tree>(TREE, "tree"),
+    Kind::of::<Vec<crate::file::Entry>>(FILES, "files"),
+    Kind::of::<crate::kernel::State>(KERNEL, "kernel"),
+    Kind::of::<crate::kernel::tmpfs::State>(TMPFS, "tmpfs"),
+    Kind::of::<pages::PageIndex>(PAGES, "pages"),
+];
 
 /// The sections and their hashes: what an image must agree with, bit for bit.
 #[must_use]

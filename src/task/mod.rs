@@ -1,5 +1,6 @@
 //! State that belongs to a process or a thread, one file a kind.
 
+pub mod actor;
 pub mod clock;
 pub mod creds;
 pub mod freeze;

@@ -84,6 +84,7 @@ pub fn capture(process: &Process, shared: &mut Shared, refuse: &mut Refuse<'_>) 
         dumpable: 1,
         no_thp: false,
         fds: Vec::new(),
+        locks: Vec::new(),
         terminal,
     };
     let asked = ask_inside(process, &mut body, posix, (status.caught, status.ignored));

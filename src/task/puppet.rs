@@ -15,9 +15,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use crate::error::{Context, Error, Result};
 use crate::image::pages::Run;
 use crate::sys::clone::{self, CLONE_ARGS};
+use crate::sys::descriptor;
 use crate::sys::ptrace::{self, Status};
-use crate::task::memory::{self, Backing, MappedFile};
-use crate::task::pages::{Memory, Place};
+use crate::sys::vm;
+use crate::task::memory::{self, Backing, MappedFile, Object};
+use crate::task::pages::{self, Memory, Place};
 use crate::task::remote::{AREA, Area, Batch, Script};
 use crate::task::tree::{Body, Process, Step};
 use crate::task::{creds, freeze, limit, sched, signal, thread, timer, workdir};
@@ -36,7 +38,7 @@ struct Own {
 }
 
 /// The conductor's view of a restore.
-pub struct Stage<'a> {
+pub struct Puppets<'a> {
     /// The processes of the image.
     pub processes: &'a [Process],
     /// Opened program and library files, by index.
@@ -44,7 +46,7 @@ pub struct Stage<'a> {
     /// Shared anonymous memory, by index.
     pub objects: Vec<OwnedFd>,
     /// Open descriptions, by index.
-    pub entries: Vec<Option<OwnedFd>>,
+    pub entries: Vec<OwnedFd>,
     /// The process that exists already: PID 1, whose children we make beside us.
     pub init: Option<u32>,
     base: u64,
@@ -53,19 +55,30 @@ pub struct Stage<'a> {
     areas: BTreeMap<u32, Area>,
 }
 
-/// Opens the files that processes map.
+/// Opens the files that processes map, at numbers from `base` on.
 ///
 /// # Errors
 /// One of them is gone.
-pub fn open_files(files: &[MappedFile]) -> Result<Vec<OwnedFd>> {
-    files
-        .iter()
-        .map(|f| {
-            let mut options = std::fs::File::options();
-            let file = options.read(true).write(f.writable).open(&f.path);
-            file.map(OwnedFd::from).context("memory", || format!("opening {}", f.path))
-        })
-        .collect()
+pub fn open_files(files: &[MappedFile], base: i32) -> Result<Vec<OwnedFd>> {
+    let open = |f: &MappedFile| {
+        let doing = || format!("opening {}", f.path);
+        let file = std::fs::File::options().read(true).write(f.writable).open(&f.path);
+        descriptor::raise(file.context("memory", doing)?.into(), base).context("memory", doing)
+    };
+    files.iter().map(open).collect()
+}
+
+/// Makes the shared anonymous memory, empty.
+///
+/// # Errors
+/// There is no room.
+pub fn make_objects(objects: &[Object], base: i32) -> Result<Vec<OwnedFd>> {
+    let doing = || "making shared memory";
+    let make = |o: &Object| {
+        descriptor::raise(vm::shared_anonymous(o.size).context("memory", doing)?, base)
+            .context("memory", doing)
+    };
+    objects.iter().map(make).collect()
 }
 
 /// An address where the batch area lies outside every mapping of the image and of ourselves.
@@ -93,12 +106,12 @@ fn choose_base(processes: &[Process]) -> Result<u64> {
     Err(Error::new(KIND, "choosing a place for the batch area", "the address spaces are full"))
 }
 
-impl<'a> Stage<'a> {
+impl<'a> Puppets<'a> {
     /// Prepares the conductor: the batch area that puppets inherit, and what they start with.
     ///
     /// # Errors
     /// /proc cannot be read, or there is no room.
-    pub fn new(processes: &'a [Process], init: Option<u32>) -> Result<Stage<'a>> {
+    pub fn new(processes: &'a [Process], init: Option<u32>) -> Result<Puppets<'a>> {
         let me = std::process::id();
         let base = choose_base(processes)?;
         Area::prepare(base)?;
@@ -109,7 +122,7 @@ impl<'a> Stage<'a> {
             sched: sched::capture(me)?,
             process: sched::capture_process(me),
         };
-        Ok(Stage {
+        Ok(Puppets {
             processes,
             files: Vec::new(),
             objects: Vec::new(),
@@ -122,7 +135,7 @@ impl<'a> Stage<'a> {
         })
     }
 
-    fn area(&self, pid: u32) -> Result<&Area> {
+    pub(super) fn area(&self, pid: u32) -> Result<&Area> {
         self.areas.get(&pid).ok_or_else(|| Error::new(KIND, format!("using puppet {pid}"), "it was not made"))
     }
 
@@ -205,7 +218,11 @@ impl<'a> Stage<'a> {
         ptrace::interrupt(pid).context(KIND, doing)?;
         first_stop(pid)?;
         ptrace::set_sigmask(pid, ALL_BUT_TRAP).context(KIND, doing)?;
-        self.areas.insert(pid, Area::inherited(self.base, pid));
+        let area = Area::inherited(self.base, pid);
+        let mut batch = Batch::new(self.base);
+        thread::forget_rseq(pid, &mut batch)?;
+        area.run(pid, &mut batch)?;
+        self.areas.insert(pid, area);
         Ok(())
     }
 
@@ -276,6 +293,9 @@ impl<'a> Stage<'a> {
         first_stop(pid)?;
         let regs = ptrace::regs(pid).context(KIND, doing)?;
         let area = Area::inject(pid, pid, &regs, self.base)?;
+        let mut batch = Batch::new(self.base);
+        thread::forget_rseq(pid, &mut batch)?;
+        area.run(pid, &mut batch)?;
         // From here on, without a tracer, this process must not run what is half rebuilt.
         let restart = libc::LINUX_REBOOT_CMD_RESTART.cast_unsigned();
         let magic =
@@ -335,7 +355,7 @@ impl<'a> Stage<'a> {
             Backing::Anonymous => None,
             Backing::Shared(index) => self.objects.get(*index as usize),
             Backing::File(index) => self.files.get(*index as usize),
-            Backing::Entry(index) => self.entries.get(*index as usize).and_then(Option::as_ref),
+            Backing::Entry(index) => self.entries.get(*index as usize),
         };
         let fd = fd.ok_or_else(|| Error::new(KIND, "mapping a file", "the image does not have it"))?;
         Ok(u64::from(fd.as_raw_fd().cast_unsigned()))
@@ -359,6 +379,16 @@ impl<'a> Stage<'a> {
         Ok(places)
     }
 
+    /// Stage 3 of PID 1: the pages that were kept for it.
+    ///
+    /// # Errors
+    /// The image contradicts itself, or the process is gone.
+    pub fn fill_kept(&self, pid: u32, kept: &[(u64, Vec<u8>)]) -> Result<()> {
+        let body = self.body(pid)?;
+        let memory = Memory::open(pid)?;
+        kept.iter().try_for_each(|(start, bytes)| pages::put_into(&memory, &body.memory, *start, bytes))
+    }
+
     /// Stage 4: everything that the process and its threads must do themselves.
     ///
     /// # Errors
@@ -373,6 +403,10 @@ impl<'a> Stage<'a> {
             memory::advise(&mut script.batch, vma);
         }
         self.place_fds(&mut script, body)?;
+        for lock in &body.locks {
+            script.ensure(1, 48)?;
+            take_lock(&mut script.batch, lock);
+        }
         script.ensure(8, 4096 + body.workdir.cwd.len() + body.workdir.root.len())?;
         workdir::restore(&mut script.batch, &body.workdir);
         script.ensure(64, 64 * 32)?;
@@ -431,7 +465,7 @@ impl<'a> Stage<'a> {
         script.batch.call(libc::SYS_close, &[0]);
         for (lowest, fd) in (0i32..).zip(fds) {
             script.ensure(5, 0)?;
-            let here = self.entries.get(fd.entry as usize).and_then(Option::as_ref);
+            let here = self.entries.get(fd.entry as usize);
             let here =
                 here.ok_or_else(|| Error::new(KIND, "placing a descriptor", "the image does not have it"))?;
             script.batch.call(libc::SYS_pidfd_getfd, &[number(above), number(here.as_raw_fd()), 0]);
@@ -505,6 +539,19 @@ fn first_gap(fds: &[crate::file::Fd], fd: i32) -> i32 {
     (0..fd).find(|n| fds.iter().all(|f| f.fd != *n)).unwrap_or(fd)
 }
 
+/// fcntl(2) with F_SETLK and a struct flock: type, whence, start, length, pid.
+fn take_lock(batch: &mut Batch, lock: &crate::file::lock::Posix) {
+    let kind = if lock.write { libc::F_WRLCK } else { libc::F_RDLCK };
+    let mut bytes = u64::from(kind.cast_unsigned()).to_ne_bytes().to_vec();
+    bytes.extend_from_slice(&lock.start.to_ne_bytes());
+    bytes.extend_from_slice(&lock.len.to_ne_bytes());
+    bytes.extend_from_slice(&[0; 8]);
+    let room = batch.bytes(&bytes);
+    let fd = u64::from(lock.fd.cast_unsigned());
+    batch.call(libc::SYS_fcntl, &[fd, u64::from(libc::F_SETLK.cast_unsigned()), room]);
+    batch.doing("taking a lock");
+}
+
 /// Adds clone3(2) with a chosen id.
 fn clone_call(batch: &mut Batch, tid: u32, flags: u64, signal: i32) {
     let wanted = batch.bytes(&tid.to_ne_bytes());
@@ -538,18 +585,6 @@ fn wait_gone(pid: u32) -> Result<()> {
             _ => {}
         }
     }
-}
-
-/// Puts the pages that were kept for PID 1 where they belong, after its commit.
-///
-/// # Errors
-/// The image contradicts itself, or the process is gone.
-pub fn fill_kept(pid: u32, body: &Body, kept: &[(u64, Vec<u8>)]) -> Result<()> {
-    let memory = Memory::open(pid)?;
-    for (start, bytes) in kept {
-        crate::task::pages::put_into(&memory, &body.memory, *start, bytes)?;
-    }
-    Ok(())
 }
 
 /// Puts the runs of one block where they belong.

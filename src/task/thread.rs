@@ -164,10 +164,8 @@ fn abort_handler(tgid: u32, rseq: &Rseq, ip: u64) -> Option<u64> {
 
 /// Everything that the thread must do itself. Its memory is complete. Credentials come last.
 pub fn restore(batch: &mut Batch, state: &State, own: &creds::State) {
-    if state.robust.0 != 0 {
-        batch.call(libc::SYS_set_robust_list, &[state.robust.0, state.robust.1]);
-        batch.doing("setting the robust list");
-    }
+    // struct robust_list_head has three words. A thread that never had one has a head of 0.
+    batch.try_call(libc::SYS_set_robust_list, &[state.robust.0, 24]);
     batch.call(libc::SYS_set_tid_address, &[state.clear_tid]);
     signal::restore_altstack(batch, &state.altstack);
     if let Some(rseq) = &state.rseq {
@@ -177,6 +175,25 @@ pub fn restore(batch: &mut Batch, state: &State, own: &creds::State) {
     let name = batch.path(&state.comm);
     batch.call(libc::SYS_prctl, &[libc::PR_SET_NAME as u64, name, 0, 0, 0]);
     creds::restore(batch, &state.creds, &own.caps);
+}
+
+/// Takes back the rseq registration of the program that the task was forked from: its memory is about to go,
+/// and the kernel kills a task whose rseq area is not there.
+///
+/// # Errors
+/// The task is gone.
+pub fn forget_rseq(tid: u32, batch: &mut Batch) -> Result<()> {
+    const UNREGISTER: u64 = 1;
+    match ptrace::rseq(tid) {
+        Ok(conf) if conf.address != 0 => {
+            let (size, signature) = (u64::from(conf.size), u64::from(conf.signature));
+            batch.call(libc::SYS_rseq, &[conf.address, size, UNREGISTER, signature]);
+            batch.doing("unregistering rseq");
+            Ok(())
+        }
+        Ok(_) | Err(Errno::EIO | Errno::EINVAL) => Ok(()),
+        Err(errno) => Err(errno).context(KIND, || format!("reading the rseq of {tid}")),
+    }
 }
 
 /// Registers, vector state and signal mask: the last before the thread is let go.

@@ -55,6 +55,8 @@ crate::section! {
         pub no_thp: bool,
         /// Descriptors.
         pub fds: Vec<Fd>,
+        /// Locks that belong to the process (F_SETLK).
+        pub locks: Vec<crate::file::lock::Posix>,
         /// A session leader's controlling terminal: its path, and the foreground group.
         pub terminal: Option<(String, u32)>,
     }
