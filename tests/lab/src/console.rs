@@ -71,6 +71,11 @@ impl Console {
         }
     }
 
+    /// True when nothing more will come.
+    pub fn ended(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Types a line.
     pub fn send(&mut self, text: &str) -> Result<()> {
         self.input.write_all(format!("{text}\n").as_bytes())?;

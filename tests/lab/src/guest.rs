@@ -7,12 +7,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::board::{self, Board};
+use crate::console::Line;
 use crate::disk::Disks;
 use crate::initramfs::{self, Entry};
 use crate::kernel::{self, Kernel};
 use crate::qemu::{Machine, Qemu};
 use crate::toolchain::Binary;
-use crate::{answer, packages, progress, rootfs};
+use crate::{answer, packages, progress, rootfs, timeline};
 
 /// A boot without KVM takes 15 s on a quiet machine; CI machines are not quiet.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(180);
@@ -147,6 +148,24 @@ impl Running {
             ("redis-server", answer::redis(port(6379))),
             ("app", answer::app(port(8080)).map(drop)),
         ]
+    }
+
+    /// Waits for one of `texts`, telling each moment of the boot as it comes.
+    pub fn follow(&self, texts: &[&str], limit: Duration) -> Result<Line> {
+        let end = std::time::Instant::now() + limit;
+        let mut told = 0;
+        loop {
+            let found = self.qemu.console.wait(0, texts, Duration::from_millis(300));
+            for line in self.qemu.console.lines(told) {
+                told += 1;
+                if let Some(moment) = timeline::moment(&line.text) {
+                    progress::say(format!("  {moment}"));
+                }
+            }
+            if found.is_ok() || std::time::Instant::now() > end || self.qemu.console.ended() {
+                return found;
+            }
+        }
     }
 
     /// Logs in as root on the console; works when the prompt of getty is up or comes up.

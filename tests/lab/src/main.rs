@@ -10,6 +10,7 @@ mod cache;
 mod case;
 mod console;
 mod cpio;
+mod demo;
 mod disk;
 mod guest;
 mod initramfs;
@@ -44,6 +45,7 @@ enum Command {
     Build(Build),
     Boot(try_boot::Args),
     Cell(case::cell::Args),
+    Demo(demo::Args),
 }
 
 /// Build the static target binary.
@@ -81,6 +83,7 @@ fn run(args: Args) -> Result<bool> {
         Command::Build(args) => build(&args),
         Command::Boot(args) => try_boot::run(&args),
         Command::Cell(args) => case::cell::run(&args),
+        Command::Demo(args) => demo::run(&args),
     }
 }
 

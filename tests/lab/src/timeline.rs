@@ -1,6 +1,6 @@
 //! A boot as a row of moments, read from the console: what was said, and how long after PID 1 began.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::console::Line;
 
@@ -9,7 +9,6 @@ pub const START: &str = "rcsnap: start";
 
 /// One boot, from PID 1's first word on.
 pub struct Timeline {
-    pub begin: Instant,
     pub moments: Vec<(Duration, String)>,
 }
 
@@ -19,12 +18,17 @@ impl Timeline {
         let first = lines.iter().rposition(|l| l.text.contains(START))?;
         let begin = lines[first].at;
         let moments = lines[first..].iter().filter_map(|l| Some((l.at - begin, moment(&l.text)?))).collect();
-        Some(Self { begin, moments })
+        Some(Self { moments })
     }
 
-    /// When a moment that begins so came.
-    pub fn at(&self, text: &str) -> Option<Duration> {
-        self.moments.iter().find(|(_, m)| m.starts_with(text)).map(|(at, _)| *at)
+    /// The first moment that begins so, in full.
+    pub fn text(&self, begin: &str) -> Option<String> {
+        self.moments.iter().find(|(_, m)| m.starts_with(begin)).map(|(_, m)| m.clone())
+    }
+
+    /// When the last moment that begins so came.
+    pub fn last(&self, begin: &str) -> Option<Duration> {
+        self.moments.iter().rev().find(|(_, m)| m.starts_with(begin)).map(|(at, _)| *at)
     }
 
     /// From PID 1's start until `rcsnap ready` was done: on either kind of boot it prints its answer.
@@ -62,6 +66,8 @@ pub fn moment(line: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]

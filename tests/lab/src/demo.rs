@@ -1,0 +1,149 @@
+//! `cargo lab demo`: one board, booted cold, captured, and booted from its picture, in numbers.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use argh::FromArgs;
+use serde_json::{Map, Value, json};
+
+use crate::disk::Disks;
+use crate::guest::{BOOT_LIMIT, Boot, Guest, Running};
+use crate::report::Report;
+use crate::timeline::{Timeline, ms};
+use crate::{progress, toolchain};
+
+/// Boot a board of real daemons cold, capture it, boot it restored, and compare.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "demo")]
+pub struct Args {
+    /// board, qemu-x86_64 by default
+    #[argh(option, default = "String::from(\"qemu-x86_64\")")]
+    board: String,
+    /// write the figures to this file
+    #[argh(option)]
+    json: Option<PathBuf>,
+}
+
+/// What one of the two boots showed.
+struct Seen {
+    timeline: Timeline,
+    /// what the application said of itself
+    app: Value,
+    daemons: Vec<(&'static str, bool)>,
+    /// what rcsnap noted about the boot
+    note: Value,
+}
+
+pub fn run(args: &Args) -> Result<bool> {
+    let binary = toolchain::build("")?;
+    let folder = toolchain::own_folder()?.join("demo");
+    std::fs::create_dir_all(&folder)?;
+    let guest = Guest::prepare(&args.board, binary, &folder)?;
+    let disks = guest.disks("disks")?;
+    println!("board {}, Linux {}, rcsnap {} bytes", args.board, guest.release(), guest.binary.bytes);
+
+    progress::say("cold boot: the rc scripts run, then the system is captured");
+    let cold = boot(&guest, &disks, "cold")?;
+    progress::say("power off; now a boot from the image");
+    let restored = boot(&guest, &disks, "restored")?;
+
+    println!("\ncold boot\n{}", cold.timeline.show());
+    println!("restored boot\n{}", restored.timeline.show());
+    let mut report = Report::new("demo");
+    let good = judge(&guest, &cold, &restored, &mut report)?;
+    report.put("cold_note", cold.note);
+    report.put("restored_note", restored.note);
+    report.write(args.json.as_deref())?;
+    Ok(good)
+}
+
+/// Boots, asks every daemon, reads rcsnap's own note of the boot, and cuts the power.
+fn boot(guest: &Guest, disks: &Disks, name: &str) -> Result<Seen> {
+    let mut running = guest.boot(disks, &Boot::new(name))?;
+    running.follow(&["login: "], BOOT_LIMIT)?;
+    let timeline = Timeline::read(&running.qemu.console.lines(0)).context("reading the console: no start")?;
+    if timeline.moments.iter().any(|(_, m)| m.starts_with("rcsnap: captured")) {
+        running.qemu.console.wait(0, &["rcsnap: published"], BOOT_LIMIT)?;
+    }
+    let app = running.app()?;
+    let daemons = running.daemons().into_iter().map(|(n, answer)| (n, told(n, answer))).collect();
+    running.login()?;
+    let note = running.must("cat /run/rcsnap/boot.json").unwrap_or_default();
+    let timeline = Timeline::read(&running.qemu.console.lines(0)).unwrap_or(timeline);
+    running.qemu.kill()?;
+    Ok(Seen { timeline, app, daemons, note: serde_json::from_str(&note).unwrap_or(Value::Null) })
+}
+
+fn told(name: &str, answer: Result<()>) -> bool {
+    if let Err(error) = &answer {
+        println!("{name} does not answer: {error:#}");
+    }
+    answer.is_ok()
+}
+
+fn judge(guest: &Guest, cold: &Seen, restored: &Seen, report: &mut Report) -> Result<bool> {
+    let captured = cold.timeline.text("rcsnap: captured: ").context("the cold boot was not captured")?;
+    let image_bytes = number_before(&captured, " bytes").context("reading the image's size")?;
+    let stopped_ms = number_after(&captured, "stopped ").context("reading the stopped time")?;
+    // Without capture the cold boot would have been ready when its last script was: count no more.
+    let cold_ready = cold.timeline.last("rc: ").context("finding the last rc script")?;
+    let with_capture = cold.timeline.ready().context("the cold boot never was ready")?;
+    if !restored.timeline.moments.iter().any(|(_, m)| m == "restored") {
+        bail!("the second boot was not restored:\n{}", restored.timeline.show());
+    }
+    let ready = restored.timeline.ready().context("the restored boot never was ready")?;
+    let speedup = cold_ready.as_secs_f64() / ready.as_secs_f64();
+    let same = |name: &str| cold.app[name] == restored.app[name];
+    let carried = same("token") && same("redis_connection") && same("pid");
+    ensure!(carried, "the application lost its state: it was {}\nand is {}", cold.app, restored.app);
+
+    report.put("cold_ms", ms(cold_ready));
+    report.put("cold_with_capture_ms", ms(with_capture));
+    report.put("restored_ms", ms(ready));
+    report.put("speedup", speedup);
+    report.put("image_bytes", image_bytes);
+    report.put("binary_bytes", guest.binary.bytes);
+    report.put("stopped_ms", stopped_ms);
+    report.put("phases", phases(&restored.note));
+    report.put("daemons", Map::from_iter(restored.daemons.iter().map(|(n, up)| ((*n).into(), json!(up)))));
+    report.put("kernel", guest.release());
+    println!(
+        "PID 1 to ready: cold {:.0} ms, restored {:.0} ms: {speedup:.1} times faster",
+        ms(cold_ready),
+        ms(ready)
+    );
+    println!(
+        "image {image_bytes} bytes, tasks stopped for {stopped_ms} ms, binary {} bytes",
+        guest.binary.bytes
+    );
+    let silent: Vec<_> = restored.daemons.iter().filter(|(_, up)| !up).map(|(n, _)| *n).collect();
+    if !silent.is_empty() {
+        println!("restored, but silent: {}", silent.join(", "));
+    }
+    Ok(silent.is_empty())
+}
+
+/// Phase to milliseconds, from rcsnap's note.
+fn phases(note: &Value) -> Map<String, Value> {
+    let phases = note["phases"].as_array().cloned().unwrap_or_default();
+    phases.iter().filter_map(|p| Some((p["name"].as_str()?.to_string(), p["ms"].clone()))).collect()
+}
+
+fn number_before(text: &str, mark: &str) -> Option<u64> {
+    text.split(mark).next()?.rsplit(' ').next()?.parse().ok()
+}
+
+fn number_after(text: &str, mark: &str) -> Option<f64> {
+    text.split(mark).nth(1)?.split(' ').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn figures_are_read_from_the_captured_line() {
+        let line = "rcsnap: captured: 14 processes, image 8912896 bytes, stopped 41.5 ms";
+        assert_eq!(super::number_before(line, " bytes"), Some(8_912_896));
+        assert_eq!(super::number_after(line, "stopped "), Some(41.5));
+    }
+}
