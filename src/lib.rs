@@ -9,6 +9,7 @@ pub mod error;
 pub mod file;
 pub mod glob;
 pub mod image;
+pub mod inputs;
 pub mod json;
 pub mod kernel;
 pub mod log;
