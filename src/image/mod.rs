@@ -71,6 +71,8 @@ pub const FILES: Tag = *b"FILE";
 pub const KERNEL: Tag = *b"KERN";
 /// Tag of [`crate::kernel::tmpfs::State`]; only with a whole system.
 pub const TMPFS: Tag = *b"TMPF";
+/// Tag of [`crate::inputs::Inputs`]; only with a whole system.
+pub const INPUTS: Tag = *b"INPT";
 
 /// Every section there is, in the order of the image. A reader refuses an image with any other section.
 pub const KINDS: &[Kind] = &[
@@ -80,6 +82,7 @@ pub const KINDS: &[Kind] = &[
     Kind::of::<crate::kernel::State>(KERNEL, "kernel"),
     Kind::of::<crate::kernel::tmpfs::State>(TMPFS, "tmpfs"),
     Kind::of::<pages::PageIndex>(PAGES, "pages"),
+    Kind::of::<crate::inputs::Inputs>(INPUTS, "inputs"),
 ];
 
 /// The sections and their hashes: what an image must agree with, bit for bit.
