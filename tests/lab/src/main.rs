@@ -46,6 +46,8 @@ enum Command {
     Boot(try_boot::Args),
     Cell(case::cell::Args),
     Demo(demo::Args),
+    Zoo(case::zoo::Args),
+    ZooKeeper(case::zoo::keeper::Args),
 }
 
 /// Build the static target binary.
@@ -84,6 +86,8 @@ fn run(args: Args) -> Result<bool> {
         Command::Boot(args) => try_boot::run(&args),
         Command::Cell(args) => case::cell::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Zoo(args) => case::zoo::run(&args),
+        Command::ZooKeeper(args) => case::zoo::keeper::run(&args),
     }
 }
 

@@ -19,13 +19,13 @@ fn program(zoo: &mut Zoo) -> Outcome {
     let joined = joined_group(zoo)?;
     let orphan = orphan(zoo)?;
     let dead = [zombie(7, 0)?, zombie(0, libc::SIGKILL)?, zombie(0, libc::SIGUSR1)?];
-    let (vfork_parent, vfork_child) = vfork(zoo)?;
+    let vfork_parent = vfork(zoo)?;
     let group_zombie = zombie_leader(zoo)?;
 
     let own = std::process::id() as i32;
     zoo.keep("own pid and name", move || format!("{own} {}", std::process::id()));
     // The parent, group and session of the root are the caller's business; its pid is not.
-    for pid in [family, leader, joined, orphan, vfork_parent, vfork_child, group_zombie.0, group_zombie.1] {
+    for pid in [family, leader, joined, orphan, vfork_parent, group_zombie.0, group_zombie.1] {
         zoo.keep(&format!("parent, group and session of {pid}"), move || place(pid));
     }
     for pid in dead {
@@ -197,8 +197,8 @@ fn zombie_leader(zoo: &mut Zoo) -> Outcome<(i32, i32)> {
     if dead { Ok((pid, member)) } else { Err("the group leader does not end".into()) }
 }
 
-/// A parent that waits in vfork for its child to end: (parent, child). The child naps on the parent's memory.
-fn vfork(zoo: &mut Zoo) -> Outcome<(i32, i32)> {
+/// A parent that waits in vfork for its child to end. The child naps on the parent's memory.
+fn vfork(zoo: &mut Zoo) -> Outcome<i32> {
     let go = zoo.go();
     let (reader, writer) = fd::pipe(0)?;
     let parent = zoo.fork(move |zoo| {
@@ -217,9 +217,12 @@ fn vfork(zoo: &mut Zoo) -> Outcome<(i32, i32)> {
     fd::close(writer);
     let bytes = fd::read(reader, 4)?;
     fd::close(reader);
-    let pid = i32::from_ne_bytes(bytes.try_into().map_err(|_| "no pid of the vfork child")?);
-    time::nap(50);
-    Ok((parent, pid))
+    let child = i32::from_ne_bytes(bytes.try_into().map_err(|_| "no pid of the vfork child")?);
+    let waits = zoo::eventually(if zoo.go().is_some() { 2000 } else { 0 }, || {
+        stat(&child.to_string(), 4) == parent.to_string() && stat(&parent.to_string(), 3) == "D"
+    });
+    // With nothing to wait for, the child has ended by now.
+    if waits || zoo.go().is_none() { Ok(parent) } else { Err("the parent does not wait in vfork".into()) }
 }
 
 /// clone(2) through libc, with a stack of its own.

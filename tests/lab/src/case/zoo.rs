@@ -1,0 +1,249 @@
+//! `cargo lab zoo`: every program of tests/zoo, in namespaces on this machine's own kernel.
+//!
+//! For each program: a plain run, which must pass (the harness is checked before what it checks); a run that is
+//! captured, killed, restored, captured, killed and restored again, which must pass too, and whose two images
+//! must agree; the same as a child of the runner's own session; and one restore for each mutation of its kind,
+//! which the program must notice. Nothing outside of the namespaces is ever captured.
+
+mod cage;
+mod compare;
+pub mod keeper;
+mod mutation;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use anyhow::{Context, Result, bail};
+use argh::FromArgs;
+use serde_json::json;
+
+use crate::report::Report;
+use crate::{progress, toolchain};
+use cage::{Cage, Mode};
+use keeper::{Outcome, Verdict};
+
+/// Run the zoo: capture and restore one program a kind, in namespaces on this machine's kernel.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "zoo")]
+pub struct Args {
+    /// the programs; all when none is named
+    #[argh(positional)]
+    programs: Vec<String>,
+    /// the rcsnap to test, instead of one that is built for it
+    #[argh(option)]
+    rcsnap: Option<PathBuf>,
+    /// how often each program is captured and restored (2)
+    #[argh(option, default = "2")]
+    rounds: u32,
+    /// how many programs run at the same time (2)
+    #[argh(option, default = "2")]
+    jobs: usize,
+    /// only run the programs as they are, without a capture
+    #[argh(switch)]
+    plain: bool,
+    /// leave the mutations out
+    #[argh(switch)]
+    no_mutations: bool,
+    /// keep the logs of all runs in this folder
+    #[argh(option)]
+    logs: Option<PathBuf>,
+    /// write the figures to this file
+    #[argh(option)]
+    json: Option<PathBuf>,
+}
+
+/// One line of the table.
+struct Row {
+    program: String,
+    verdicts: Vec<(Mode, Verdict)>,
+}
+
+/// Runs the zoo; true when everything that applies passed and every mutation was caught.
+pub fn run(args: &Args) -> Result<bool> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the zoo needs root, for namespaces and for what its programs set up");
+    }
+    let programs = programs(&args.programs)?;
+    let folder = build()?;
+    let rcsnap = match &args.rcsnap {
+        _ if args.plain => PathBuf::new(),
+        Some(path) => path.canonicalize().with_context(|| format!("finding {}", path.display()))?,
+        None => toolchain::build("")?.path,
+    };
+    let scratch = tempfile::Builder::new().prefix("rcsnap-zoo-").tempdir()?;
+    let logs = args.logs.clone().unwrap_or_else(|| scratch.path().to_owned());
+    let cage = Cage::new(&folder, &rcsnap, &logs, args.rounds)?;
+    let rows = all(args, &cage, programs)?;
+    let good = table(&rows);
+    report(&rows, args.json.as_deref())?;
+    if !good && args.logs.is_none() {
+        progress::say(format!("the logs are in {}", scratch.keep().display()));
+    }
+    Ok(good)
+}
+
+/// The programs by name, in the order of the alphabet.
+fn programs(wanted: &[String]) -> Result<Vec<String>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../zoo/src/bin");
+    let mut all: Vec<String> = std::fs::read_dir(&folder)
+        .with_context(|| format!("reading {}", folder.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path().file_stem()?.to_string_lossy().into_owned()))
+        .collect();
+    all.sort();
+    if let Some(unknown) = wanted.iter().find(|name| !all.contains(name)) {
+        bail!("there is no program {unknown} in the zoo; there are: {}", all.join(" "));
+    }
+    all.retain(|name| wanted.is_empty() || wanted.contains(name));
+    Ok(all)
+}
+
+/// Builds the programs for this machine (glibc, dynamic: with all that its threads register) beside the lab.
+fn build() -> Result<PathBuf> {
+    progress::say("building the zoo");
+    let own = std::env::current_exe()?;
+    let folder = own.parent().context("finding the folder of the lab")?;
+    let target = folder.parent().context("finding the target folder")?;
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--package", "rcsnap-zoo", "--bins", "--target-dir"]).arg(target);
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR"));
+    crate::run::output(&mut cargo)?;
+    Ok(target.join("debug"))
+}
+
+/// All programs, some at a time.
+fn all(args: &Args, cage: &Cage, programs: Vec<String>) -> Result<Vec<Row>> {
+    let queue = Mutex::new(programs.into_iter().rev().collect::<Vec<_>>());
+    let rows = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..args.jobs.max(1))
+            .map(|_| {
+                scope.spawn(|| -> Result<()> {
+                    loop {
+                        let next = queue.lock().map_err(|_| anyhow::anyhow!("another worker failed"))?.pop();
+                        let Some(program) = next else { return Ok(()) };
+                        let row = one(args, cage, program)?;
+                        rows.lock().map_err(|_| anyhow::anyhow!("another worker failed"))?.push(row);
+                    }
+                })
+            })
+            .collect();
+        workers.into_iter().try_for_each(|worker| match worker.join() {
+            Ok(done) => done,
+            Err(_) => bail!("a worker panicked"),
+        })
+    })?;
+    let mut rows = rows.into_inner().unwrap_or_default();
+    rows.sort_by(|a: &Row, b: &Row| a.program.cmp(&b.program));
+    Ok(rows)
+}
+
+/// One program in all its modes. What does not pass plainly is not worth capturing.
+fn one(args: &Args, cage: &Cage, program: String) -> Result<Row> {
+    let mut verdicts = Vec::new();
+    let mut modes = vec![Mode::Plain];
+    if !args.plain {
+        modes.push(Mode::Restored);
+        modes.push(Mode::Attached);
+    }
+    if !args.plain && !args.no_mutations {
+        modes.extend(mutation::of(&program).map(Mode::Mutated));
+    }
+    for mode in modes {
+        let verdict = cage.run(&program, mode)?;
+        if verdict.outcome == Outcome::Failed {
+            progress::say(format!("{program}, {}: {}: {}", mode.name(), verdict.stage, verdict.problem));
+        }
+        let goes_on = verdict.outcome == Outcome::Passed;
+        verdicts.push((mode, verdict));
+        if !goes_on && matches!(mode, Mode::Plain | Mode::Restored) {
+            break;
+        }
+    }
+    Ok(Row { program, verdicts })
+}
+
+impl Row {
+    /// What the table shows: the worst of its verdicts but those of mutations.
+    fn outcome(&self) -> Outcome {
+        let faithful = || self.verdicts.iter().filter(|(mode, _)| !matches!(mode, Mode::Mutated(_)));
+        match faithful().find(|(_, verdict)| verdict.outcome != Outcome::Passed) {
+            Some((_, verdict)) => verdict.outcome,
+            None => Outcome::Passed,
+        }
+    }
+
+    /// Mutations tried, and those that the program noticed.
+    fn mutations(&self) -> (usize, usize) {
+        let tried = self
+            .verdicts
+            .iter()
+            .filter(|(mode, v)| matches!(mode, Mode::Mutated(_)) && v.outcome != Outcome::Skipped);
+        let (mut all, mut caught) = (0, 0);
+        for (_, verdict) in tried {
+            all += 1;
+            caught += usize::from(verdict.outcome == Outcome::Passed);
+        }
+        (all, caught)
+    }
+
+    fn good(&self) -> bool {
+        let (all, caught) = self.mutations();
+        self.outcome() != Outcome::Failed && all == caught
+    }
+}
+
+/// Prints the table and says whether all is well.
+fn table(rows: &[Row]) -> bool {
+    println!(
+        "{:<12} {:<14} {:>8} {:>8} {:>9} {:>9}  ",
+        "kind", "", "capture", "restore", "image", "mutations"
+    );
+    for row in rows {
+        let restored =
+            row.verdicts.iter().find(|(mode, _)| *mode == Mode::Restored).map(|(_, verdict)| verdict);
+        let (all, caught) = row.mutations();
+        let ms = |times: &[f64]| times.first().map_or_else(|| "-".into(), |ms| format!("{ms:.0} ms"));
+        let wrong = row.verdicts.iter().find(|(_, verdict)| verdict.outcome != Outcome::Passed);
+        println!(
+            "{:<12} {:<14} {:>8} {:>8} {:>9} {:>9}  {}",
+            row.program,
+            row.outcome().word(),
+            restored.map_or_else(|| "-".into(), |v| ms(&v.capture_ms)),
+            restored.map_or_else(|| "-".into(), |v| ms(&v.restore_ms)),
+            restored.map_or_else(|| "-".into(), |v| v.image_bytes.to_string()),
+            if all == 0 { "-".into() } else { format!("{caught}/{all}") },
+            wrong.map_or_else(String::new, |(mode, v)| format!(
+                "{}: {}: {}",
+                mode.name(),
+                v.stage,
+                v.problem
+            )),
+        );
+    }
+    rows.iter().all(Row::good)
+}
+
+/// The figures for machines.
+fn report(rows: &[Row], file: Option<&Path>) -> Result<()> {
+    let count = |outcome: Outcome| rows.iter().filter(|row| row.outcome() == outcome).count();
+    let (mutations, caught) = rows.iter().map(Row::mutations).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+    let mut report = Report::new("zoo");
+    report.put("kinds", rows.len());
+    report.put("passed", count(Outcome::Passed));
+    report.put("failed", rows.iter().filter(|row| !row.good()).count());
+    report.put("not_applicable", count(Outcome::Skipped));
+    report.put("mutations", mutations);
+    report.put("mutations_caught", caught);
+    let programs: BTreeMap<&str, serde_json::Value> = rows
+        .iter()
+        .map(|row| {
+            let runs =
+                row.verdicts.iter().map(|(mode, v)| (mode.name(), json!(v))).collect::<BTreeMap<_, _>>();
+            (row.program.as_str(), json!({ "outcome": row.outcome().word(), "runs": runs }))
+        })
+        .collect();
+    report.put("programs", json!(programs));
+    report.write(file)
+}

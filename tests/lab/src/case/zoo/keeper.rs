@@ -1,0 +1,387 @@
+//! PID 1 of the namespaces of one run: starts the program, captures, restores, and writes down how it went.
+//!
+//! Program, capture and restore get the very same three standard descriptors, which is how a restore knows what
+//! to put in their place.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use argh::FromArgs;
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use super::{compare, mutation};
+
+/// PID 1 of a run of the zoo (started by `zoo`).
+#[derive(FromArgs)]
+#[argh(subcommand, name = "zoo-keeper")]
+pub struct Args {
+    /// the program
+    #[argh(positional)]
+    program: PathBuf,
+    /// where its log and its files go
+    #[argh(positional)]
+    folder: PathBuf,
+    /// rcsnap
+    #[argh(option)]
+    rcsnap: Option<PathBuf>,
+    /// how often to capture and restore
+    #[argh(option)]
+    rounds: u32,
+    /// start the program as a session leader
+    #[argh(switch)]
+    session: bool,
+    /// restore the last image a second time when all is over: random numbers must differ
+    #[argh(switch)]
+    twice: bool,
+    /// falsify the last image in this way: the program must notice
+    #[argh(option)]
+    mutation: Option<String>,
+}
+
+/// How a run came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Passed,
+    Failed,
+    Skipped,
+}
+
+impl Outcome {
+    pub fn word(self) -> &'static str {
+        match self {
+            Outcome::Passed => "passed",
+            Outcome::Failed => "FAILED",
+            Outcome::Skipped => "not applicable",
+        }
+    }
+}
+
+/// What is known of a run afterwards.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Verdict {
+    pub outcome: Outcome,
+    /// Where it ended.
+    pub stage: String,
+    /// What was wrong there, or why it does not apply.
+    pub problem: String,
+    pub capture_ms: Vec<f64>,
+    pub restore_ms: Vec<f64>,
+    pub image_bytes: u64,
+}
+
+impl Verdict {
+    pub fn failed(stage: &str, problem: impl Into<String>) -> Verdict {
+        Verdict {
+            outcome: Outcome::Failed,
+            stage: stage.into(),
+            problem: problem.into(),
+            capture_ms: Vec::new(),
+            restore_ms: Vec::new(),
+            image_bytes: 0,
+        }
+    }
+}
+
+/// Does the run; the verdict is in the folder, the exit status only says that there is one.
+pub fn run(args: &Args) -> Result<bool> {
+    if std::process::id() != 1 {
+        bail!("this runs as PID 1 of a namespace only");
+    }
+    let mut keeper = Keeper::new(args)?;
+    let outcome = keeper.story();
+    let mut verdict = keeper.verdict;
+    match outcome {
+        Ok(outcome) => verdict.outcome = outcome,
+        Err(error) => {
+            verdict.outcome = Outcome::Failed;
+            verdict.problem = format!("{error:#}");
+        }
+    }
+    fs::write(args.folder.join("verdict"), serde_json::to_vec_pretty(&verdict)?)?;
+    Ok(true)
+}
+
+struct Keeper<'a> {
+    args: &'a Args,
+    input: File,
+    log: File,
+    go: PathBuf,
+    verdict: Verdict,
+    /// Ends of processes that PID 1 has reaped: every orphan comes here.
+    ended: BTreeMap<i32, i32>,
+}
+
+impl<'a> Keeper<'a> {
+    fn new(args: &'a Args) -> Result<Keeper<'a>> {
+        own_devpts()?;
+        let go = args.folder.join("files/go");
+        fs::create_dir(args.folder.join("files"))?;
+        let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        fs::set_permissions(args.folder.join("files"), everybody)?;
+        Ok(Keeper {
+            args,
+            input: File::open("/dev/null")?,
+            log: File::options().create(true).append(true).open(args.folder.join("log"))?,
+            go,
+            verdict: Verdict::failed("start", ""),
+            ended: BTreeMap::new(),
+        })
+    }
+
+    fn story(&mut self) -> Result<Outcome> {
+        let program = self.args.program.clone();
+        let mut command = if self.args.session {
+            let mut setsid = Command::new("setsid");
+            setsid.arg(&program);
+            setsid
+        } else {
+            Command::new(&program)
+        };
+        let root = self.start(command.arg(&self.go))?;
+        self.stage("ready");
+        self.until("READY or the end", 30, |keeper| {
+            keeper.says("READY") || keeper.ended.contains_key(&root)
+        })?;
+        if self.ended.get(&root) == Some(&77) {
+            self.verdict.problem = self.last_word();
+            return Ok(Outcome::Skipped);
+        }
+        let mut images = Vec::new();
+        for round in 1..=self.args.rounds {
+            images.push(self.capture(root, round)?);
+            if round < self.args.rounds {
+                self.stage("restore");
+                self.restore(&images[images.len() - 1], false, root)?;
+            }
+        }
+        if let [.., before, after] = images.as_slice() {
+            self.stage("compare");
+            self.compare(before, after)?;
+        }
+        let Some(last) = images.pop() else {
+            self.go()?;
+            return self.judge(root);
+        };
+        if let Some(name) = self.args.mutation.clone() {
+            return self.mutated(&name, &last, root);
+        }
+        let waiting = self.restore(&last, true, root)?;
+        self.go()?;
+        let outcome = self.judge(waiting)?;
+        if self.args.twice { self.again(&last, root) } else { Ok(outcome) }
+    }
+
+    fn stage(&mut self, stage: &str) {
+        self.verdict.stage = stage.into();
+    }
+
+    /// Starts something on the shared descriptors.
+    fn start(&self, command: &mut Command) -> Result<i32> {
+        command.stdin(self.input.try_clone()?).stdout(self.log.try_clone()?).stderr(self.log.try_clone()?);
+        let child = command.spawn().with_context(|| format!("starting {}", crate::run::shown(command)))?;
+        // Reaped by number, with all the others.
+        Ok(child.id().cast_signed())
+    }
+
+    fn go(&self) -> Result<()> {
+        fs::write(&self.go, b"")?;
+        Ok(())
+    }
+
+    fn text(&self) -> String {
+        fs::read(self.args.folder.join("log"))
+            .map_or_else(|_| String::new(), |b| String::from_utf8_lossy(&b).into_owned())
+    }
+
+    fn says(&self, line: &str) -> bool {
+        self.text().lines().any(|l| l == line)
+    }
+
+    /// The last line that is a result, or the last one of all.
+    fn last_word(&self) -> String {
+        let text = self.text();
+        let result =
+            text.lines().rfind(|line| ["PASS", "FAIL", "SKIP"].iter().any(|word| line.starts_with(word)));
+        result.or_else(|| text.lines().next_back()).unwrap_or("nothing said").to_owned()
+    }
+
+    /// Takes in every process that has ended.
+    fn reap(&mut self) {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => self.ended.insert(pid.as_raw(), code),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                    self.ended.insert(pid.as_raw(), 128 + signal as i32)
+                }
+                _ => return,
+            };
+        }
+    }
+
+    fn until(&mut self, what: &str, seconds: u64, mut holds: impl FnMut(&mut Keeper) -> bool) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            self.reap();
+            if holds(self) {
+                return Ok(());
+            }
+            if start.elapsed() > Duration::from_secs(seconds) {
+                bail!("waiting for {what} took more than {seconds} s; last words: {}", self.last_word());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits for the end of something that must end with 0.
+    fn done(&mut self, what: &str, pid: i32, seconds: u64) -> Result<()> {
+        self.until(&format!("the end of {what}"), seconds, |keeper| keeper.ended.contains_key(&pid))?;
+        match self.ended.remove(&pid) {
+            Some(0) => Ok(()),
+            status => {
+                let text = self.text();
+                let said: Vec<&str> = text.lines().filter(|line| line.contains("rcsnap: ")).collect();
+                let tail = said[said.len().saturating_sub(4)..].join(" | ");
+                bail!("{what} ended with {}; {tail}", status.unwrap_or(-1))
+            }
+        }
+    }
+
+    fn rcsnap(&self) -> Result<Command> {
+        Ok(Command::new(self.args.rcsnap.as_ref().context("no rcsnap was given")?))
+    }
+
+    fn capture(&mut self, root: i32, round: u32) -> Result<PathBuf> {
+        self.stage("capture");
+        let image = self.args.folder.join(format!("image.{round}"));
+        let start = Instant::now();
+        let mut command = self.rcsnap()?;
+        command.args(["capture", "--kill", "--tree", &root.to_string()]).arg(&image);
+        let capture = self.start(&mut command)?;
+        self.done("rcsnap capture", capture, 30)?;
+        self.verdict.capture_ms.push(start.elapsed().as_secs_f64() * 1000.0);
+        self.verdict.image_bytes = fs::metadata(&image)?.len();
+        self.until("the tree to be gone", 10, |_| others().is_empty())?;
+        self.ended.remove(&root);
+        Ok(image)
+    }
+
+    /// Restores; returns the process to wait for: rcsnap itself with `wait`, else the root.
+    fn restore(&mut self, image: &Path, wait: bool, root: i32) -> Result<i32> {
+        self.stage("restore");
+        let start = Instant::now();
+        let mut command = self.rcsnap()?;
+        command.arg("restore").arg(image);
+        if wait {
+            command.arg("--wait");
+        }
+        let restore = self.start(&mut command)?;
+        if !wait {
+            self.done("rcsnap restore", restore, 30)?;
+        }
+        let runs = |keeper: &mut Keeper| runs(root) || keeper.ended.contains_key(&restore) && wait;
+        self.until("the tree to run", 30, runs)?;
+        self.verdict.restore_ms.push(start.elapsed().as_secs_f64() * 1000.0);
+        Ok(if wait { restore } else { root })
+    }
+
+    /// Waits for the end and reads the result.
+    fn judge(&mut self, pid: i32) -> Result<Outcome> {
+        self.stage("check");
+        let ended = self.until("the program's end", 60, |keeper| keeper.ended.contains_key(&pid));
+        let status = self.ended.remove(&pid);
+        let word = self.last_word();
+        if ended.is_ok() && status == Some(0) && word == "PASS" {
+            return Ok(Outcome::Passed);
+        }
+        self.kill_all()?;
+        bail!("{word} (status {})", status.map_or_else(|| "none".into(), |status| status.to_string()))
+    }
+
+    /// What the two images say in words must agree.
+    fn compare(&mut self, before: &Path, after: &Path) -> Result<()> {
+        let mut texts = Vec::new();
+        for image in [before, after] {
+            let done = crate::run::raw(self.rcsnap()?.args(["inspect", "--json"]).arg(image));
+            texts.push(done.map(|out| String::from_utf8_lossy(&out.stdout).into_owned())?);
+        }
+        let differences = compare::differences(&texts[0], &texts[1])?;
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(anyhow!("the image of the restored tree differs: {}", differences.join("; ")))
+    }
+
+    /// The program must notice that the image was falsified; so may the restore.
+    fn mutated(&mut self, name: &str, image: &Path, root: i32) -> Result<Outcome> {
+        self.stage("mutation");
+        let falsified = image.with_extension("falsified");
+        if !mutation::falsify(name, image, &falsified)? {
+            self.verdict.problem = "the image has nothing of the kind".into();
+            return Ok(Outcome::Skipped);
+        }
+        let noticed = match self.restore(&falsified, true, root) {
+            Ok(waiting) => {
+                self.go()?;
+                self.judge(waiting).is_err()
+            }
+            Err(_) => true,
+        };
+        self.stage("mutation");
+        self.kill_all()?;
+        if noticed { Ok(Outcome::Passed) } else { bail!("nobody noticed") }
+    }
+
+    /// A second life from the same image: the line RANDOM must be another one.
+    fn again(&mut self, image: &Path, root: i32) -> Result<Outcome> {
+        fs::remove_file(&self.go)?;
+        let waiting = self.restore(image, true, root)?;
+        self.go()?;
+        self.judge(waiting)?;
+        let text = self.text();
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("RANDOM ")).collect();
+        match lines.as_slice() {
+            [first, second] if first != second => Ok(Outcome::Passed),
+            _ => bail!("two restores of one image drew the same random numbers, or none"),
+        }
+    }
+
+    fn kill_all(&mut self) -> Result<()> {
+        for pid in others() {
+            // Every process here is ours: the namespace has no others.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        self.until("the killed to be gone", 10, |_| others().is_empty())
+    }
+}
+
+/// Processes of this namespace but PID 1.
+fn others() -> Vec<i32> {
+    let Ok(dir) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = dir.flatten().filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok());
+    pids.filter(|pid| *pid != 1).collect()
+}
+
+/// Whether a process is there, not stopped and nobody's tracee.
+fn runs(pid: i32) -> bool {
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    field("TracerPid:") == Some("0") && field("State:").is_some_and(|state| !state.starts_with(['t', 'T']))
+}
+
+/// Terminals of our own, so that numbers are free.
+fn own_devpts() -> Result<()> {
+    let options = Some("newinstance,ptmxmode=0666,mode=0620");
+    mount(Some("devpts"), "/dev/pts", Some("devpts"), MsFlags::empty(), options)
+        .context("mounting /dev/pts")?;
+    let none: Option<&str> = None;
+    mount(Some("/dev/pts/ptmx"), "/dev/ptmx", none, MsFlags::MS_BIND, none).context("binding /dev/ptmx")
+}
