@@ -7,8 +7,10 @@
 //! | stage | the boot |
 //! |---|---|
 //! | before the first change of the kernel | goes on cold |
-//! | before the commit | "next boot cold" is noted, reboot |
+//! | before the commit | reboots; the armed attempt makes the next boot cold |
 //! | after it | the slot is burned, reboot |
+//!
+//! An image that is damaged or out of date is burned whenever that is found, so that a capture replaces it.
 
 use std::fs;
 use std::time::Duration;
@@ -23,20 +25,39 @@ use crate::stage::{Stage, Times};
 use crate::sys::process::{Fork, fork, leave};
 use crate::sys::signal;
 
-/// Exit statuses of a conductor, one for each kind of [`Failure`].
+/// Exit statuses of a conductor, one for each kind of [`Failure`]; an image of no more use adds [`USELESS`].
 const CLEAN: i32 = 10;
 const BEFORE: i32 = 11;
 const AFTER: i32 = 12;
+const USELESS: i32 = 10;
 
-/// What the boot does after a restore that did not work.
+/// A restore that did not work.
+#[derive(Debug)]
+pub struct Broken {
+    /// What went wrong, and how far the restore was.
+    pub failure: Failure,
+    /// The image itself is damaged or out of date: no other boot can restore it either.
+    pub useless: bool,
+}
+
+/// What the boot does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Goes on cold in the same boot.
+    Cold,
+    /// Reboots; the next boot is cold.
+    Reboot,
+}
+
+/// How a restore ended that did not work.
 #[derive(Debug, PartialEq, Eq)]
-pub enum End {
-    /// Goes on cold in the same boot, without a capture.
-    Cold(String),
-    /// Notes that the next boot is cold, and reboots.
-    RebootCold(String),
-    /// Burns the slot and reboots.
-    RebootBurned(String),
+pub struct End {
+    /// What the boot does.
+    pub next: Next,
+    /// Whether the slot is burned: never try it again, and let a capture take its place.
+    pub burn: bool,
+    /// The line on the console.
+    pub reason: String,
 }
 
 /// Makes the conductor and waits for its end. `work` is what the conductor does; a restore that works never
@@ -48,7 +69,7 @@ pub fn run(
     leader: bool,
     limit: u32,
     times: &Times,
-    work: impl FnOnce() -> Result<(), Failure>,
+    work: impl FnOnce() -> Result<(), Broken>,
 ) -> Result<End> {
     if leader {
         // Fails only for a leader, which we then are already.
@@ -66,20 +87,21 @@ pub fn run(
 }
 
 /// The conductor's whole life. It dies of SIGALRM when the restore takes too long, and PID 1 sees that.
-fn conductor(limit: u32, times: &Times, work: impl FnOnce() -> Result<(), Failure>) -> ! {
+fn conductor(limit: u32, times: &Times, work: impl FnOnce() -> Result<(), Broken>) -> ! {
     // The handlers of the guard belong to PID 1.
     signal::clean_slate();
     signal::alarm(limit);
     let _ = fs::write("/proc/self/oom_score_adj", "-1000");
-    let Err(failure) = work() else { leave(0) };
+    let Err(broken) = work() else { leave(0) };
     let (stage, _) = times.report();
-    log!(Error, "{}: {}", stage.name(), failure.error());
-    times.fail(failure.error());
-    leave(match failure {
+    log!(Error, "restore: {}: {}", stage.name(), broken.failure.error());
+    times.fail(broken.failure.error());
+    let status = match broken.failure {
         Failure::Clean(_) => CLEAN,
         Failure::Before(_) => BEFORE,
         Failure::After(_) => AFTER,
-    })
+    };
+    leave(if broken.useless { status + USELESS } else { status })
 }
 
 /// Takes dead children until the conductor is among them. Puppets made with CLONE_PARENT send no signal and
@@ -137,29 +159,34 @@ fn children() -> Vec<u32> {
 /// What the end of the conductor means. Its own word counts; a death without a word is judged by the stage
 /// that it had published.
 fn judge(status: WaitStatus, stage: Stage, errno: Option<Errno>) -> End {
-    let how = match status {
-        WaitStatus::Exited(_, CLEAN | BEFORE | AFTER) => match errno {
-            Some(errno) => format!("{errno:?}"),
-            None => "see above".into(),
-        },
-        WaitStatus::Exited(_, code) => format!("the conductor ended with {code}"),
-        WaitStatus::Signaled(_, signal, _) => format!("the conductor died of {signal}"),
-        _ => "the conductor is gone".into(),
+    let spoken = match status {
+        WaitStatus::Exited(_, code) if (CLEAN..=AFTER).contains(&code) => Some((code, false)),
+        WaitStatus::Exited(_, code) if (CLEAN..=AFTER).contains(&(code - USELESS)) => {
+            Some((code - USELESS, true))
+        }
+        _ => None,
     };
-    let reason = format!("restore: {}: {how}", stage.name());
-    match status {
-        WaitStatus::Exited(_, CLEAN) => End::Cold(reason),
-        WaitStatus::Exited(_, AFTER) => End::RebootBurned(reason),
-        WaitStatus::Exited(_, BEFORE) => End::RebootCold(reason),
-        _ if stage.is_committed() => End::RebootBurned(reason),
-        _ if stage.changes_kernel() => End::RebootCold(reason),
-        _ => End::Cold(reason),
-    }
+    let how = match (spoken, status, errno) {
+        (Some(_), _, Some(errno)) => format!("{errno:?}"),
+        (Some(_), _, None) => "it said why".into(),
+        (None, WaitStatus::Exited(_, code), _) => format!("the conductor ended with {code}"),
+        (None, WaitStatus::Signaled(_, signal, _), _) => format!("the conductor died of {signal}"),
+        (None, ..) => "the conductor is gone".into(),
+    };
+    let (next, burn) = match spoken {
+        Some((CLEAN, useless)) => (Next::Cold, useless),
+        Some((BEFORE, useless)) => (Next::Reboot, useless),
+        Some(_) => (Next::Reboot, true),
+        None if stage.is_committed() => (Next::Reboot, true),
+        None if stage.changes_kernel() => (Next::Reboot, false),
+        None => (Next::Cold, false),
+    };
+    End { next, burn, reason: format!("the restore ended in stage {}: {how}", stage.name()) }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{AFTER, BEFORE, CLEAN, End, judge};
+    use super::{AFTER, BEFORE, CLEAN, Next, USELESS, judge};
     use crate::stage::Stage;
     use nix::sys::signal::Signal;
     use nix::sys::wait::WaitStatus;
@@ -167,22 +194,25 @@ mod tests {
 
     #[test]
     fn the_conductors_word_counts() {
-        let end = |code| judge(WaitStatus::Exited(Pid::from_raw(9), code), Stage::Memory, None);
-        assert!(matches!(end(CLEAN), End::Cold(_)));
-        assert!(matches!(end(BEFORE), End::RebootCold(_)));
-        assert!(matches!(end(AFTER), End::RebootBurned(_)));
+        let end = |code| {
+            let end = judge(WaitStatus::Exited(Pid::from_raw(9), code), Stage::Memory, None);
+            (end.next, end.burn)
+        };
+        assert_eq!(end(CLEAN), (Next::Cold, false));
+        assert_eq!(end(CLEAN + USELESS), (Next::Cold, true));
+        assert_eq!(end(BEFORE), (Next::Reboot, false));
+        assert_eq!(end(BEFORE + USELESS), (Next::Reboot, true));
+        assert_eq!(end(AFTER), (Next::Reboot, true));
+        assert_eq!(end(99), (Next::Reboot, false));
     }
 
     #[test]
     fn a_death_without_a_word_is_judged_by_its_stage() {
         let dead = WaitStatus::Signaled(Pid::from_raw(9), Signal::SIGSEGV, false);
         for stage in Stage::ALL.iter().copied().filter(|stage| *stage <= Stage::Done) {
-            let expected = match judge(dead, stage, None) {
-                End::Cold(_) => stage < Stage::Kernel,
-                End::RebootCold(_) => stage >= Stage::Kernel && stage < Stage::Commit,
-                End::RebootBurned(_) => stage >= Stage::Commit,
-            };
-            assert!(expected, "{stage:?}");
+            let end = judge(dead, stage, None);
+            assert_eq!(end.next == Next::Reboot, stage >= Stage::Kernel, "{stage:?}");
+            assert_eq!(end.burn, stage >= Stage::Commit, "{stage:?}");
         }
     }
 }

@@ -21,6 +21,10 @@ use crate::sys::start::Given;
 /// Seconds from a kernel panic to a reboot; 0 means never.
 const PANIC: &str = "/proc/sys/kernel/panic";
 
+/// The value while a restore is under way. Not 1, which scripts set as well: a restored kernel.panic must be
+/// told from ours when it is put back.
+const ARMED: &str = "2";
+
 /// The guard of PID 1.
 pub struct Guard {
     init: PathBuf,
@@ -71,7 +75,7 @@ impl Guard {
             return;
         }
         let Ok(before) = fs::read_to_string(PANIC) else { return };
-        if let Err(error) = fs::write(PANIC, "1").context("guard", || "setting kernel.panic") {
+        if let Err(error) = fs::write(PANIC, ARMED).context("guard", || "setting kernel.panic") {
             log!(Warning, "{error}");
             return;
         }
@@ -85,6 +89,10 @@ impl Guard {
     /// It cannot be written.
     pub fn disarm(&mut self) -> Result<()> {
         let Some(before) = self.panic.take() else { return Ok(()) };
+        // The image brings the value that its scripts had set.
+        if fs::read_to_string(PANIC).is_ok_and(|now| now.trim() != ARMED) {
+            return Ok(());
+        }
         fs::write(PANIC, before).context("guard", || "putting kernel.panic back")
     }
 }

@@ -74,16 +74,3 @@ pub fn enter_system() -> Result<()> {
     }
     Ok(())
 }
-
-/// Does something with the system's own paths, in PID 1's namespace, and comes back.
-///
-/// # Errors
-/// EPERM when a namespace cannot be entered.
-pub fn in_system<T>(work: impl FnOnce() -> T) -> Result<T> {
-    let own = File::open("/proc/self/ns/mnt").context("watcher", || "opening our mount namespace")?;
-    let of_init = File::open("/proc/1/ns/mnt").context("watcher", || "opening PID 1's mount namespace")?;
-    setns(of_init, CloneFlags::CLONE_NEWNS).context("watcher", || "entering PID 1's mount namespace")?;
-    let result = work();
-    setns(own, CloneFlags::CLONE_NEWNS).context("watcher", || "coming back from PID 1's mount namespace")?;
-    Ok(result)
-}

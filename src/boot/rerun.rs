@@ -4,7 +4,7 @@
 //! and the environment of PID 1, plus `RCSNAP=restored`. One that fails or takes too long is logged and does
 //! not stop the boot.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use crate::config::Rerun;
 use crate::error::{Context, Error};
 use crate::log;
 
@@ -35,6 +36,42 @@ pub fn scripts(names: &[String], limit: Duration) -> usize {
         !run("rerun", path, command, "restored", limit)
     });
     failed.count()
+}
+
+/// The processes of rerun services, which the image leaves out: given by executable, or by a file that holds
+/// the number. Their descendants are not listed.
+#[must_use]
+pub fn processes(reruns: &[Rerun]) -> Vec<u32> {
+    let mut found = Vec::new();
+    for name in reruns.iter().flat_map(|rerun| &rerun.processes) {
+        match fs::read_to_string(name).ok().and_then(|text| text.trim().parse().ok()) {
+            Some(pid) => found.push(pid),
+            None => found.extend(running(Path::new(name))),
+        }
+    }
+    found
+}
+
+/// The processes that run this executable. Links are followed: /sbin/udhcpc is BusyBox, so of those the one
+/// whose first argument has this name.
+fn running(executable: &Path) -> Vec<u32> {
+    let Ok(real) = executable.canonicalize() else { return Vec::new() };
+    let is_it = |pid: &u32| {
+        let same = fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == real);
+        same && (real.file_name() == executable.file_name()
+            || first_argument(*pid).as_deref() == executable.file_name())
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_it).collect()
+}
+
+/// The file name of a process's first argument.
+fn first_argument(pid: u32) -> Option<OsString> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let first = line.split(|byte| *byte == 0).next()?;
+    // A login shell and some daemons put a dash or blanks with more words there.
+    let first = first.split(|byte| *byte == b' ').next()?;
+    Path::new(OsStr::from_bytes(first)).file_name().map(OsStr::to_owned)
 }
 
 /// Runs the executables of a hook folder in the order of their names. Says how many did not work.
@@ -91,7 +128,7 @@ fn wait(mut child: Child, limit: Duration) -> std::io::Result<Option<ExitStatus>
 }
 
 /// PID 1's environment as it was when it was started: what the scripts got.
-fn environment_of_init() -> Vec<(std::ffi::OsString, std::ffi::OsString)> {
+fn environment_of_init() -> Vec<(OsString, OsString)> {
     let bytes = fs::read("/proc/1/environ").unwrap_or_default();
     let pair = |entry: &[u8]| {
         let at = entry.iter().position(|byte| *byte == b'=')?;
@@ -103,7 +140,8 @@ fn environment_of_init() -> Vec<(std::ffi::OsString, std::ffi::OsString)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{hooks, script, scripts};
+    use super::{hooks, processes, script, scripts};
+    use crate::config::Rerun;
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
     use std::time::Duration;
@@ -123,6 +161,16 @@ mod tests {
     fn a_bare_name_is_a_script_of_init_d() {
         assert_eq!(script("S40network"), Path::new("/etc/init.d/S40network"));
         assert_eq!(script("/opt/x"), Path::new("/opt/x"));
+    }
+
+    #[test]
+    fn processes_are_found_by_executable_and_by_pid_file() {
+        let here = folder("left", &[("pid", "4711\n")]);
+        let own = std::env::current_exe().unwrap();
+        let words = [here.join("pid"), own, "/nonexistent".into()].map(|p| p.to_str().unwrap().to_owned());
+        let found = processes(&[Rerun { script: "x".into(), processes: words.to_vec() }]);
+        assert!(found.contains(&4711) && found.contains(&std::process::id()), "{found:?}");
+        std::fs::remove_dir_all(here).unwrap();
     }
 
     #[test]

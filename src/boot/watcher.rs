@@ -29,8 +29,9 @@ pub trait Work {
     /// # Errors
     /// There is no capture on this boot.
     fn baseline(&mut self) -> Result<()>;
-    /// Captures; `ready` is the process that asked. Says what `rcsnap ready` prints and reports all else itself.
-    fn capture(&mut self, ready: u32) -> Answer;
+    /// Captures in a private copy of PID 1's mount namespace. `ready` is the process that asked; it gets its
+    /// answer from here, as soon as the system may go on.
+    fn capture(&mut self, ready: u32);
     /// Nobody asked in time, or the watcher itself cannot go on.
     fn give_up(&mut self, why: &Error);
 }
@@ -103,14 +104,11 @@ fn wait_and_capture(cell: bool, limit: Duration, work: &mut impl Work, mut go: P
     if !quiet::wait(Duration::from_secs(2)) {
         log!(Info, "watcher: the system is not quiet, capturing all the same");
     }
-    let answer = match namespace::enter_system() {
-        Ok(()) => work.capture(asker),
-        Err(error) => {
-            ready::answer(asker, Answer::Cold);
-            return Err(error);
-        }
-    };
-    ready::answer(asker, answer);
+    if let Err(error) = namespace::enter_system() {
+        ready::answer(asker, Answer::Cold);
+        return Err(error);
+    }
+    work.capture(asker);
     Ok(())
 }
 

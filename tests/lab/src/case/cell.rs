@@ -62,6 +62,7 @@ cd "$root"
 "$busybox" pivot_root . old
 exec /bin/busybox chroot . /bin/sh -c '
     umount -l /old
+    for fd in 3 4 5 6 7 8 9; do eval "exec $fd>&-"; done
     exec /sbin/rcsnap "$@" </dev/null >>/var/log/console 2>&1' sh "$@"
 "#;
 
