@@ -8,7 +8,7 @@
 //!
 //! - `holder` lists descriptors and groups them; `table` runs both directions; `place` finds a named file
 //!   again; `content` carries the bytes of nameless files; `lock` and `owner` belong to every description.
-//! - Everything else is a kind.
+//! - `sort` tells the kinds apart. Everything else is a kind.
 
 pub mod content;
 pub mod deleted;
@@ -20,6 +20,7 @@ pub mod fifo;
 pub mod holder;
 pub mod lock;
 pub mod memfd;
+pub mod options;
 pub mod owner;
 pub mod path;
 pub mod pidfd;
@@ -27,10 +28,15 @@ pub mod pipe;
 pub mod place;
 pub mod regular;
 pub mod signalfd;
+mod sort;
 pub mod table;
 pub mod timerfd;
 pub mod tty;
+pub mod unix;
+pub mod unix_name;
+pub mod unix_queue;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -39,6 +45,7 @@ pub use table::{Captured, Request, capture, floor, required, restore};
 use crate::error::{Context, Error, Result};
 use crate::proc::fdinfo::FdInfo;
 use crate::sys::descriptor;
+use crate::sys::sockdiag::Unix;
 
 /// What fstat(2) says of a description.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -200,6 +207,8 @@ crate::section! {
         Memfd(memfd::State),
         /// A handle of a process.
         Pidfd(pidfd::State),
+        /// A unix socket.
+        Unix(unix::State),
     }
 }
 
@@ -233,9 +242,23 @@ pub struct World<'a> {
     pub processes: &'a [u32],
     /// Every description of every task in the image; the index is the entry number.
     pub descriptions: &'a [Description],
+    /// What the kernel knows of unix sockets, once it was asked.
+    pub sockets: OnceCell<BTreeMap<u64, Unix>>,
 }
 
 impl World<'_> {
+    /// All unix sockets of the network namespace, by inode number. The kernel is asked once.
+    ///
+    /// # Errors
+    /// The errno of sock_diag(7): `ENOENT` without the module `unix_diag`.
+    pub fn unix(&self) -> Result<&BTreeMap<u64, Unix>> {
+        if let Some(found) = self.sockets.get() {
+            return Ok(found);
+        }
+        let found = crate::sys::sockdiag::unix().context("unix", || "asking the kernel for all sockets")?;
+        Ok(self.sockets.get_or_init(|| found))
+    }
+
     /// A path of the captured system as this process reaches it.
     #[must_use]
     pub fn inside(&self, path: &str) -> String {

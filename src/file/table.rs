@@ -1,12 +1,13 @@
 //! The file table: both directions over all descriptions.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::holder::{self, Outsider};
+use super::sort::{Sort, one, sort, unknown};
 use super::{
-    Actor, Description, Entry, Fd, Opener, Policy, Scope, State, World, deleted, device, directory, epoll,
-    eventfd, fifo, lock, memfd, owner, path, pidfd, pipe, place, regular, signalfd, timerfd, tty,
+    Actor, Description, Entry, Fd, Opener, Policy, Scope, State, World, lock, owner, place, regular, unix,
 };
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
 use crate::sys::descriptor::{self, FcntlNumber};
@@ -58,6 +59,7 @@ pub fn capture(request: &Request<'_>) -> Result<Captured> {
         policy: request.policy,
         processes: request.processes,
         descriptions: &found.descriptions,
+        sockets: OnceCell::new(),
     };
     let mut captured = Captured { fds: found.fds, posix_locks: found.posix, ..Captured::default() };
     for desc in world.descriptions {
@@ -123,100 +125,6 @@ fn entry(desc: &Description, world: &World<'_>, outsider: Option<&Outsider>) -> 
 const KEPT: i32 = SETTABLE | libc::O_ACCMODE | libc::O_SYNC | libc::O_DSYNC | libc::O_PATH;
 /// Flags that F_SETFL sets.
 const SETTABLE: i32 = libc::O_APPEND | libc::O_ASYNC | libc::O_DIRECT | libc::O_NOATIME | libc::O_NONBLOCK;
-
-/// What nobody knows how to carry, by the name in its link.
-fn unknown(desc: &Description) -> Refusal {
-    let name = desc.anonymous().unwrap_or(&desc.link);
-    Refusal::new(format!("{name} is not carried"), "start its owner after `rcsnap ready`, or add it to rerun")
-}
-
-/// The kinds, as far as a description shows its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sort {
-    Regular,
-    Directory,
-    Path,
-    Deleted,
-    Pipe,
-    Fifo,
-    Eventfd,
-    Timerfd,
-    Signalfd,
-    Epoll,
-    Device,
-    Tty,
-    Memfd,
-    Pidfd,
-}
-
-fn sort(desc: &Description) -> Option<Sort> {
-    if desc.info.flags & libc::O_PATH != 0 {
-        return Some(Sort::Path);
-    }
-    if let Some(name) = desc.anonymous() {
-        return match name {
-            "eventfd" => Some(Sort::Eventfd),
-            "timerfd" => Some(Sort::Timerfd),
-            "signalfd" => Some(Sort::Signalfd),
-            "eventpoll" => Some(Sort::Epoll),
-            "pidfd" => Some(Sort::Pidfd),
-            _ => None,
-        };
-    }
-    match desc.stat.format() {
-        libc::S_IFREG if memfd::is_memfd(desc) => Some(Sort::Memfd),
-        // Namespaces and the like are made-up files without a path: `net:[4026531833]`.
-        libc::S_IFREG | libc::S_IFDIR if !desc.link.starts_with('/') => None,
-        libc::S_IFREG | libc::S_IFDIR if desc.is_deleted() => Some(Sort::Deleted),
-        libc::S_IFREG => Some(Sort::Regular),
-        libc::S_IFDIR => Some(Sort::Directory),
-        libc::S_IFIFO if desc.link.starts_with("pipe:") => Some(Sort::Pipe),
-        libc::S_IFIFO => Some(Sort::Fifo),
-        libc::S_IFCHR if tty::is_tty(desc) => Some(Sort::Tty),
-        libc::S_IFCHR | libc::S_IFBLK => Some(Sort::Device),
-        _ => None,
-    }
-}
-
-impl Sort {
-    fn name(self) -> &'static str {
-        match self {
-            Sort::Regular => "regular",
-            Sort::Directory => "directory",
-            Sort::Path => "path",
-            Sort::Deleted => "deleted",
-            Sort::Pipe => "pipe",
-            Sort::Fifo => "fifo",
-            Sort::Eventfd => "eventfd",
-            Sort::Timerfd => "timerfd",
-            Sort::Signalfd => "signalfd",
-            Sort::Epoll => "epoll",
-            Sort::Device => "device",
-            Sort::Tty => "tty",
-            Sort::Memfd => "memfd",
-            Sort::Pidfd => "pidfd",
-        }
-    }
-
-    fn capture(self, desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
-        Ok(match self {
-            Sort::Regular => State::Regular(regular::capture(desc, world)?),
-            Sort::Directory => State::Directory(directory::capture(desc, world)?),
-            Sort::Path => State::Path(path::capture(desc, world)?),
-            Sort::Deleted => State::Deleted(deleted::capture(desc, world)?),
-            Sort::Pipe => State::Pipe(pipe::capture(desc, world)?),
-            Sort::Fifo => State::Fifo(fifo::capture(desc, world)?),
-            Sort::Eventfd => State::Eventfd(eventfd::capture(desc, world)?),
-            Sort::Timerfd => State::Timerfd(timerfd::capture(desc, world)?),
-            Sort::Signalfd => State::Signalfd(signalfd::capture(desc, world)?),
-            Sort::Epoll => State::Epoll(epoll::capture(desc, world)?),
-            Sort::Device => State::Device(device::capture(desc, world)?),
-            Sort::Tty => State::Tty(tty::capture(desc, world)?),
-            Sort::Memfd => State::Memfd(memfd::capture(desc, world)?),
-            Sort::Pidfd => State::Pidfd(pidfd::capture(desc, world)?),
-        })
-    }
-}
 
 /// The lowest `base` for [`restore`]: above every descriptor and every number an epoll watches.
 #[must_use]
@@ -290,6 +198,9 @@ pub fn restore(
                 }
             }
         }
+        if rank == SOCKETS {
+            complete(&mut opener)?;
+        }
     }
     let Opener { open, ends, .. } = opener;
     // Before the flags: the ends of our own may have kept something open.
@@ -302,41 +213,38 @@ pub fn restore(
     Ok(open)
 }
 
+/// When all sockets are open.
+const SOCKETS: u32 = 1;
 /// Epolls nested deeper than the kernel allows (EP_MAX_NESTS is 4) do not exist.
-const LAST: u32 = 8;
+const LAST: u32 = SOCKETS + 6;
 
-/// The order: an epoll after everything that it watches.
+/// The order: connected pairs before the sockets that have their addresses for good, an epoll after
+/// everything that it watches.
 fn rank(entry: &Entry, entries: &[Entry], depth: u32) -> u32 {
     match &entry.state {
+        State::Unix(unix) if !matches!(unix.role, unix::Role::Pair { .. }) => SOCKETS,
         State::Epoll(epoll) if depth < 5 => {
             let inner = epoll.watches.iter().filter_map(|watch| entries.get(watch.entry as usize));
-            1 + inner.map(|inner| rank(inner, entries, depth + 1)).max().unwrap_or(0).min(LAST - 1)
+            1 + inner.map(|inner| rank(inner, entries, depth + 1)).fold(SOCKETS, u32::max).min(LAST - 1)
         }
         _ => 0,
     }
 }
 
-fn one(entry: &Entry, opener: &mut Opener<'_>, externals: &mut [Option<OwnedFd>]) -> Result<OwnedFd> {
-    match &entry.state {
-        State::External(number) => externals
-            .get_mut(*number as usize)
-            .and_then(Option::take)
-            .ok_or_else(|| Error::new(KIND, format!("taking external {number}"), "it was not given")),
-        State::Regular(state) => regular::restore(state, opener),
-        State::Directory(state) => directory::restore(state, opener),
-        State::Path(state) => path::restore(state, opener),
-        State::Deleted(state) => deleted::restore(state, opener),
-        State::Pipe(state) => pipe::restore(state, opener),
-        State::Fifo(state) => fifo::restore(state, opener),
-        State::Eventfd(state) => eventfd::restore(state, opener),
-        State::Timerfd(state) => timerfd::restore(state, opener),
-        State::Signalfd(state) => signalfd::restore(state, opener),
-        State::Epoll(state) => epoll::restore(state, opener),
-        State::Device(state) => device::restore(state, opener),
-        State::Tty(state) => tty::restore(state, opener),
-        State::Memfd(state) => memfd::restore(state, opener),
-        State::Pidfd(state) => pidfd::restore(state, opener),
+/// What needs all sockets to be open.
+fn complete(opener: &mut Opener<'_>) -> Result<()> {
+    for (i, entry) in (0_u32..).zip(opener.entries) {
+        if let State::Unix(state) = &entry.state {
+            unix::finish(state, i, opener)?;
+        }
     }
+    // After every queue is filled.
+    for (i, entry) in (0_u32..).zip(opener.entries) {
+        if let (State::Unix(state), Some(Some(fd))) = (&entry.state, opener.open.get(i as usize)) {
+            unix::shut(state, fd)?;
+        }
+    }
+    Ok(())
 }
 
 /// What every description has: locks, owner, flags.

@@ -1,5 +1,6 @@
 //! Help for the tests of the kinds: descriptions of this process's own descriptors.
 
+use std::cell::OnceCell;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -41,7 +42,14 @@ fn describe_as(fd: &OwnedFd, entry: u32) -> Description {
 pub fn world<T>(descriptions: &[Description], work: impl FnOnce(&World<'_>) -> T) -> T {
     let processes = [std::process::id()];
     let policy = Policy::default();
-    work(&World { scope: Scope::Tree, root: "", policy, processes: &processes, descriptions })
+    work(&World {
+        scope: Scope::Tree,
+        root: "",
+        policy,
+        processes: &processes,
+        descriptions,
+        sockets: OnceCell::new(),
+    })
 }
 
 /// Capture and restore of one kind.

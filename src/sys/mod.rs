@@ -13,6 +13,7 @@ pub mod module;
 pub mod process;
 pub mod ptrace;
 pub mod signal;
+pub mod sockdiag;
 pub mod socket;
 pub mod start;
 pub mod vm;

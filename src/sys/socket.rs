@@ -157,3 +157,163 @@ pub fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -
 pub fn set_number(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> Result<(), Errno> {
     set_option(socket, level, name, &value.to_ne_bytes())
 }
+
+/// What [`peek`] saw.
+#[derive(Debug, Default)]
+pub struct Peeked {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// The sender's whole sockaddr; may be empty.
+    pub from: Vec<u8>,
+    /// pid, uid and gid of the sender, if the socket asks for them.
+    pub who: Option<[u32; 3]>,
+    /// Something else came with it: descriptors, for which there was no room.
+    pub more: bool,
+    /// The message was longer than the buffer.
+    pub cut: bool,
+}
+
+/// struct cmsghdr and a struct ucred behind it, as the kernel lays them out.
+#[repr(C)]
+struct Credentials {
+    len: usize,
+    level: i32,
+    kind: i32,
+    who: [u32; 3],
+}
+
+/// Reads the next message of at most `len` bytes without taking it. There is room for credentials (if the
+/// socket asks for them, `credentials`), but never for descriptors: the kernel then installs none, and says so.
+///
+/// # Errors
+/// The errno of recvmsg(2): `EAGAIN` if there is none.
+#[allow(clippy::useless_conversion, reason = "the length is narrower with musl")]
+pub fn peek(socket: BorrowedFd<'_>, len: usize, credentials: bool) -> Result<Peeked, Errno> {
+    let mut bytes = vec![0_u8; len];
+    let mut from = vec![0_u8; LONGEST];
+    let mut control = Credentials { len: 0, level: 0, kind: 0, who: [0; 3] };
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: all-zero bytes are a valid msghdr (musl has padding fields).
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_name = from.as_mut_ptr().cast();
+    message.msg_namelen = length(&from)?;
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    if credentials {
+        message.msg_control = (&raw mut control).cast();
+        message.msg_controllen = size_of::<Credentials>().try_into().map_err(|_| Errno::EINVAL)?;
+    }
+    // SAFETY: every buffer of the header outlives the call and has the length that the header says.
+    let count = unsafe {
+        libc::recvmsg(
+            socket.as_raw_fd(),
+            &raw mut message,
+            libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC,
+        )
+    };
+    bytes.truncate(usize::try_from(count).map_err(|_| Errno::last())?);
+    from.truncate(usize::try_from(message.msg_namelen).unwrap_or(0));
+    let got = (control.level, control.kind) == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS);
+    Ok(Peeked {
+        bytes,
+        from,
+        who: got.then_some(control.who),
+        more: message.msg_flags & libc::MSG_CTRUNC != 0,
+        cut: message.msg_flags & libc::MSG_TRUNC != 0,
+    })
+}
+
+/// Sends one message without waiting, in somebody's name if `who` (pid, uid, gid) is given, to an address
+/// unless it is empty.
+///
+/// # Errors
+/// The errno of sendmsg(2): `ESRCH` if there is no such process.
+#[allow(clippy::useless_conversion, reason = "the length is narrower with musl")]
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], who: Option<[u32; 3]>, to: &[u8]) -> Result<usize, Errno> {
+    let mut control = Credentials {
+        // CMSG_LEN: without the padding at the end.
+        len: size_of::<usize>() + 8 + 12,
+        level: libc::SOL_SOCKET,
+        kind: libc::SCM_CREDENTIALS,
+        who: who.unwrap_or_default(),
+    };
+    let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: all-zero bytes are a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    if !to.is_empty() {
+        message.msg_name = to.as_ptr().cast_mut().cast();
+        message.msg_namelen = length(to)?;
+    }
+    if who.is_some() {
+        message.msg_control = (&raw mut control).cast();
+        message.msg_controllen = size_of::<Credentials>().try_into().map_err(|_| Errno::EINVAL)?;
+    }
+    // SAFETY: the kernel only reads, and every buffer has the length that the header says.
+    let count = unsafe {
+        libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+    };
+    usize::try_from(count).map_err(|_| Errno::last())
+}
+
+/// recv(2) with these flags.
+///
+/// # Errors
+/// The errno of recv(2).
+pub fn receive(socket: BorrowedFd<'_>, len: usize, flags: i32) -> Result<Vec<u8>, Errno> {
+    let mut bytes = vec![0_u8; len];
+    // SAFETY: the kernel writes at most as many bytes as the buffer has.
+    let count = unsafe { libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), len, flags) };
+    bytes.truncate(usize::try_from(count).map_err(|_| Errno::last())?);
+    Ok(bytes)
+}
+
+/// The classic filter program of a socket, an instruction a number; empty if there is none.
+///
+/// # Errors
+/// The errno of getsockopt(2): `EACCES` for a program that was not given as classic instructions.
+pub fn filter(socket: BorrowedFd<'_>) -> Result<Vec<u64>, Errno> {
+    let ask = |into: *mut libc::c_void, mut count: libc::socklen_t| {
+        // SAFETY: SO_GET_FILTER writes `count` instructions of 8 bytes, and nothing if it is 0.
+        check(libc::c_long::from(unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                into,
+                &raw mut count,
+            )
+        }))?;
+        Ok::<_, Errno>(count)
+    };
+    let count = ask(std::ptr::null_mut(), 0)?;
+    let mut program = vec![0_u64; usize::try_from(count).map_err(|_| Errno::EINVAL)?];
+    if count > 0 {
+        ask(program.as_mut_ptr().cast(), count)?;
+    }
+    Ok(program)
+}
+
+/// Attaches a filter program.
+///
+/// # Errors
+/// The errno of setsockopt(2).
+pub fn set_filter(socket: BorrowedFd<'_>, program: &[u64]) -> Result<(), Errno> {
+    let program = libc::sock_fprog {
+        len: program.len().try_into().map_err(|_| Errno::EINVAL)?,
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    let len = libc::socklen_t::try_from(size_of::<libc::sock_fprog>()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the kernel reads one sock_fprog and the instructions it points to, 8 bytes each.
+    check(libc::c_long::from(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            len,
+        )
+    }))?;
+    Ok(())
+}

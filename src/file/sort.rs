@@ -1,0 +1,151 @@
+//! Which kind a description is of, and the way to it in both directions.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::{
+    Description, Entry, Opener, State, World, deleted, device, directory, epoll, eventfd, fifo, memfd, path,
+    pidfd, pipe, regular, signalfd, timerfd, tty, unix,
+};
+use crate::error::{Error, Refusal, Result};
+use crate::sys::socket;
+
+const KIND: &str = "file";
+
+/// What nobody knows how to carry, by the name in its link.
+pub(super) fn unknown(desc: &Description) -> Refusal {
+    let name = desc.anonymous().unwrap_or(&desc.link);
+    Refusal::new(format!("{name} is not carried"), "start its owner after `rcsnap ready`, or add it to rerun")
+}
+
+/// The kinds, as far as a description shows its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sort {
+    Regular,
+    Directory,
+    Path,
+    Deleted,
+    Pipe,
+    Fifo,
+    Eventfd,
+    Timerfd,
+    Signalfd,
+    Epoll,
+    Device,
+    Tty,
+    Memfd,
+    Pidfd,
+    Unix,
+}
+
+/// The kind of a description, if it is one that is carried.
+pub(super) fn sort(desc: &Description) -> Option<Sort> {
+    if desc.info.flags & libc::O_PATH != 0 {
+        return Some(Sort::Path);
+    }
+    if let Some(name) = desc.anonymous() {
+        return match name {
+            "eventfd" => Some(Sort::Eventfd),
+            "timerfd" => Some(Sort::Timerfd),
+            "signalfd" => Some(Sort::Signalfd),
+            "eventpoll" => Some(Sort::Epoll),
+            "pidfd" => Some(Sort::Pidfd),
+            _ => None,
+        };
+    }
+    match desc.stat.format() {
+        libc::S_IFREG if memfd::is_memfd(desc) => Some(Sort::Memfd),
+        // Namespaces and the like are made-up files without a path: `net:[4026531833]`.
+        libc::S_IFREG | libc::S_IFDIR if !desc.link.starts_with('/') => None,
+        libc::S_IFREG | libc::S_IFDIR if desc.is_deleted() => Some(Sort::Deleted),
+        libc::S_IFREG => Some(Sort::Regular),
+        libc::S_IFDIR => Some(Sort::Directory),
+        libc::S_IFIFO if desc.link.starts_with("pipe:") => Some(Sort::Pipe),
+        libc::S_IFIFO => Some(Sort::Fifo),
+        libc::S_IFCHR if tty::is_tty(desc) => Some(Sort::Tty),
+        libc::S_IFCHR | libc::S_IFBLK => Some(Sort::Device),
+        libc::S_IFSOCK => family(desc),
+        _ => None,
+    }
+}
+
+/// The kind of a socket, by its domain.
+fn family(desc: &Description) -> Option<Sort> {
+    match socket::number(desc.fd.as_fd(), libc::SOL_SOCKET, libc::SO_DOMAIN).ok()? {
+        libc::AF_UNIX => Some(Sort::Unix),
+        _ => None,
+    }
+}
+
+impl Sort {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Sort::Regular => "regular",
+            Sort::Directory => "directory",
+            Sort::Path => "path",
+            Sort::Deleted => "deleted",
+            Sort::Pipe => "pipe",
+            Sort::Fifo => "fifo",
+            Sort::Eventfd => "eventfd",
+            Sort::Timerfd => "timerfd",
+            Sort::Signalfd => "signalfd",
+            Sort::Epoll => "epoll",
+            Sort::Device => "device",
+            Sort::Tty => "tty",
+            Sort::Memfd => "memfd",
+            Sort::Pidfd => "pidfd",
+            Sort::Unix => "unix",
+        }
+    }
+
+    pub(super) fn capture(self, desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
+        Ok(match self {
+            Sort::Regular => State::Regular(regular::capture(desc, world)?),
+            Sort::Directory => State::Directory(directory::capture(desc, world)?),
+            Sort::Path => State::Path(path::capture(desc, world)?),
+            Sort::Deleted => State::Deleted(deleted::capture(desc, world)?),
+            Sort::Pipe => State::Pipe(pipe::capture(desc, world)?),
+            Sort::Fifo => State::Fifo(fifo::capture(desc, world)?),
+            Sort::Eventfd => State::Eventfd(eventfd::capture(desc, world)?),
+            Sort::Timerfd => State::Timerfd(timerfd::capture(desc, world)?),
+            Sort::Signalfd => State::Signalfd(signalfd::capture(desc, world)?),
+            Sort::Epoll => State::Epoll(epoll::capture(desc, world)?),
+            Sort::Device => State::Device(device::capture(desc, world)?),
+            Sort::Tty => State::Tty(tty::capture(desc, world)?),
+            Sort::Memfd => State::Memfd(memfd::capture(desc, world)?),
+            Sort::Pidfd => State::Pidfd(pidfd::capture(desc, world)?),
+            Sort::Unix => State::Unix(unix::capture(desc, world)?),
+        })
+    }
+}
+
+/// Opens one description.
+///
+/// # Errors
+/// What its kind says.
+pub(super) fn one(
+    entry: &Entry,
+    opener: &mut Opener<'_>,
+    externals: &mut [Option<OwnedFd>],
+) -> Result<OwnedFd> {
+    match &entry.state {
+        State::External(number) => externals
+            .get_mut(*number as usize)
+            .and_then(Option::take)
+            .ok_or_else(|| Error::new(KIND, format!("taking external {number}"), "it was not given")),
+        State::Regular(state) => regular::restore(state, opener),
+        State::Directory(state) => directory::restore(state, opener),
+        State::Path(state) => path::restore(state, opener),
+        State::Deleted(state) => deleted::restore(state, opener),
+        State::Pipe(state) => pipe::restore(state, opener),
+        State::Fifo(state) => fifo::restore(state, opener),
+        State::Eventfd(state) => eventfd::restore(state, opener),
+        State::Timerfd(state) => timerfd::restore(state, opener),
+        State::Signalfd(state) => signalfd::restore(state, opener),
+        State::Epoll(state) => epoll::restore(state, opener),
+        State::Device(state) => device::restore(state, opener),
+        State::Tty(state) => tty::restore(state, opener),
+        State::Memfd(state) => memfd::restore(state, opener),
+        State::Pidfd(state) => pidfd::restore(state, opener),
+        State::Unix(state) => unix::restore(state, opener),
+    }
+}
