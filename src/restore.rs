@@ -165,13 +165,13 @@ pub fn system(
 
     let before = Failure::Before;
     times.enter(Stage::Kernel).map_err(before)?;
-    kernel::restore(kernel, tmpfs, root).map_err(before)?;
+    kernel::restore(kernel, tmpfs, root, deadline, &mut |_| {}).map_err(before)?;
     signal::clean_slate();
     clock::go_on(&image.meta.clocks).map_err(before)?;
     let mut builder = Builder::new(image, Some(1)).map_err(before)?;
     builder.build(Vec::new(), source, times).map_err(before)?;
     builder.finish().map_err(before)?;
-    kernel::restore_late(kernel, root).map_err(before)?;
+    kernel::restore_late(kernel, tmpfs, root).map_err(before)?;
     times.enter(Stage::Seize).map_err(before)?;
     builder.puppets.seize(1).map_err(before)?;
 

@@ -1,65 +1,168 @@
 //! State of the kernel that the rc scripts made, one file a kind. No process owns it.
 //!
 //! Captured as the difference between "before the scripts" and "after the scripts": an absolute picture
-//! would freeze the kernel's own defaults and probe results into the image.
+//! would freeze the kernel's own defaults and probe results into the image. This file has the list of the
+//! kinds and their order, and nothing else.
+
+use std::time::{Duration, Instant};
 
 use crate::error::{Obstacle, Result};
+use crate::proc::mountinfo::Mount;
+use crate::section;
 
-crate::section! {
-    /// What the scripts made.
+pub mod bytes;
+pub mod cgroup;
+pub mod clock;
+pub mod console;
+pub mod devnode;
+pub mod hostname;
+pub mod loopdev;
+pub mod module;
+pub mod mount;
+pub mod random;
+pub mod root;
+pub mod swap;
+pub mod sysctl;
+pub mod sysvipc;
+pub mod tmpfs;
+pub mod tree;
+pub mod zram;
+
+pub use root::Root;
+
+section! {
+    /// What the scripts made, in the order of the restore. The files in memory are large and are a section of
+    /// their own: [`tmpfs::State`].
     pub struct State {
-        /// Modules.
-        pub module: Vec<String>,
+        /// Modules, whose devices and parameters what follows needs.
+        pub module: module::State,
+        /// Device nodes, for mounts to name.
+        pub devnode: devnode::State,
+        /// Mounts, with the files in memory as each is mounted.
+        pub mount: mount::State,
+        /// Parameters.
+        pub sysctl: sysctl::State,
+        /// Names of the system.
+        pub hostname: hostname::State,
     }
 }
 
-/// Files in memory.
-pub mod tmpfs {
-    crate::section! {
-        /// The files.
-        pub struct State {
-            /// Paths.
-            pub files: Vec<String>,
-        }
-    }
+/// The kernel before the scripts. Kept in memory by the watcher.
+#[derive(Debug)]
+pub struct Baseline {
+    mounts: Vec<Mount>,
+    tmpfs: tmpfs::Before,
+    devnode: tmpfs::Names,
+    module: Vec<String>,
+    sysctl: sysctl::Values,
+    swap: Vec<String>,
+    loopdev: Vec<String>,
+    zram: Vec<String>,
+    sysvipc: Vec<String>,
+    cgroup: Vec<String>,
 }
 
-/// The kernel before the scripts.
-#[derive(Debug)]
-pub struct Baseline;
-
-/// Where the kinds read and write.
-#[derive(Debug)]
-pub struct Root;
-
-/// What the scripts made.
+/// Takes down the kernel as it is before the scripts.
 ///
 /// # Errors
 /// An error of reading.
-pub fn capture(_: &Baseline, _: &Root, _: &[u32]) -> Result<(State, tmpfs::State, Vec<Obstacle>)> {
-    Ok((State { module: Vec::new() }, tmpfs::State { files: Vec::new() }, Vec::new()))
+pub fn baseline(root: &Root) -> Result<Baseline> {
+    let mounts = root.mounts()?;
+    Ok(Baseline {
+        tmpfs: tmpfs::baseline(&mounts, root)?,
+        devnode: devnode::baseline(root)?,
+        module: module::baseline(root),
+        sysctl: sysctl::baseline(root)?,
+        swap: swap::baseline(root),
+        loopdev: loopdev::baseline(root),
+        zram: zram::baseline(root),
+        sysvipc: sysvipc::baseline(root),
+        cgroup: cgroup::baseline(&mounts, root),
+        mounts,
+    })
 }
 
-/// Checks what the image refers to.
+/// What the scripts made, and what of it cannot be carried. All tasks stand still; `pids` are those that are
+/// captured.
 ///
 /// # Errors
-/// What is missing.
-pub fn check(_: &State, _: &Root, _: std::time::Instant) -> Result<()> {
-    Ok(())
+/// An error of reading.
+pub fn capture(before: &Baseline, root: &Root, pids: &[u32]) -> Result<(State, tmpfs::State, Vec<Obstacle>)> {
+    let mounts = root.mounts()?;
+    let (mount, fills, mut obstacles) = mount::capture(&before.mounts, &mounts, root);
+    let (tmpfs, more) = tmpfs::capture(&before.tmpfs, &mounts, &fills, root);
+    obstacles.extend(more);
+    let (devnode, more) = devnode::capture(&before.devnode, root)?;
+    obstacles.extend(more);
+    let (module, more) = module::capture(&before.module, root);
+    obstacles.extend(more);
+    obstacles.extend(swap::capture(&before.swap, root));
+    obstacles.extend(loopdev::capture(&before.loopdev, root));
+    obstacles.extend(zram::capture(&before.zram, root));
+    obstacles.extend(sysvipc::capture(&before.sysvipc, root));
+    obstacles.extend(cgroup::capture(&before.cgroup, &mounts, root, pids));
+    let sysctl = sysctl::capture(&before.sysctl, root)?;
+    let state = State { module, devnode, mount, sysctl, hostname: hostname::capture(root)? };
+    Ok((state, tmpfs, obstacles))
 }
 
-/// Makes the state again.
+/// Checks, before anything is changed, that what the image refers to is there, waiting for devices until the
+/// deadline. What a module of the image may bring is waited for in [`restore`], after it is loaded.
 ///
 /// # Errors
-/// The call that failed.
-pub fn restore(_: &State, _: &tmpfs::State, _: &Root) -> Result<()> {
-    Ok(())
+/// What is missing: the boot goes on cold.
+pub fn check(state: &State, root: &Root, deadline: Instant) -> Result<()> {
+    module::check(&state.module, root)?;
+    mount::check(&state.mount, root, state.module.list.is_empty().then_some(deadline))
 }
 
-/// What must wait until the tasks exist.
+/// Makes the state of the kernel again, before any task is rebuilt. `phase` is told the name of each kind as
+/// it begins.
 ///
 /// # Errors
-/// The call that failed.
-pub fn restore_late(_: &State, _: &Root) -> Result<()> {
+/// What could not be made; the kernel may have been changed by then.
+pub fn restore(
+    state: &State,
+    tmpfs: &tmpfs::State,
+    root: &Root,
+    deadline: Instant,
+    phase: &mut dyn FnMut(&'static str),
+) -> Result<()> {
+    phase("module");
+    module::restore(&state.module, root)?;
+    mount::check(&state.mount, root, Some(deadline))?;
+    // Before mounts: their points and sources can be names that the scripts made in /dev.
+    phase("devnode");
+    devnode::restore(&state.devnode, root, deadline)?;
+    // With the files in memory: they hold mount points of what is mounted next.
+    phase("mount");
+    mount::restore(&state.mount, root, &mut |index| tmpfs::restore(tmpfs, index, root))?;
+    // After modules, which bring parameters, and before links, which take the defaults from them.
+    phase("sysctl");
+    sysctl::restore(&state.sysctl, root, sysctl::Phase::Early)?;
+    sysctl::restore(&state.sysctl, root, sysctl::Phase::Interface)?;
+    phase("hostname");
+    hostname::restore(&state.hostname, root)
+}
+
+/// What has to wait until the tasks are rebuilt: modes of the sockets that they bound, and parameters that
+/// would have hindered the restore.
+///
+/// # Errors
+/// What could not be made.
+pub fn restore_late(state: &State, tmpfs: &tmpfs::State, root: &Root) -> Result<()> {
+    tmpfs::finish(tmpfs, root)?;
+    devnode::finish(&state.devnode, root)?;
+    sysctl::restore(&state.sysctl, root, sysctl::Phase::Late)
+}
+
+/// Asks again each millisecond until the answer is yes or the deadline is over.
+fn wait_for(deadline: Instant, mut there: impl FnMut() -> bool) -> Result<(), ()> {
+    while !there() {
+        if Instant::now() >= deadline {
+            return Err(());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
     Ok(())
 }

@@ -1,0 +1,54 @@
+//! Control groups.
+//!
+//! # What
+//! Groups below the root of any hierarchy, and the tasks in them.
+//! # Reads
+//! The directories of every mounted hierarchy; /proc/PID/cgroup of the captured processes.
+//! # Rebuilds
+//! Nothing yet: mounting a hierarchy is carried by `mount`, and all tasks are in its root.
+//! # Loses
+//! Settings of the root group, of which version 2 has none but `cgroup.subtree_control`.
+//! # Refuses
+//! Any group that was not there before the scripts; controllers turned on in the root group; a process in
+//! another group than PID 1.
+
+use super::root::Root;
+use crate::error::{Obstacle, Refusal};
+use crate::proc::mountinfo::{Mount, lookup};
+
+/// The groups that exist, with what is turned on in each root of version 2.
+#[must_use]
+pub fn baseline(mounts: &[Mount], root: &Root) -> Vec<String> {
+    let all: Vec<&Mount> = mounts.iter().collect();
+    let mut found = Vec::new();
+    let hierarchies = mounts.iter().filter(|m| m.fstype == "cgroup" || m.fstype == "cgroup2");
+    for mount in hierarchies.filter(|m| lookup(&all, &m.point).is_some_and(|on| on.id == m.id)) {
+        let top = root.path(&mount.point);
+        for entry in top.read_dir().into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                found.push(format!("group {}/{}", mount.point, entry.file_name().to_string_lossy()));
+            }
+        }
+        let on = std::fs::read_to_string(top.join("cgroup.subtree_control")).unwrap_or_default();
+        found.extend(on.split_whitespace().map(|name| format!("controller {name} in {}", mount.point)));
+    }
+    found
+}
+
+/// Refuses what is new, and processes outside PID 1's group. That is compared with PID 1 and not with `/`,
+/// because a group namespace may show another path.
+#[must_use]
+pub fn capture(before: &[String], mounts: &[Mount], root: &Root, pids: &[u32]) -> Vec<Obstacle> {
+    let new = baseline(mounts, root).into_iter().filter(|group| !before.contains(group));
+    let refusal = || Refusal::new("control groups are not carried yet", "make it after the ready line");
+    let mut found: Vec<Obstacle> = new.map(|group| Obstacle::kernel("cgroup", group, refusal())).collect();
+    let first = root.of_task("cgroup").unwrap_or_default();
+    for pid in pids {
+        let own = root.proc.line(&format!("{pid}/cgroup"));
+        if !own.is_empty() && own != first.trim_end() {
+            let name = root.proc.line(&format!("{pid}/comm"));
+            found.push(Obstacle::process("cgroup", *pid, name, "its control group", refusal()));
+        }
+    }
+    found
+}

@@ -1,0 +1,218 @@
+//! Device nodes: what the scripts changed in devtmpfs.
+//!
+//! # What
+//! Nodes, links, directories and small files that the scripts added to devtmpfs; modes and owners they changed;
+//! names they removed.
+//! # Reads
+//! A mount of devtmpfs that hangs nowhere: there is only one file system of that type, wherever it is mounted.
+//! # Rebuilds
+//! The same names. A node that the kernel makes itself is waited for and only gets its mode and owner; the
+//! numbers of a node made by mknod(1) are translated by the path of its device in sysfs, because they can
+//! change from boot to boot.
+//! # Loses
+//! Nothing that is known.
+//! # Refuses
+//! Regular files of more than 256 KiB in all.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::sys::stat::{major, minor};
+
+use super::root::Root;
+use super::tmpfs::{Names, difference};
+use super::tree::{self, Budget, Content, Node};
+use crate::error::{Context, Error, Obstacle, Result};
+use crate::section;
+use crate::sys::fsmount;
+
+/// What all regular files together may come to.
+const LIMIT: u64 = 256 << 10;
+
+section! {
+    /// The difference of devtmpfs.
+    pub struct State {
+        /// What the scripts took away.
+        pub removed: Vec<String>,
+        /// What the scripts made, parents first.
+        pub nodes: Vec<Node>,
+        /// Nodes that the kernel makes, with the mode and owner they have now.
+        pub known: Vec<Known>,
+        /// Which of `nodes` stand for a device that the kernel knows: path, path in sysfs.
+        pub devices: Vec<(String, String)>,
+    }
+}
+
+section! {
+    /// A node that the kernel makes.
+    pub struct Known {
+        /// Path below /dev.
+        pub path: String,
+        /// Permissions.
+        pub mode: u32,
+        /// Owner.
+        pub uid: u32,
+        /// Group.
+        pub gid: u32,
+    }
+}
+
+/// devtmpfs, attached nowhere.
+fn detached() -> Result<OwnedFd, Errno> {
+    fsmount::mount(Path::new("devtmpfs"), "devtmpfs", false)
+}
+
+/// The names in devtmpfs before the scripts; none if the kernel has no devtmpfs.
+///
+/// # Errors
+/// An error of reading.
+pub fn baseline(root: &Root) -> Result<Names> {
+    match detached() {
+        Ok(fd) => tree::list("devnode", &root.descriptor(fd.as_raw_fd()), &|_| false),
+        Err(Errno::ENODEV) => Ok(Vec::new()),
+        Err(errno) => Err(Error::os("devnode", "mounting devtmpfs", errno)),
+    }
+}
+
+/// The difference to now.
+///
+/// # Errors
+/// An error of reading.
+pub fn capture(before: &Names, root: &Root) -> Result<(State, Vec<Obstacle>)> {
+    match detached() {
+        Ok(fd) => compare(before, &root.descriptor(fd.as_raw_fd()), root),
+        Err(Errno::ENODEV) => compare(before, Path::new("/nonexistent"), root),
+        Err(errno) => Err(Error::os("devnode", "mounting devtmpfs", errno)),
+    }
+}
+
+/// The difference to what is at `top`.
+///
+/// # Errors
+/// An error of reading.
+pub fn compare(before: &Names, top: &Path, root: &Root) -> Result<(State, Vec<Obstacle>)> {
+    let mut state = State { removed: Vec::new(), nodes: Vec::new(), known: Vec::new(), devices: Vec::new() };
+    let mut obstacles = Vec::new();
+    if before.is_empty() {
+        return Ok((state, obstacles));
+    }
+    let (removed, wanted) = difference(before, tree::list("devnode", top, &|_| false)?, false);
+    // A device that went away took its node with it; only what was removed from under a device is a change.
+    state.removed = removed
+        .into_iter()
+        .filter(|path| {
+            let old = before.iter().find(|(name, _)| name == path);
+            old.is_none_or(|(_, meta)| numbers(meta).is_none() || device(meta, root).is_some())
+        })
+        .collect();
+    let (mut seen, mut budget) = (BTreeMap::new(), Budget(LIMIT));
+    for name in &wanted {
+        if let Some((device, made)) = device(&name.1, root) {
+            if made == name.0 {
+                let meta = &name.1;
+                let (mode, uid, gid) = (meta.mode() & 0o7777, meta.uid(), meta.gid());
+                state.known.push(Known { path: made, mode, uid, gid });
+                continue;
+            }
+            state.devices.push((name.0.clone(), device));
+        }
+        match tree::read("devnode", top, name, &mut seen, &mut budget) {
+            Ok(node) => state.nodes.push(node),
+            Err(refusal) => obstacles.push(Obstacle::kernel("devnode", format!("/dev/{}", name.0), refusal)),
+        }
+    }
+    Ok((state, obstacles))
+}
+
+/// The kind and numbers of a device node.
+fn numbers(meta: &std::fs::Metadata) -> Option<String> {
+    let kind = if meta.file_type().is_char_device() {
+        "char"
+    } else if meta.file_type().is_block_device() {
+        "block"
+    } else {
+        return None;
+    };
+    Some(format!("dev/{kind}/{}:{}", major(meta.rdev()), minor(meta.rdev())))
+}
+
+/// The path in sysfs of the device that a node stands for, and the name the kernel gives its node.
+fn device(meta: &std::fs::Metadata, root: &Root) -> Option<(String, String)> {
+    let link = numbers(meta)?;
+    let path = root.sys.link(&link).ok()?.trim_start_matches("../").to_owned();
+    let uevent = root.sys.line(&format!("{link}/uevent"));
+    let name = uevent.lines().find_map(|line| line.strip_prefix("DEVNAME=")).unwrap_or_default();
+    Some((path, name.to_owned()))
+}
+
+/// Makes the changes again, waiting until the deadline for nodes that the kernel makes.
+///
+/// # Errors
+/// What could not be made, or a node that did not come.
+pub fn restore(state: &State, root: &Root, deadline: Instant) -> Result<()> {
+    if state.nodes.is_empty() && state.known.is_empty() && state.removed.is_empty() {
+        return Ok(());
+    }
+    let fd = detached().context("devnode", || "mounting devtmpfs")?;
+    apply(state, &root.descriptor(fd.as_raw_fd()), root, deadline)
+}
+
+/// Makes the changes below `top`.
+///
+/// # Errors
+/// What could not be made, or a node that did not come.
+pub fn apply(state: &State, top: &Path, root: &Root, deadline: Instant) -> Result<()> {
+    for known in &state.known {
+        let path = top.join(&known.path);
+        super::wait_for(deadline, || path.symlink_metadata().is_ok()).map_err(|()| {
+            Error::new("devnode", format!("waiting for /dev/{}", known.path), "it did not come")
+        })?;
+        let dress = Node {
+            path: known.path.clone(),
+            mode: known.mode,
+            uid: known.uid,
+            gid: known.gid,
+            mtime: (0, 0),
+            xattrs: Vec::new(),
+            content: Content::Character(0, 0),
+        };
+        tree::own(&path, &dress).context("devnode", || format!("setting the mode of /dev/{}", known.path))?;
+    }
+    tree::remove("devnode", top, &state.removed)?;
+    let mut nodes = state.nodes.clone();
+    for node in &mut nodes {
+        if let Some((_, device)) = state.devices.iter().find(|(path, _)| *path == node.path) {
+            renumber(node, &root.sys.line(&format!("{device}/dev"))).ok_or_else(|| {
+                Error::new("devnode", format!("making /dev/{}", node.path), format!("no device {device}"))
+            })?;
+        }
+    }
+    tree::make("devnode", top, &nodes)
+}
+
+/// Gives a node the numbers that its device has now: `MAJOR:MINOR` of sysfs.
+fn renumber(node: &mut Node, dev: &str) -> Option<()> {
+    let (now_major, now_minor) = dev.split_once(':')?;
+    let numbers = (now_major.parse().ok()?, now_minor.parse().ok()?);
+    match &mut node.content {
+        Content::Character(major, minor) | Content::Block(major, minor) => (*major, *minor) = numbers,
+        _ => {}
+    }
+    Some(())
+}
+
+/// After the processes have bound their sockets: see [`tree::finish`].
+///
+/// # Errors
+/// What could not be made.
+pub fn finish(state: &State, root: &Root) -> Result<()> {
+    if state.nodes.iter().all(|node| node.content != Content::Socket) {
+        return Ok(());
+    }
+    let fd = detached().context("devnode", || "mounting devtmpfs")?;
+    tree::finish("devnode", &root.descriptor(fd.as_raw_fd()), &state.nodes.iter().collect::<Vec<_>>())
+}

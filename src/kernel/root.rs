@@ -1,0 +1,225 @@
+//! Where the kinds read and write: procfs, sysfs and the files of the system.
+//!
+//! procfs and sysfs are held as open directories, not as paths: rcsnap's own mounts of them are taken out of
+//! the mount table in the middle of a restore, when the system's own come in their places, and an open
+//! directory goes on working in a detached mount.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+
+use nix::dir::Type;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::{Mode, fstatat};
+
+use crate::error::{Context, Result};
+
+/// An open directory, and small operations below it.
+#[derive(Debug)]
+pub struct Dir(OwnedFd);
+
+/// A name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    /// The file name.
+    pub name: String,
+    /// Whether it is a directory (not a link to one).
+    pub dir: bool,
+}
+
+impl Dir {
+    /// Opens a directory by path.
+    ///
+    /// # Errors
+    /// The errno of open(2).
+    pub fn open(path: &Path) -> Result<Dir, Errno> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        Ok(Dir(nix::fcntl::open(path, flags, Mode::empty())?))
+    }
+
+    /// Opens a file below it for reading.
+    ///
+    /// # Errors
+    /// The errno of openat(2).
+    pub fn file(&self, path: &str) -> Result<File, Errno> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        Ok(File::from(openat(&self.0, path, flags, Mode::empty())?))
+    }
+
+    /// The text of a file below it. Bytes that are not UTF-8 are replaced.
+    ///
+    /// # Errors
+    /// The errno of openat(2) or read(2).
+    pub fn read(&self, path: &str) -> Result<String, Errno> {
+        text(&mut self.file(path)?)
+    }
+
+    /// The first line of a file below it without its end; empty if it cannot be read.
+    #[must_use]
+    pub fn line(&self, path: &str) -> String {
+        self.read(path).unwrap_or_default().trim_end().to_owned()
+    }
+
+    /// Writes a file of procfs or sysfs below it, in one write(2): the kernel takes each write as a whole.
+    ///
+    /// # Errors
+    /// The errno of openat(2) or write(2).
+    pub fn write(&self, path: &str, text: &str) -> Result<(), Errno> {
+        let mut file = File::from(openat(&self.0, path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?);
+        file.write_all(text.as_bytes()).map_err(errno)
+    }
+
+    /// The names in a directory below it, sorted; "" is the directory itself.
+    ///
+    /// # Errors
+    /// The errno of openat(2) or getdents64(2).
+    pub fn names(&self, path: &str) -> Result<Vec<Name>, Errno> {
+        let path = if path.is_empty() { "." } else { path };
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut dir = nix::dir::Dir::openat(&self.0, path, flags, Mode::empty())?;
+        let mut names = Vec::new();
+        for entry in dir.iter() {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                names.push(Name { name, dir: entry.file_type() == Some(Type::Directory) });
+            }
+        }
+        names.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(names)
+    }
+
+    /// The text of a symbolic link below it.
+    ///
+    /// # Errors
+    /// The errno of readlinkat(2).
+    pub fn link(&self, path: &str) -> Result<String, Errno> {
+        Ok(readlinkat(&self.0, path)?.to_string_lossy().into_owned())
+    }
+
+    /// Whether a name exists below it.
+    #[must_use]
+    pub fn exists(&self, path: &str) -> bool {
+        fstatat(&self.0, path, AtFlags::empty()).is_ok()
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// All of an open file as text.
+///
+/// # Errors
+/// The errno of read(2).
+pub fn text(file: &mut File) -> Result<String, Errno> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(errno)?;
+    Ok(String::from_utf8(bytes).unwrap_or_else(|err| String::from_utf8_lossy(err.as_bytes()).into_owned()))
+}
+
+/// The errno inside an error of the standard library.
+#[must_use]
+pub fn errno(error: std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+/// The system whose state is meant.
+#[derive(Debug)]
+pub struct Root {
+    /// procfs.
+    pub proc: Dir,
+    /// The path of procfs, for what has no call that takes a directory.
+    pub proc_path: PathBuf,
+    /// sysfs, of the network namespace of the system.
+    pub sys: Dir,
+    /// The root directory of the system: `/proc/1/root` for the watcher, `/` for the conductor.
+    pub files: PathBuf,
+    /// The task whose mount table is the system's: a name below procfs, `1` on a real boot.
+    pub task: String,
+}
+
+impl Root {
+    /// Opens procfs and sysfs. `task` is a name below procfs whose mount table is the system's; the caller
+    /// must share its network, UTS and IPC namespaces, because there procfs shows the reader's own.
+    ///
+    /// # Errors
+    /// The errno of open(2).
+    pub fn open(proc: &Path, sys: &Path, files: &Path, task: &str) -> Result<Root> {
+        Ok(Root {
+            proc: Dir::open(proc).context("kernel", || format!("opening {}", proc.display()))?,
+            proc_path: proc.to_path_buf(),
+            sys: Dir::open(sys).context("kernel", || format!("opening {}", sys.display()))?,
+            files: files.to_path_buf(),
+            task: task.to_owned(),
+        })
+    }
+
+    /// What the watcher uses on a cold boot: its own procfs and sysfs, the files of PID 1.
+    ///
+    /// # Errors
+    /// The errno of open(2).
+    pub fn watcher() -> Result<Root> {
+        Root::open(Path::new("/proc"), Path::new("/sys"), Path::new("/proc/1/root"), "1")
+    }
+
+    /// What the conductor uses on a restored boot: it shares the mount namespace of PID 1.
+    ///
+    /// # Errors
+    /// The errno of open(2).
+    pub fn conductor() -> Result<Root> {
+        Root::open(Path::new("/proc"), Path::new("/sys"), Path::new("/"), "1")
+    }
+
+    /// An absolute path of the system as a path of ours.
+    #[must_use]
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.files.join(path.trim_start_matches('/'))
+    }
+
+    /// The mount table of the system.
+    ///
+    /// # Errors
+    /// The errno of reading it, or a line that is not understood.
+    pub fn mounts(&self) -> Result<Vec<crate::proc::mountinfo::Mount>> {
+        let path = format!("{}/mountinfo", self.task);
+        let text = self.proc.read(&path).context("mount", || format!("reading {path}"))?;
+        crate::proc::mountinfo::parse(&text)
+    }
+
+    /// Does something in the mount namespace of the system and comes back. Needs a single thread, or one that
+    /// shares its directories with no other, if the namespace is not our own.
+    ///
+    /// # Errors
+    /// The errno of setns(2), or of what was done.
+    pub fn inside<T>(&self, work: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+        if self.files == Path::new("/") {
+            return work();
+        }
+        let (ours, theirs) =
+            (self.proc.file("thread-self/ns/mnt")?, self.proc.file(&format!("{}/ns/mnt", self.task))?);
+        setns(theirs, CloneFlags::CLONE_NEWNS)?;
+        let done = work();
+        setns(ours, CloneFlags::CLONE_NEWNS)?;
+        done
+    }
+
+    /// A path to the directory that one of our descriptors stands for; the dot goes on through the link.
+    #[must_use]
+    pub fn descriptor(&self, fd: RawFd) -> PathBuf {
+        self.proc_path.join(format!("self/fd/{fd}/."))
+    }
+
+    /// A file of the system's procfs that belongs to a task's namespaces: `net/route`.
+    ///
+    /// # Errors
+    /// The errno of reading it.
+    pub fn of_task(&self, path: &str) -> Result<String, Errno> {
+        self.proc.read(&format!("{}/{path}", self.task))
+    }
+}

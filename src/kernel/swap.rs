@@ -1,0 +1,44 @@
+//! Swap areas.
+//!
+//! # What
+//! Areas that the scripts turned on with swapon(2).
+//! # Reads
+//! /proc/swaps.
+//! # Rebuilds
+//! Nothing yet.
+//! # Loses
+//! Nothing.
+//! # Refuses
+//! Any area that was not in use before the scripts.
+
+use super::root::Root;
+use crate::error::{Obstacle, Refusal};
+
+/// The areas in use.
+#[must_use]
+pub fn baseline(root: &Root) -> Vec<String> {
+    areas(&root.proc.read("swaps").unwrap_or_default())
+}
+
+/// The names of the areas: the first line is a heading, and a name has its blanks escaped.
+fn areas(text: &str) -> Vec<String> {
+    text.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+/// Refuses what is new.
+#[must_use]
+pub fn capture(before: &[String], root: &Root) -> Vec<Obstacle> {
+    let new = baseline(root).into_iter().filter(|area| !before.contains(area));
+    let refusal = || Refusal::new("swap areas are not carried yet", "turn it on after the ready line");
+    new.map(|area| Obstacle::kernel("swap", format!("swap area {area}"), refusal())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn heading_is_not_an_area() {
+        let text = "Filename Type Size Used Priority\n/dev/zram0\\040x partition 1024 0 -2\n";
+        assert_eq!(super::areas(text), ["/dev/zram0\\040x"]);
+        assert!(super::areas("").is_empty());
+    }
+}

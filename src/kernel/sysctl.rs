@@ -1,0 +1,243 @@
+//! Kernel parameters in /proc/sys.
+//!
+//! # What
+//! Every parameter that can be read and written, if its value is not what it was before the scripts.
+//! # Reads
+//! All of /proc/sys but a list of entries that are random, triggers, counters, or carried by another kind.
+//! # Rebuilds
+//! Writes what was read, where the value differs from the one that is there. In three groups: general ones;
+//! those of one network interface, after links exist and before they come up; and those that would hinder the
+//! restore itself, after the processes are rebuilt.
+//! # Loses
+//! Parameters that cannot be read, and those that are as before because a script wrote the default.
+//! # Refuses
+//! Nothing; a parameter that cannot be set again ends the restore.
+
+use super::root::{Root, text};
+use crate::error::{Context, Result};
+use crate::section;
+
+use std::os::unix::fs::PermissionsExt;
+
+section! {
+    /// What differs from before the scripts.
+    pub struct State {
+        /// Path below /proc/sys and value, sorted.
+        pub values: Vec<(String, String)>,
+    }
+}
+
+/// All parameters, sorted by path.
+pub type Values = Vec<(String, String)>;
+
+/// Entries, or directories with a slash at the end, that are never carried.
+const DENIED: &[&str] = &[
+    // The generator and its seed are fresh on every boot: see `random`.
+    "kernel/random/",
+    // `hostname` carries these.
+    "kernel/hostname",
+    "kernel/domainname",
+    // Numbers of processes and counters.
+    "kernel/cad_pid",
+    "kernel/ns_last_pid",
+    "kernel/tainted",
+    "kernel/pty/nr",
+    "kernel/sem_next_id",
+    "kernel/msg_next_id",
+    "kernel/shm_next_id",
+    "kernel/oops_count",
+    "kernel/warn_count",
+    "kernel/hung_task_detect_count",
+    // Lowered by the kernel when interrupts take too long.
+    "kernel/perf_event_max_sample_rate",
+    // Triggers: reading or writing does something.
+    "vm/stat_refresh",
+    "vm/drop_caches",
+    "vm/compact_memory",
+    "net/ipv4/route/flush",
+    "net/ipv6/route/flush",
+    // A secret that is drawn at the first read.
+    "net/ipv4/tcp_fastopen_key",
+    // Second names: nr_hugepages, conf/all/forwarding.
+    "vm/nr_hugepages_mempolicy",
+    "net/ipv4/ip_forward",
+    // Registrations, not parameters: `mount` refuses them.
+    "fs/binfmt_misc/",
+];
+
+/// Parameters of which one is set back to 0 by the kernel when its partner is written.
+const PAIRED: &[&str] = &[
+    "vm/dirty_bytes",
+    "vm/dirty_ratio",
+    "vm/dirty_background_bytes",
+    "vm/dirty_background_ratio",
+    "vm/overcommit_kbytes",
+    "vm/overcommit_ratio",
+];
+
+/// Parameters that are set after the processes are rebuilt. `kernel/panic` is rcsnap's while a restore is on.
+const LATE: &[&str] = &[
+    "kernel/panic",
+    "kernel/modules_disabled",
+    "kernel/kexec_load_disabled",
+    "kernel/yama/ptrace_scope",
+    "kernel/unprivileged_bpf_disabled",
+    "vm/overcommit_memory",
+    "vm/mmap_min_addr",
+    "fs/suid_dumpable",
+];
+
+/// When a parameter is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Before the network is made.
+    Early,
+    /// The parameters of one interface: after it exists.
+    Interface,
+    /// After the processes are rebuilt.
+    Late,
+}
+
+/// The phase of a parameter.
+#[must_use]
+pub fn phase(path: &str) -> Phase {
+    if LATE.contains(&path) {
+        return Phase::Late;
+    }
+    // net/FAMILY/conf/LINK/... and net/FAMILY/neigh/LINK/...
+    let mut parts = path.split('/');
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some("net"), Some(_), Some("conf" | "neigh"), Some(link)) if link != "all" && link != "default" => {
+            Phase::Interface
+        }
+        _ => Phase::Early,
+    }
+}
+
+/// Whether a parameter is never carried.
+#[must_use]
+pub fn denied(path: &str) -> bool {
+    DENIED.iter().any(|entry| match entry.strip_suffix('/') {
+        Some(dir) => crate::proc::mountinfo::below(path, dir),
+        None => path == *entry,
+    })
+}
+
+/// Reads all parameters.
+///
+/// # Errors
+/// The errno of listing /proc/sys.
+pub fn baseline(root: &Root) -> Result<Values> {
+    let mut values = Vec::new();
+    for name in root.proc.names("sys").context("sysctl", || "listing /proc/sys")? {
+        walk(root, &name.name, &mut values);
+    }
+    values.sort();
+    Ok(values)
+}
+
+/// Interfaces come and go, so what cannot be listed or read is passed over.
+fn walk(root: &Root, path: &str, values: &mut Values) {
+    if denied(path) {
+        return;
+    }
+    let full = format!("sys/{path}");
+    for name in root.proc.names(&full).unwrap_or_default() {
+        let path = format!("{path}/{}", name.name);
+        if name.dir {
+            walk(root, &path, values);
+        } else if !denied(&path)
+            && let Some(value) = value(root, &path)
+        {
+            values.push((path, value));
+        }
+    }
+}
+
+/// The value of a parameter that can be read and written.
+fn value(root: &Root, path: &str) -> Option<String> {
+    let mut file = root.proc.file(&format!("sys/{path}")).ok()?;
+    let mode = file.metadata().ok()?.permissions().mode();
+    if mode & 0o222 == 0 {
+        return None;
+    }
+    Some(text(&mut file).ok()?.trim_end_matches('\n').to_owned())
+}
+
+/// What differs from before. A parameter that was not there before belongs to a module or an interface that
+/// the scripts brought; its value is written only if it is not the one that comes with it.
+///
+/// # Errors
+/// The errno of listing /proc/sys.
+pub fn capture(before: &Values, root: &Root) -> Result<State> {
+    Ok(difference(before, baseline(root)?))
+}
+
+fn difference(before: &Values, after: Values) -> State {
+    let was =
+        |path: &str| before.binary_search_by(|(p, _)| p.as_str().cmp(path)).ok().and_then(|i| before.get(i));
+    let changed = |(path, value): &(String, String)| was(path).is_none_or(|(_, old)| old != value);
+    let meant = |(path, value): &(String, String)| !(value == "0" && PAIRED.contains(&path.as_str()));
+    State { values: after.into_iter().filter(|v| changed(v) && meant(v)).collect() }
+}
+
+/// Sets the parameters of one phase where they differ from what is there.
+///
+/// # Errors
+/// The errno of writing.
+pub fn restore(state: &State, root: &Root, when: Phase) -> Result<()> {
+    let mut wanted: Vec<&(String, String)> =
+        state.values.iter().filter(|(path, _)| phase(path) == when).collect();
+    // Before `default`: writing `all` copies some of its values to it and to every interface.
+    wanted.sort_by_key(|(path, _)| !path.contains("/all/"));
+    for (path, value) in wanted {
+        if self::value(root, path).as_ref() != Some(value) {
+            root.proc
+                .write(&format!("sys/{path}"), &format!("{value}\n"))
+                .context("sysctl", || format!("setting {path} to {value}"))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Phase, denied, difference, phase};
+
+    fn values(list: &[(&str, &str)]) -> super::Values {
+        list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+    }
+
+    #[test]
+    fn only_what_changed_is_kept() {
+        let before =
+            values(&[("kernel/printk", "7\t4\t1\t7"), ("vm/dirty_bytes", "0"), ("vm/dirty_ratio", "20")]);
+        let after = values(&[
+            ("kernel/printk", "4\t4\t1\t7"),
+            ("net/new", "1"),
+            ("vm/dirty_bytes", "8388608"),
+            ("vm/dirty_ratio", "0"),
+        ]);
+        let kept = difference(&before, after).values;
+        assert_eq!(
+            kept,
+            values(&[("kernel/printk", "4\t4\t1\t7"), ("net/new", "1"), ("vm/dirty_bytes", "8388608")])
+        );
+    }
+
+    #[test]
+    fn randomness_and_triggers_are_never_carried() {
+        for path in ["kernel/random/boot_id", "kernel/random", "vm/drop_caches", "kernel/ns_last_pid"] {
+            assert!(denied(path), "{path}");
+        }
+        assert!(!denied("kernel/randomize_va_space"));
+    }
+
+    #[test]
+    fn parameters_of_an_interface_wait_for_it() {
+        assert_eq!(phase("net/ipv6/conf/eth0/accept_ra"), Phase::Interface);
+        assert_eq!(phase("net/ipv6/conf/all/forwarding"), Phase::Early);
+        assert_eq!(phase("net/ipv4/neigh/default/gc_thresh1"), Phase::Early);
+        assert_eq!(phase("vm/overcommit_memory"), Phase::Late);
+    }
+}

@@ -1,0 +1,327 @@
+//! Files of one file system in memory: read into the image and made again. The kinds `tmpfs` and `devnode`
+//! share it.
+//!
+//! What is kept of each: mode, owner, modification time to the nanosecond, extended attributes with ACLs, hard
+//! links, holes. Inode numbers and creation times are new after a restore.
+//!
+//! A socket's node belongs to the process that bound it, and bind(2) makes it; so [`make`] leaves sockets
+//! out, and [`finish`] gives them their mode and owner, and makes those that nobody bound.
+
+use std::collections::BTreeMap;
+use std::fs::{File, Metadata, OpenOptions, Permissions};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+use nix::libc::off_t;
+use nix::sys::stat::{Mode, SFlag, UtimensatFlags, makedev, mknod, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Whence, ftruncate, lseek};
+
+use super::bytes::Bytes;
+use super::root::errno;
+use crate::error::{Context, Refusal, Result};
+use crate::section;
+use crate::sys::xattr;
+
+section! {
+    /// One name in the tree.
+    pub struct Node {
+        /// Path below the top; empty is the top itself.
+        pub path: String,
+        /// Permissions with set-id and sticky bits.
+        pub mode: u32,
+        /// Owner.
+        pub uid: u32,
+        /// Group.
+        pub gid: u32,
+        /// Time of modification: seconds, nanoseconds.
+        pub mtime: (i64, u32),
+        /// Extended attributes.
+        pub xattrs: Vec<(String, Bytes)>,
+        /// What it is.
+        pub content: Content,
+    }
+}
+
+section! {
+    /// What a name stands for.
+    pub enum Content {
+        /// A directory.
+        Directory,
+        /// A regular file: its size and what is not a hole.
+        File(u64, Vec<(u64, Bytes)>),
+        /// A symbolic link and its text.
+        Link(String),
+        /// A FIFO.
+        Fifo,
+        /// A socket's node.
+        Socket,
+        /// A character device and its numbers.
+        Character(u64, u64),
+        /// A block device and its numbers.
+        Block(u64, u64),
+        /// Another name of the file at this path.
+        Same(String),
+    }
+}
+
+/// How many bytes of contents may still be taken.
+#[derive(Debug)]
+pub struct Budget(pub u64);
+
+/// All names of the file system at `top`, parents first, in the order of their names; what is mounted on it
+/// is left out. The first is the top itself.
+///
+/// # Errors
+/// The errno of reading a directory, or a name that is not UTF-8.
+pub fn list(kind: &'static str, top: &Path, skip: &dyn Fn(&str) -> bool) -> Result<Vec<(String, Metadata)>> {
+    let meta = top.symlink_metadata().context(kind, || format!("reading {}", top.display()))?;
+    let device = meta.dev();
+    let mut found = vec![(String::new(), meta)];
+    let mut next = 0;
+    while let Some((path, meta)) = found.get(next) {
+        next += 1;
+        if !meta.is_dir() {
+            continue;
+        }
+        let (path, mut inside) = (path.clone(), Vec::new());
+        for entry in top.join(&path).read_dir().context(kind, || format!("listing {path}"))? {
+            let entry = entry.context(kind, || format!("listing {path}"))?;
+            let Ok(name) = entry.file_name().into_string() else {
+                return Err(crate::error::Error::new(kind, format!("listing {path}"), "a name is not UTF-8"));
+            };
+            let name = if path.is_empty() { name } else { format!("{path}/{name}") };
+            if skip(&name) {
+                continue;
+            }
+            match entry.metadata() {
+                Ok(meta) if meta.dev() == device => inside.push((name, meta)),
+                Ok(_) => {}
+                Err(err) => return Err(err).context(kind, || format!("reading {name}")),
+            }
+        }
+        inside.sort_by(|a, b| a.0.cmp(&b.0));
+        found.append(&mut inside);
+    }
+    Ok(found)
+}
+
+/// Reads one name. `seen` maps the inodes with several links that were met before to their paths.
+///
+/// # Errors
+/// Contents beyond the budget, or an error of reading.
+pub fn read(
+    kind: &'static str,
+    top: &Path,
+    (path, meta): &(String, Metadata),
+    seen: &mut BTreeMap<u64, String>,
+    budget: &mut Budget,
+) -> Result<Node, Refusal> {
+    let file = if path.is_empty() { top.to_path_buf() } else { top.join(path) };
+    let doing = || format!("reading {path}");
+    let mut node = Node {
+        path: path.clone(),
+        mode: meta.mode() & 0o7777,
+        uid: meta.uid(),
+        gid: meta.gid(),
+        mtime: (meta.mtime(), u32::try_from(meta.mtime_nsec()).unwrap_or(0)),
+        xattrs: Vec::new(),
+        content: Content::Directory,
+    };
+    if !meta.is_dir() && meta.nlink() > 1 {
+        if let Some(first) = seen.get(&meta.ino()) {
+            node.content = Content::Same(first.clone());
+            return Ok(node);
+        }
+        seen.insert(meta.ino(), path.clone());
+    }
+    let attributes = xattr::all(&file).context(kind, doing)?;
+    node.xattrs = attributes.into_iter().map(|(name, value)| (name, Bytes(value))).collect();
+    let kind_of = meta.file_type();
+    let numbers = (nix::sys::stat::major(meta.rdev()), nix::sys::stat::minor(meta.rdev()));
+    node.content = if kind_of.is_dir() {
+        Content::Directory
+    } else if kind_of.is_symlink() {
+        let text = file.read_link().context(kind, doing)?;
+        Content::Link(text.into_os_string().into_string().map_err(|_| {
+            Refusal::new(format!("the link {path} does not hold UTF-8"), "give it another target")
+        })?)
+    } else if kind_of.is_fifo() {
+        Content::Fifo
+    } else if kind_of.is_socket() {
+        Content::Socket
+    } else if kind_of.is_char_device() {
+        Content::Character(numbers.0, numbers.1)
+    } else if kind_of.is_block_device() {
+        Content::Block(numbers.0, numbers.1)
+    } else {
+        Content::File(meta.len(), extents(&file, meta.len(), budget).map_err(|e| refuse(kind, path, e))?)
+    };
+    Ok(node)
+}
+
+fn refuse(kind: &'static str, path: &str, errno: Errno) -> Refusal {
+    if errno == Errno::E2BIG {
+        return Refusal::new(
+            format!("{path} makes the files in memory larger than the image takes"),
+            "write it after the ready line, or keep it on flash",
+        );
+    }
+    crate::error::Error::os(kind, format!("reading {path}"), errno).into()
+}
+
+/// What is not a hole, in order.
+fn extents(path: &Path, size: u64, budget: &mut Budget) -> Result<Vec<(u64, Bytes)>, Errno> {
+    let file = OpenOptions::new().read(true).open(path).map_err(errno)?;
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < size {
+        let start = match seek(&file, at, Whence::SeekData) {
+            Ok(start) => start,
+            Err(Errno::ENXIO) => break,
+            Err(errno) => return Err(errno),
+        };
+        let end = seek(&file, start, Whence::SeekHole)?.min(size);
+        let len = end.saturating_sub(start);
+        budget.0 = budget.0.checked_sub(len).ok_or(Errno::E2BIG)?;
+        let mut bytes = vec![0; usize::try_from(len).map_err(|_| Errno::E2BIG)?];
+        file.read_exact_at(&mut bytes, start).map_err(errno)?;
+        found.push((start, Bytes(bytes)));
+        at = end.max(start + 1);
+    }
+    Ok(found)
+}
+
+fn seek(file: &File, at: u64, whence: Whence) -> Result<u64, Errno> {
+    let at = off_t::try_from(at).map_err(|_| Errno::EOVERFLOW)?;
+    u64::try_from(lseek(file, at, whence)?).map_err(|_| Errno::EIO)
+}
+
+/// Takes names away, children first.
+///
+/// # Errors
+/// The errno of the call that did not work.
+pub fn remove(kind: &'static str, top: &Path, paths: &[String]) -> Result<()> {
+    for path in paths {
+        let file = top.join(path);
+        let gone = match file.symlink_metadata() {
+            Ok(meta) if meta.is_dir() => std::fs::remove_dir(&file),
+            Ok(_) => std::fs::remove_file(&file),
+            Err(_) => Ok(()),
+        };
+        gone.context(kind, || format!("removing {path}"))?;
+    }
+    Ok(())
+}
+
+/// Makes the nodes below `top`, parents first, whatever was there before. Sockets are left to [`finish`].
+///
+/// # Errors
+/// The errno of the call that did not work.
+pub fn make(kind: &'static str, top: &Path, nodes: &[Node]) -> Result<()> {
+    for node in nodes {
+        make_one(top, node).context(kind, || format!("making {}", node.path))?;
+    }
+    directory_times(kind, top, &nodes.iter().collect::<Vec<_>>())
+}
+
+/// Gives sockets their mode and owner, makes those that nobody bound, and sets the times of their directories
+/// again, which bind(2) has changed.
+///
+/// # Errors
+/// The errno of the call that did not work.
+pub fn finish(kind: &'static str, top: &Path, nodes: &[&Node]) -> Result<()> {
+    let mut parents = Vec::new();
+    for node in nodes.iter().filter(|node| node.content == Content::Socket) {
+        let path = place(top, node);
+        if path.symlink_metadata().is_err() {
+            mknod(&path, SFlag::S_IFSOCK, Mode::S_IRUSR, 0)
+                .context(kind, || format!("making {}", node.path))?;
+        }
+        dress(&path, node).context(kind, || format!("making {}", node.path))?;
+        let parent = node.path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        parents.extend(nodes.iter().copied().find(|node| node.path == parent));
+    }
+    directory_times(kind, top, &parents)
+}
+
+/// After everything inside is made, because making changes the directory's time; children first.
+fn directory_times(kind: &'static str, top: &Path, nodes: &[&Node]) -> Result<()> {
+    for node in nodes.iter().rev().filter(|node| node.content == Content::Directory) {
+        set_time(&place(top, node), node).context(kind, || format!("setting the time of {}", node.path))?;
+    }
+    Ok(())
+}
+
+/// `join("")` would append a slash, which follows a link at the end.
+fn place(top: &Path, node: &Node) -> PathBuf {
+    if node.path.is_empty() { top.to_path_buf() } else { top.join(&node.path) }
+}
+
+fn make_one(top: &Path, node: &Node) -> Result<(), Errno> {
+    let path = place(top, node);
+    if node.content != Content::Directory && !matches!(node.content, Content::Socket) {
+        match path.symlink_metadata() {
+            Ok(meta) if meta.is_dir() => std::fs::remove_dir(&path).map_err(errno)?,
+            Ok(_) => std::fs::remove_file(&path).map_err(errno)?,
+            Err(_) => {}
+        }
+    }
+    match &node.content {
+        Content::Directory => match std::fs::create_dir(&path).map_err(errno) {
+            Ok(()) => {}
+            Err(Errno::EEXIST) if path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) => {}
+            Err(errno) => return Err(errno),
+        },
+        Content::File(size, extents) => {
+            let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(errno)?;
+            for (at, bytes) in extents {
+                file.write_all_at(&bytes.0, *at).map_err(errno)?;
+            }
+            ftruncate(&file, off_t::try_from(*size).map_err(|_| Errno::EFBIG)?)?;
+        }
+        Content::Link(text) => std::os::unix::fs::symlink(text, &path).map_err(errno)?,
+        Content::Fifo => mknod(&path, SFlag::S_IFIFO, Mode::S_IRUSR, 0)?,
+        Content::Character(major, minor) => {
+            mknod(&path, SFlag::S_IFCHR, Mode::S_IRUSR, makedev(*major, *minor))?
+        }
+        Content::Block(major, minor) => mknod(&path, SFlag::S_IFBLK, Mode::S_IRUSR, makedev(*major, *minor))?,
+        Content::Socket => return Ok(()),
+        // The first name has had its owner and mode already.
+        Content::Same(first) => return std::fs::hard_link(top.join(first), &path).map_err(errno),
+    }
+    dress(&path, node)
+}
+
+/// Sets owner and mode: the owner first, because chown(2) clears the set-id bits.
+///
+/// # Errors
+/// The errno of chown(2) or chmod(2).
+pub fn own(path: &Path, node: &Node) -> Result<(), Errno> {
+    std::os::unix::fs::lchown(path, Some(node.uid), Some(node.gid)).map_err(errno)?;
+    if !matches!(node.content, Content::Link(_)) {
+        std::fs::set_permissions(path, Permissions::from_mode(node.mode)).map_err(errno)?;
+    }
+    Ok(())
+}
+
+/// Attributes after the mode, which is part of an ACL; the time last.
+fn dress(path: &Path, node: &Node) -> Result<(), Errno> {
+    own(path, node)?;
+    for (name, value) in &node.xattrs {
+        xattr::set(path, name, &value.0)?;
+    }
+    set_time(path, node)
+}
+
+#[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions, reason = "narrower on 32 bit")]
+fn set_time(path: &Path, node: &Node) -> Result<(), Errno> {
+    // Both fields are wider than, or as wide as, what stat(2) gave at capture.
+    let time = TimeSpec::new(
+        node.mtime.0.try_into().map_err(|_| Errno::EOVERFLOW)?,
+        node.mtime.1.try_into().map_err(|_| Errno::EOVERFLOW)?,
+    );
+    utimensat(AT_FDCWD, path, &time, &time, UtimensatFlags::NoFollowSymlink)
+}
