@@ -3,9 +3,15 @@
 //! Exit statuses: 0 done; 1 an error; 2 a mistake in the arguments; 3 obstacles stand in the way of a capture
 //! (`check`, `capture`); 4 there is no image (`inspect`). `restore --wait` ends with the status of the tree.
 
+pub mod abi;
 pub mod capture;
+pub mod config;
+pub mod confirm;
+pub mod discard;
 pub mod ready;
 pub mod restore;
+pub mod source;
+pub mod status;
 
 use std::io::Write;
 
@@ -42,13 +48,18 @@ struct Args {
 #[derive(FromArgs)]
 #[argh(subcommand)]
 enum Command {
+    Abi(abi::Args),
     Capture(capture::Args),
+    Config(config::Args),
+    Confirm(confirm::Args),
+    Discard(discard::Args),
     Ready(ready::Args),
     Restore(restore::Args),
+    Status(status::Args),
 }
 
 /// The verbs, for telling a command from a boot.
-const VERBS: [&str; 3] = ["capture", "ready", "restore"];
+const VERBS: [&str; 8] = ["abi", "capture", "config", "confirm", "discard", "ready", "restore", "status"];
 
 /// Whether a first argument is a command of rcsnap.
 #[must_use]
@@ -72,9 +83,14 @@ pub fn run(words: &[String]) -> u8 {
         }
     };
     let done = match args.command {
+        Command::Abi(args) => abi::run(&args),
         Command::Capture(args) => capture::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Confirm(args) => confirm::run(&args),
+        Command::Discard(args) => discard::run(&args),
         Command::Ready(args) => ready::run(&args),
         Command::Restore(args) => restore::run(&args),
+        Command::Status(args) => status::run(&args),
     };
     done.unwrap_or_else(|error| {
         log!(Error, "{error}");

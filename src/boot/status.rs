@@ -2,7 +2,7 @@
 //!
 //! `state` is one line for people and shells, `boot.json` the same with every figure, `generation` a random id
 //! that is new on every boot, so that a daemon can see that it was restored and draw new secrets. The folder
-//! is never in an image: a restored boot has its own.
+//! is never in an image: a restored boot has its own. `attempt` is there until a restored boot is confirmed.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -10,9 +10,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::ready::Answer;
+use crate::config::Config;
 use crate::error::{Context, Obstacle, Result};
 use crate::json::{self, Object};
 use crate::stage::{Times, milliseconds, now};
+use crate::store::device::Access;
+use crate::store::spec;
 
 /// Where it all lies.
 pub const FOLDER: &str = "/run/rcsnap";
@@ -39,6 +42,9 @@ impl Status<'_> {
         let mut line = format!("{}: {}\n", self.boot.word(), self.reason);
         if !self.capture.is_empty() {
             line += &format!("capture: {}\n", self.capture);
+        }
+        for (stage, ns) in self.times.durations(now()) {
+            line += &format!("stage {}: {} ms\n", stage.name(), milliseconds(ns));
         }
         for obstacle in self.obstacles {
             line += &format!("{obstacle}\n");
@@ -75,6 +81,65 @@ impl Status<'_> {
     }
 }
 
+/// Notes in /run/rcsnap that this boot came from an image and must be confirmed.
+///
+/// # Errors
+/// It cannot be written.
+pub fn note_attempt(generation: &[u8; 16]) -> Result<()> {
+    put("attempt", &(hex(generation) + "\n"))
+}
+
+/// Confirms the attempt that this boot came from. False when there is none, or no more.
+///
+/// # Errors
+/// The store's.
+pub fn confirm(config: &Config) -> Result<bool> {
+    let path = Path::new(FOLDER).join("attempt");
+    let Some(generation) = fs::read_to_string(&path).ok().and_then(|text| unhex(text.trim())) else {
+        return Ok(false);
+    };
+    spec::open(config, Access::Write)?.confirm(&generation)?;
+    fs::remove_file(&path).context("status", || format!("removing {}", path.display()))?;
+    Ok(true)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    if text.len() != 32 || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[at * 2..at * 2 + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
+
+/// The reason that PID 1 gave in the kernel log for a cold boot. A boot without a watcher leaves nothing else:
+/// there is no /run yet when PID 1 hands over.
+#[must_use]
+pub fn reason_in_log() -> Option<String> {
+    let mut log = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg").ok()?;
+    let mut record = [0; 8192];
+    let mut reason = None;
+    loop {
+        match log.read(&mut record) {
+            // "priority,number,time,flags;text"
+            Ok(length) if length > 0 => {
+                let text = String::from_utf8_lossy(&record[..length]);
+                let text = text.lines().next().and_then(|line| line.split_once(";rcsnap: cold: "));
+                reason = text.map(|(_, found)| found.to_owned()).or(reason);
+            }
+            // Records were overwritten while we read: the next ones are there.
+            Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
+            _ => return reason,
+        }
+    }
+}
+
 /// One obstacle as JSON.
 #[must_use]
 pub fn obstacle(obstacle: &Obstacle) -> String {
@@ -107,15 +172,22 @@ fn put(name: &str, text: &str) -> Result<()> {
 fn random_id() -> std::io::Result<String> {
     let mut bytes = [0; 16];
     fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).chain(["\n".to_owned()]).collect())
+    Ok(hex(&bytes) + "\n")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Status;
+    use super::{Status, hex, unhex};
     use crate::boot::ready::Answer;
     use crate::error::{Obstacle, Refusal};
     use crate::stage::Times;
+
+    #[test]
+    fn generations_are_written_in_hexadecimal() {
+        let generation = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0xff];
+        assert_eq!(unhex(&hex(&generation)), Some(generation));
+        assert_eq!(unhex("zz"), None);
+    }
 
     #[test]
     fn state_and_json_tell_the_same() {

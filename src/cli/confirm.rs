@@ -1,0 +1,25 @@
+//! `rcsnap confirm`: this restored boot is a good one.
+
+use argh::FromArgs;
+
+use super::{DONE, Outcome, print};
+use crate::boot::status;
+
+/// Confirm the restore that this boot came from. Needed only with "confirm = manual"; otherwise `rcsnap ready`
+/// does it. A restore that nobody confirms makes the next boot cold, and a second one in a row burns the image.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "confirm")]
+pub struct Args {}
+
+/// Confirms.
+///
+/// # Errors
+/// The store's.
+pub fn run(_: &Args) -> Outcome {
+    if status::confirm(&super::source::config())? {
+        print("confirmed");
+    } else {
+        print("nothing to confirm: this boot was not restored, or it is confirmed already");
+    }
+    Ok(DONE)
+}

@@ -1,0 +1,54 @@
+//! Where a command finds its configuration, its store and its image.
+
+use std::path::Path;
+
+use crate::boot::cmdline::Cmdline;
+use crate::config::Config;
+use crate::error::Result;
+use crate::image::Source;
+use crate::log;
+use crate::store::device::{Access, Device};
+use crate::store::notes::State;
+use crate::store::{Store, spec};
+
+/// The configuration of the running system, as the boot saw it. Its warnings are told.
+#[must_use]
+pub fn config() -> Config {
+    let config = Config::load(Cmdline::kernel().words());
+    for warning in &config.warnings {
+        log!(Warning, "{warning}");
+    }
+    config
+}
+
+/// The store of the configuration.
+///
+/// # Errors
+/// None is configured, or it cannot be opened.
+pub fn store(access: Access) -> Result<Store> {
+    spec::open(&config(), access)
+}
+
+/// Does something with an image: the file of this name, or else the newest image of the store. `None` when the
+/// store has none.
+///
+/// # Errors
+/// It cannot be opened, or the work's own.
+pub fn with_image<T>(
+    file: Option<&str>,
+    work: impl FnOnce(&mut dyn Source) -> Result<T>,
+) -> Result<Option<T>> {
+    if let Some(file) = file {
+        return work(&mut Device::open(Path::new(file), Access::Read)?).map(Some);
+    }
+    let store = store(Access::Read)?;
+    let newest = store.slots().iter().enumerate().filter(|(_, slot)| slot.state == State::Published);
+    let Some((newest, _)) = newest.max_by_key(|(_, slot)| slot.published) else { return Ok(None) };
+    work(&mut store.source(newest)?).map(Some)
+}
+
+/// Bytes as 32 hexadecimal digits or more.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
