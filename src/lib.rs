@@ -12,6 +12,7 @@ pub mod image;
 pub mod inputs;
 pub mod json;
 pub mod kernel;
+pub mod key;
 pub mod log;
 pub mod proc;
 pub mod restore;

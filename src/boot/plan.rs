@@ -18,6 +18,7 @@
 
 use std::fmt;
 
+use crate::key::Key;
 use crate::store::notes::{Directory, State};
 
 /// Captures that are begun for one key.
@@ -86,8 +87,8 @@ pub enum Why {
     Empty,
     /// Only burned images have this key.
     Burned,
-    /// There are images, and none has this key.
-    OtherKey,
+    /// There are images, and none has this key. What differs from the newest.
+    OtherKey(String),
 }
 
 impl fmt::Display for Why {
@@ -105,14 +106,14 @@ impl fmt::Display for Why {
             Why::Refresh => f.write_str("a new image is asked for (rcsnap=refresh)"),
             Why::Empty => f.write_str("no image yet"),
             Why::Burned => f.write_str("the image with this key is burned"),
-            Why::OtherKey => f.write_str("no image with this key (rcsnap key shows its parts)"),
+            Why::OtherKey(what) => write!(f, "no image with this key: changed since the last: {what}"),
         }
     }
 }
 
 /// Decides. Nothing is read or written here.
 #[must_use]
-pub fn decide(wish: &Wish, found: &Found<'_>, key: &[u8; 32]) -> Plan {
+pub fn decide(wish: &Wish, found: &Found<'_>, key: &Key) -> Plan {
     let cold = |why, capture| Plan::Cold { why, capture };
     if let Wish::Off(by) = wish {
         return cold(Why::Off(by.clone()), false);
@@ -132,10 +133,10 @@ pub fn decide(wish: &Wish, found: &Found<'_>, key: &[u8; 32]) -> Plan {
     if *wish == Wish::Refresh {
         return cold(Why::Refresh, true);
     }
-    if let Some(slot) = store.find(key) {
+    if let Some(slot) = store.find(&key.hash) {
         return Plan::Restore { slot };
     }
-    cold(missing(store, key), may_capture(store, key))
+    cold(missing(store, key), may_capture(store, &key.hash))
 }
 
 /// Whether the limits allow one more capture.
@@ -146,23 +147,24 @@ pub fn may_capture(store: &Directory, key: &[u8; 32]) -> bool {
 }
 
 /// Why no slot can be restored.
-fn missing(store: &Directory, key: &[u8; 32]) -> Why {
+fn missing(store: &Directory, key: &Key) -> Why {
     let used = || store.slots.iter().filter(|slot| slot.state != State::Empty);
-    if used().any(|slot| slot.key == *key) {
-        Why::Burned
-    } else if used().next().is_some() {
-        Why::OtherKey
-    } else {
-        Why::Empty
+    if used().any(|slot| slot.key == key.hash) {
+        return Why::Burned;
+    }
+    match used().max_by_key(|slot| slot.published) {
+        Some(newest) => Why::OtherKey(key.differing(&newest.hints)),
+        None => Why::Empty,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{CAPTURES_IN_BOOTS, CAPTURES_PER_KEY, Found, Plan, Why, Wish, decide};
+    use crate::key::Key;
     use crate::store::notes::{Directory, Slot, State};
 
-    const KEY: [u8; 32] = [1; 32];
+    const KEY: Key = Key { hash: [1; 32], hints: [5; 8], parts: Vec::new() };
     const OTHER: [u8; 32] = [2; 32];
 
     /// A row of the table; `None` matches everything.
@@ -204,7 +206,7 @@ mod tests {
             Row { slot: Some("mine"), ..any(Plan::Restore { slot: 1 }) },
         ];
         rows.extend(last("burned", Why::Burned));
-        rows.extend(last("other", Why::OtherKey));
+        rows.extend(last("other", Why::OtherKey("rc scripts, command line".into())));
         rows.extend(last("empty", Why::Empty));
         rows
     }
@@ -216,16 +218,17 @@ mod tests {
         store.cold = cold;
         (store.slots[0].pending, store.slots[0].failures) = (pending > 0, pending.saturating_sub(1));
         let (state, key) = match slot {
-            "mine" => (State::Published, KEY),
-            "burned" => (State::Burned, KEY),
+            "mine" => (State::Published, KEY.hash),
+            "burned" => (State::Burned, KEY.hash),
             "other" => (State::Published, OTHER),
             _ => (State::Empty, [0; 32]),
         };
-        store.slots[1] = Slot { state, key, published: 3, ..Slot::default() };
+        store.slots[1] =
+            Slot { state, key, published: 3, hints: [5, 4, 5, 5, 5, 5, 5, 4], ..Slot::default() };
         if per_key {
             // Long ago: the limit for a key knows no time.
             store.boots = 1;
-            (0..CAPTURES_PER_KEY).for_each(|_| store.count_capture(&KEY));
+            (0..CAPTURES_PER_KEY).for_each(|_| store.count_capture(&KEY.hash));
             store.boots = 100;
         }
         if per_boots {

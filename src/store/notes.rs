@@ -11,7 +11,7 @@
 //! 0020  boots                 u32     flags (1: the next boot is cold)            u32
 //! 0028  4 slots of 80 bytes:
 //!       +00 state u8, pending u8, failures u8, confirmed u8     +04 boot of publishing u32
-//!       +08 image length u64     +10 publish number u64     +18 generation 16     +28 key 32     +48 zero 8
+//!       +08 image length u64     +10 publish number u64     +18 generation 16     +28 key 32     +48 hints 8
 //! 0168  16 captures of 8 bytes, oldest first: first 4 bytes of the key, boot u32
 //! 01e8  zero
 //! 01fc  CRC-32C of bytes 0 to 507
@@ -75,6 +75,8 @@ pub struct Slot {
     pub generation: [u8; 16],
     /// The key of the image's header.
     pub key: [u8; 32],
+    /// One byte for each group of the key's parts, to say what makes another key differ.
+    pub hints: [u8; 8],
 }
 
 /// A capture that was begun.
@@ -133,6 +135,7 @@ impl Slot {
         entry[0x10..0x18].copy_from_slice(&self.published.to_le_bytes());
         entry[0x18..0x28].copy_from_slice(&self.generation);
         entry[0x28..0x48].copy_from_slice(&self.key);
+        entry[0x48..0x50].copy_from_slice(&self.hints);
         entry
     }
 
@@ -154,6 +157,7 @@ impl Slot {
         };
         slot.generation.copy_from_slice(&entry[0x18..0x28]);
         slot.key.copy_from_slice(&entry[0x28..0x48]);
+        slot.hints.copy_from_slice(&entry[0x48..0x50]);
         Ok(slot)
     }
 }
@@ -287,6 +291,7 @@ mod tests {
             published: 9,
             generation: [1; 16],
             key: [2; 32],
+            hints: [4; 8],
         };
         let slots = vec![slot.clone(), Slot { state: State::Burned, ..slot.clone() }, Slot::default(), slot];
         let captures = (0..MAX_CAPTURES).map(|i| Capture { key: [3; 4], boot: u32::try_from(i).unwrap() });

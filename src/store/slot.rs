@@ -51,11 +51,11 @@ pub struct Sealed<'s> {
 
 impl Sealed<'_> {
     /// Makes the image bootable, with one write of one sector. Older images with the same key are given up
-    /// by the same write.
+    /// by the same write. `hints` are those of the key ([`crate::key::Key`]).
     ///
     /// # Errors
     /// The medium's: then the image is not published.
-    pub fn publish(self) -> Result<Header> {
+    pub fn publish(self, hints: [u8; 8]) -> Result<Header> {
         let directory = &mut self.store.directory;
         let newest = directory.slots.iter().map(|slot| slot.published).max().unwrap_or(0);
         let boot = directory.boots;
@@ -71,6 +71,7 @@ impl Sealed<'_> {
             published: newest + 1,
             generation: self.header.generation,
             key: self.header.key,
+            hints,
             ..Slot::default()
         };
         self.store.note("publishing the image")?;

@@ -124,7 +124,7 @@ fn capture(store: &mut Store, key: [u8; 32], generation: u8) -> Result<()> {
     let mut writer = Writer::new(&mut target)?;
     writer.section(*b"SMAL", &Small { bytes: vec![generation; 3000] })?;
     writer.finish(&Title { flags: 0, generation: [generation; 16], key })?;
-    target.seal()?.publish()?;
+    target.seal()?.publish([0; 8])?;
     Ok(())
 }
 
