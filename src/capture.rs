@@ -135,12 +135,12 @@ impl Eye<'_> {
         let clocks = clocks(self.request.root)?;
         self.check_namespaces(frozen);
         let mut files = self.files(frozen)?;
-        let processes = self.processes(frozen, &mut files)?;
+        let mut processes = self.processes(frozen, &mut files)?;
         self.check_plan(&processes);
         let kernel = self.kernel(&processes)?;
         let (objects, origins) = self.origins(frozen, &processes)?;
         let (index, blocks) = if self.obstacles.is_empty() {
-            memory(&origins, &processes, &objects)?
+            memory(&origins, &mut processes, &objects)?
         } else {
             (PageIndex { blocks: Vec::new(), runs: Vec::new(), zeros: Vec::new() }, Vec::new())
         };
@@ -312,9 +312,9 @@ impl Eye<'_> {
             spaces.push(if live { Space::Process(Memory::open(p.ids.pid)?) } else { Space::Nothing });
         }
         let mut objects = Vec::new();
-        for (_, _, pid, range) in &self.shared.objects {
-            let (file, size) = pages::open_object(*pid, *range)?;
-            objects.push(Object { size });
+        for found in &self.shared.objects {
+            let (file, size) = pages::open_object(found.pid, found.range)?;
+            objects.push(Object { size, path: found.path.clone() });
             spaces.push(Space::Object(file));
         }
         Ok((objects, Origins { spaces }))
@@ -322,12 +322,12 @@ impl Eye<'_> {
 }
 
 /// Stores all memory, process by process, then the objects.
-fn memory(origins: &Origins, processes: &[Process], objects: &[Object]) -> Result<(PageIndex, Vec<u8>)> {
+fn memory(origins: &Origins, processes: &mut [Process], objects: &[Object]) -> Result<(PageIndex, Vec<u8>)> {
     let mut writer = PageWriter::new(Vec::new());
     let mut mm = 0;
     for process in processes {
-        if let Some(body) = &process.body {
-            pages::capture(origins, mm, &body.memory, &mut writer)?;
+        if let Some(body) = &mut process.body {
+            body.memory.guards = pages::capture(origins, mm, &body.memory, &mut writer)?;
         }
         mm += 1;
     }

@@ -12,6 +12,7 @@ use crate::image::pages::{PAGE, PageIndex, PageReader};
 use crate::image::{self, Meta, Reader, Source};
 use crate::kernel;
 use crate::stage::{Stage, Times};
+use crate::sys::descriptor;
 use crate::sys::ptrace;
 use crate::sys::{limit, signal};
 use crate::task::clock;
@@ -231,6 +232,8 @@ impl<'a> Builder<'a> {
         times.enter(Stage::File)?;
         let fds = image.tree.processes.iter().filter_map(|p| p.body.as_ref()).flat_map(|b| &b.fds);
         let base = file::floor(&image.files, fds);
+        let raise = |fd| descriptor::raise(fd, base).context(KIND, || "moving a descriptor");
+        let externals = externals.into_iter().map(raise).collect::<Result<_>>()?;
         self.puppets.files = puppet::open_files(&image.tree.mapped, base)?;
         self.puppets.objects = puppet::make_objects(&image.tree.objects, base)?;
         self.puppets.entries = file::restore(&image.files, externals, &mut self.puppets, base)?;

@@ -118,17 +118,29 @@ pub fn copy(fd: BorrowedFd<'_>, base: i32) -> Result<OwnedFd, Errno> {
 /// Runs `work` while a copy of `fd` sits at `number`, which must be free.
 ///
 /// # Errors
-/// `EBUSY` if the number is in use, or the errno of `dup3` or of `work`.
+/// The errno of `dup3` or of `work`.
 pub fn with_number<T>(
     fd: BorrowedFd<'_>,
     number: i32,
     work: impl FnOnce(BorrowedFd<'_>) -> Result<T, Errno>,
 ) -> Result<T, Errno> {
     let placed = copy(fd, number)?;
-    if placed.as_raw_fd() != number {
-        return Err(Errno::EBUSY);
+    if placed.as_raw_fd() == number {
+        return work(placed.as_fd());
     }
-    work(placed.as_fd())
+    drop(placed);
+    // Our own stdin, stdout or stderr has the number: it stands aside for the moment.
+    // SAFETY: the number is open, as the copy went elsewhere, and the borrow ends with this function.
+    let own = copy(unsafe { BorrowedFd::borrow_raw(number) }, number + 1)?;
+    let swap = |from: BorrowedFd<'_>| {
+        // SAFETY: dup3(2) takes numbers; whoever owns `number` finds the same description there afterwards.
+        check(libc::c_long::from(unsafe { libc::dup3(from.as_raw_fd(), number, 0) })).map(drop)
+    };
+    swap(fd)?;
+    // SAFETY: `number` is open until it is swapped back below.
+    let done = work(unsafe { BorrowedFd::borrow_raw(number) });
+    swap(own.as_fd())?;
+    done
 }
 
 /// Duplicates up to `len` bytes of one pipe into another without taking them; never blocks.

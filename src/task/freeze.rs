@@ -165,7 +165,7 @@ pub fn freeze(request: &Request<'_>) -> Result<Frozen> {
     for stat in members(request)? {
         world.take(stat)?;
     }
-    if !world.processes.contains_key(&request.root) {
+    if world.obstacles.is_empty() && !world.processes.contains_key(&request.root) {
         return Err(Error::new(
             KIND,
             format!("stopping process {}", request.root),
@@ -226,7 +226,8 @@ impl Frozen {
             } else {
                 self.release_vforked(&waiting);
                 if Instant::now() > deadline {
-                    return Err(self.does_not_stop(&waiting));
+                    self.does_not_stop(&waiting);
+                    return Ok(());
                 }
                 std::thread::sleep(nap);
                 nap = (nap * 2).min(Duration::from_millis(10));
@@ -278,7 +279,8 @@ impl Frozen {
             format!("it is stopped by signal {signal}"),
             "continue it (kill -CONT) before the end of the rc scripts",
         );
-        self.obstacles.push(Obstacle::process("freeze", tid, name, "stopped job", refusal));
+        let pid = self.tids.get(&tid).copied().unwrap_or(tid);
+        self.obstacles.push(Obstacle::process(KIND, pid, name, "stopped job", refusal));
     }
 
     /// The child of a vfork(2) must run until it calls execve(2) or exits, or its parent never stops.
@@ -298,19 +300,26 @@ impl Frozen {
         }
     }
 
-    fn does_not_stop(&self, waiting: &[u32]) -> Error {
-        let names: Vec<String> = waiting
-            .iter()
-            .filter_map(|tid| read_stat(*tid))
-            .map(|s| format!("{}[{}] in state {}", s.comm, s.pid, s.state))
-            .collect();
-        Error::new(KIND, format!("stopping {}", names.join(", ")), "no answer in time")
+    /// Names the tasks that are still on their way to a stop.
+    fn does_not_stop(&mut self, waiting: &[u32]) {
+        for stat in waiting.iter().filter_map(|tid| read_stat(*tid)) {
+            let call = std::fs::read_to_string(format!("/proc/{}/wchan", stat.pid)).unwrap_or_default();
+            let refusal = Refusal::new(
+                format!("it does not stop: state {}, waiting in {}", stat.state, call.trim()),
+                "let it finish what it waits for (a vfork(2) child must call execve(2)) before `rcsnap ready`",
+            );
+            self.obstacles.push(Obstacle::process(KIND, stat.pid, stat.comm, "task", refusal));
+        }
     }
 
     /// Puts a stopped process into the list.
     fn take(&mut self, stat: Stat) -> Result<()> {
         let pid = stat.pid;
         let mut threads = Vec::new();
+        let refused = |o: &Obstacle| o.kind == KIND && o.pid == pid;
+        if self.obstacles.iter().any(refused) {
+            return Ok(()); // named already; it cannot be looked at
+        }
         if stat.state != 'Z' {
             for tid in threads_of(pid) {
                 let doing = || format!("reading registers of {}[{tid}]", stat.comm);

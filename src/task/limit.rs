@@ -1,5 +1,5 @@
 //! What: resource limits of a process.
-//! Reads: prlimit(2) from outside.
+//! Reads: prlimit(2) inside.
 //! Rebuilds: prlimit(2) by the process itself, when everything that a low limit could break is done, and
 //!   before it loses CAP_SYS_RESOURCE.
 //! Loses: CPU time already counted against RLIMIT_CPU.
@@ -22,13 +22,30 @@ crate::section! {
     }
 }
 
-/// Reads the limits of a process.
+/// Reads our own limits.
 ///
 /// # Errors
-/// ESRCH, or EPERM when it belongs to another user and CAP_SYS_RESOURCE is missing.
-pub fn capture(pid: u32) -> Sys<State> {
-    let limits = (0..COUNT).map(|resource| limit::get(pid, resource)).collect::<Result<_, Errno>>()?;
+/// None that is known.
+pub fn own() -> Sys<State> {
+    let me = std::process::id();
+    let limits = (0..COUNT).map(|resource| limit::get(me, resource)).collect::<Result<_, Errno>>()?;
     Ok(State { limits })
+}
+
+/// Asks a process for its limits: from outside, those of another user need CAP_SYS_RESOURCE.
+pub fn ask(batch: &mut Batch) -> u64 {
+    let room = batch.room(16 * COUNT as usize);
+    for resource in 0..u64::from(COUNT) {
+        batch.call(libc::SYS_prlimit64, &[0, resource, 0, room + 16 * resource]);
+    }
+    room
+}
+
+/// The answer to [`ask`].
+#[must_use]
+pub fn capture(batch: &Batch, room: u64) -> State {
+    let pair = |resource: u64| (batch.word(room + 16 * resource), batch.word(room + 16 * resource + 8));
+    State { limits: (0..u64::from(COUNT)).map(pair).collect() }
 }
 
 /// Sets those limits that differ from what the process has now.

@@ -19,7 +19,7 @@ crate::section! {
     pub enum Backing {
         /// Private anonymous memory.
         Anonymous,
-        /// Shared anonymous memory: index into the list of objects.
+        /// Shared anonymous memory or a deleted file: index into the list of objects.
         Shared(u32),
         /// A file, private or shared: index into the list of mapped files.
         File(u32),
@@ -59,10 +59,13 @@ crate::section! {
 }
 
 crate::section! {
-    /// Shared anonymous memory.
+    /// Memory with an identity of its own: shared anonymous memory, or a file in memory that was deleted
+    /// but is still mapped.
     pub struct Object {
         /// Bytes.
         pub size: u64,
+        /// The name that the deleted file had; empty for anonymous memory.
+        pub path: String,
     }
 }
 
@@ -73,6 +76,8 @@ crate::section! {
         pub vmas: Vec<Vma>,
         /// [vvar] and [vdso] together: first address and address after the last byte; 0 when unmapped.
         pub vdso: (u64, u64),
+        /// Guard regions (MADV_GUARD_INSTALL, 6.13): first address and address after the last byte.
+        pub guards: Vec<(u64, u64)>,
         /// What exec(2) set.
         pub layout: Layout,
         /// End of the heap.
@@ -141,14 +146,26 @@ impl Vma {
     }
 }
 
+/// An object, where it was first met.
+#[derive(Debug, Clone)]
+pub struct Found {
+    dev: String,
+    ino: u64,
+    /// A process that maps it.
+    pub pid: u32,
+    /// A range of its map.
+    pub range: (u64, u64),
+    /// The name that it had, if it was a file.
+    pub path: String,
+}
+
 /// Lists that the address spaces of all processes share.
 #[derive(Debug, Default)]
 pub struct Shared {
     /// Files, without duplicates.
     pub files: Vec<MappedFile>,
-    /// Shared anonymous memory: where one process maps its beginning (pid and a range of its map), by
-    /// device and inode.
-    pub objects: Vec<(String, u64, u32, (u64, u64))>,
+    /// Shared anonymous memory and deleted files, without duplicates.
+    pub objects: Vec<Found>,
     /// Open descriptions by device and inode, for memfds: filled by the capture from the file table.
     pub entries: Vec<(u64, u32)>,
 }
@@ -163,10 +180,11 @@ impl Shared {
         u32::try_from(index).unwrap_or(u32::MAX)
     }
 
-    fn object(&mut self, pid: u32, map: &Mapping) -> u32 {
-        let found = self.objects.iter().position(|o| o.0 == map.dev && o.1 == map.ino);
+    fn object(&mut self, pid: u32, map: &Mapping, path: &str) -> u32 {
+        let found = self.objects.iter().position(|o| o.dev == map.dev && o.ino == map.ino);
         let index = found.unwrap_or_else(|| {
-            self.objects.push((map.dev.clone(), map.ino, pid, (map.start, map.end)));
+            let (dev, range) = (map.dev.clone(), (map.start, map.end));
+            self.objects.push(Found { dev, ino: map.ino, pid, range, path: path.to_owned() });
             self.objects.len() - 1
         });
         u32::try_from(index).unwrap_or(u32::MAX)
@@ -188,6 +206,7 @@ pub fn capture(
     let mut state = State {
         vmas: Vec::new(),
         vdso: (0, 0),
+        guards: Vec::new(),
         layout: layout.clone(),
         brk: 0,
         auxv: std::fs::read(format!("/proc/{pid}/auxv")).context(KIND, || "reading the auxiliary vector")?,
@@ -251,7 +270,7 @@ fn backing(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Backing, Refu
         };
     }
     match deleted {
-        Some("/dev/zero") => Ok(Backing::Shared(shared.object(pid, map))),
+        Some("/dev/zero") => Ok(Backing::Shared(shared.object(pid, map, ""))),
         Some(name) if name.starts_with("/memfd:") => {
             let found = shared.entries.iter().find(|(ino, _)| *ino == map.ino);
             let entry = found.ok_or_else(|| {
@@ -262,6 +281,7 @@ fn backing(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Backing, Refu
         Some(name) if name.starts_with("/SYSV") => {
             Err(Refusal::new("it is System V shared memory", "rerun the service"))
         }
+        Some(name) if !is_persistent(pid, name) => Ok(Backing::Shared(shared.object(pid, map, name))),
         Some(_) => Err(Refusal::new("the file behind it was deleted", "restart it after an update")),
         None if map.name.starts_with('/') => {
             let writable = map.shared && map.has(b"mw");
@@ -281,7 +301,9 @@ fn backing(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Backing, Refu
 fn is_persistent(pid: u32, path: &str) -> bool {
     use nix::sys::statfs::{self, FsType};
     const RAMFS: FsType = FsType(0x8584_58f6);
-    let full = format!("/proc/{pid}/root{path}");
+    // A deleted file is looked for where it was: in its directory.
+    let folder = path.rsplit_once('/').map_or("/", |(folder, _)| folder);
+    let full = format!("/proc/{pid}/root{folder}/");
     let volatile = [statfs::TMPFS_MAGIC, statfs::PROC_SUPER_MAGIC, statfs::SYSFS_MAGIC, RAMFS];
     statfs::statfs(full.as_str()).map_or(true, |fs| !volatile.contains(&fs.filesystem_type()))
 }
@@ -354,6 +376,13 @@ pub fn advise(batch: &mut Batch, vma: &Vma) {
             Put::Map => {}
         }
     }
+}
+
+/// Makes a guard region again: it has no mapping of its own.
+pub fn guard(batch: &mut Batch, (start, end): (u64, u64)) {
+    const MADV_GUARD_INSTALL: u64 = 102;
+    batch.call(libc::SYS_madvise, &[start, end - start, MADV_GUARD_INSTALL]);
+    batch.doing("installing a guard region");
 }
 
 /// PR_SET_MM_MAP of prctl(2): struct prctl_mm_map of <linux/prctl.h>. `exe` is a descriptor of the program;

@@ -22,6 +22,7 @@ const KIND: &str = "memory";
 const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 const FILE_PAGE: u64 = 1 << 61;
+const GUARD: u64 = 1 << 58;
 /// Pages that are read at a time.
 const CHUNK: usize = 64;
 
@@ -66,9 +67,23 @@ impl Memory {
     }
 }
 
-/// Which pages of a mapping must be carried: page numbers from its start, as ranges.
-fn wanted(pagemap: &File, vma: &Vma) -> Result<Vec<(u64, u64)>> {
-    let mut ranges: Vec<(u64, u64)> = Vec::new();
+/// Pages of a mapping by number from its start, as ranges: those to carry, and guards.
+#[derive(Default)]
+struct Wanted {
+    carry: Vec<(u64, u64)>,
+    guard: Vec<(u64, u64)>,
+}
+
+fn extend(ranges: &mut Vec<(u64, u64)>, page: u64) {
+    match ranges.last_mut() {
+        Some(last) if last.1 == page => last.1 += 1,
+        _ => ranges.push((page, page + 1)),
+    }
+}
+
+/// Which pages of a mapping must be carried.
+fn wanted(pagemap: &File, vma: &Vma) -> Result<Wanted> {
+    let mut found = Wanted::default();
     let total = (vma.end - vma.start) / PAGE as u64;
     let mut buffer = vec![0u8; 8 * 4096];
     let mut page = 0;
@@ -78,16 +93,16 @@ fn wanted(pagemap: &File, vma: &Vma) -> Result<Vec<(u64, u64)>> {
         let at = (vma.start / PAGE as u64 + page) * 8;
         pagemap.read_exact_at(bytes, at).context(KIND, || format!("reading pagemap at {:#x}", vma.start))?;
         for entry in bytes.chunks_exact(8).map(|b| b.try_into().map_or(0, u64::from_le_bytes)) {
-            if entry & (PRESENT | SWAPPED) != 0 && entry & FILE_PAGE == 0 {
-                match ranges.last_mut() {
-                    Some(last) if last.1 == page => last.1 += 1,
-                    _ => ranges.push((page, page + 1)),
-                }
+            // A guard shows as swapped too. On 6.13 and 6.14 it cannot be told, and fails to be read.
+            if entry & GUARD != 0 && entry & PRESENT == 0 {
+                extend(&mut found.guard, page);
+            } else if entry & (PRESENT | SWAPPED) != 0 && entry & FILE_PAGE == 0 {
+                extend(&mut found.carry, page);
             }
             page += 1;
         }
     }
-    Ok(ranges)
+    Ok(found)
 }
 
 /// What the contents of processes and objects are read from, by the number of their address space.
@@ -120,18 +135,27 @@ impl Origins {
     }
 }
 
-/// Stores the private pages of a process.
+/// Stores the private pages of a process, and returns its guard regions.
 ///
 /// # Errors
 /// Memory cannot be read, or the sink is full.
-pub fn capture<S: Sink>(origins: &Origins, mm: u32, state: &State, writer: &mut PageWriter<S>) -> Result<()> {
-    let Some(Space::Process(memory)) = origins.spaces.get(mm as usize) else { return Ok(()) };
+pub fn capture<S: Sink>(
+    origins: &Origins,
+    mm: u32,
+    state: &State,
+    writer: &mut PageWriter<S>,
+) -> Result<Vec<(u64, u64)>> {
+    let mut guards = Vec::new();
+    let Some(Space::Process(memory)) = origins.spaces.get(mm as usize) else { return Ok(guards) };
     let path = format!("/proc/{}/pagemap", memory.pid);
     let pagemap = File::open(&path).context(KIND, || format!("opening {path}"))?;
     let mut buffer = vec![0u8; CHUNK * PAGE];
     for vma in state.vmas.iter().filter(|v| v.has_contents()) {
         let keep_zero = !matches!(vma.backing, Backing::Anonymous);
-        for (first, end) in wanted(&pagemap, vma)? {
+        let found = wanted(&pagemap, vma)?;
+        let address = |page: u64| vma.start + page * PAGE as u64;
+        guards.extend(found.guard.iter().map(|(first, end)| (address(*first), address(*end))));
+        for (first, end) in found.carry {
             let mut page = first;
             while page < end {
                 let count = usize::try_from(end - page).unwrap_or(CHUNK).min(CHUNK);
@@ -143,7 +167,7 @@ pub fn capture<S: Sink>(origins: &Origins, mm: u32, state: &State, writer: &mut 
             }
         }
     }
-    Ok(())
+    Ok(guards)
 }
 
 /// Stores the contents of a shared object, holes left out.

@@ -49,6 +49,10 @@ pub fn capture(process: &Process, shared: &mut Shared, refuse: &mut Refuse<'_>) 
         complete = false;
         refuse(kind, object, refusal);
     };
+    if status.seccomp != 0 {
+        let refusal = Refusal::new("it runs under seccomp", "rerun the service, or turn its seccomp off");
+        told("creds", "seccomp".into(), refusal);
+    }
     check_sharing(process, &mut told);
     let memory = memory::capture(pid, &process.stat.layout, shared, &mut |object, refusal| {
         told("memory", object, refusal);
@@ -78,7 +82,7 @@ pub fn capture(process: &Process, shared: &mut Shared, refuse: &mut Refuse<'_>) 
         actions: Vec::new(),
         queue,
         timers: timer::State::default(),
-        limits: limit::capture(pid).context(KIND, || format!("reading the limits of {pid}"))?,
+        limits: limit::State { limits: Vec::new() },
         sched: sched::capture_process(pid),
         workdir,
         dumpable: 1,
@@ -113,11 +117,13 @@ fn ask_inside(
     let timers = timer::ask(&mut batch, &posix);
     let dumpable = batch.call(libc::SYS_prctl, &[libc::PR_GET_DUMPABLE as u64, 0, 0, 0, 0]);
     let no_thp = batch.try_call(libc::SYS_prctl, &[libc::PR_GET_THP_DISABLE as u64, 0, 0, 0, 0]);
+    let limits = limit::ask(&mut batch);
     let reaper = batch.room(8);
     batch.call(libc::SYS_prctl, &[libc::PR_GET_CHILD_SUBREAPER as u64, reaper, 0, 0, 0]);
     let asked = thread::ask(&mut batch);
     area.run(pid, &mut batch)?;
     let subreaper = batch.half(reaper) != 0;
+    body.limits = limit::capture(&batch, limits);
     body.memory.brk = batch.result(brk).cast_unsigned();
     body.actions = signal::actions(&batch, &actions);
     body.timers = timer::capture(&batch, &timers, posix);

@@ -73,12 +73,32 @@ pub fn open_files(files: &[MappedFile], base: i32) -> Result<Vec<OwnedFd>> {
 /// # Errors
 /// There is no room.
 pub fn make_objects(objects: &[Object], base: i32) -> Result<Vec<OwnedFd>> {
-    let doing = || "making shared memory";
+    let doing = |o: &Object| format!("making shared memory {}", o.path);
     let make = |o: &Object| {
-        descriptor::raise(vm::shared_anonymous(o.size).context("memory", doing)?, base)
-            .context("memory", doing)
+        let fd = match o.path.as_str() {
+            "" => vm::shared_anonymous(o.size).context("memory", || doing(o))?,
+            _ => deleted_file(o)?,
+        };
+        descriptor::raise(fd, base).context("memory", || doing(o))
     };
     objects.iter().map(make).collect()
+}
+
+/// A file without a name any more, at the place where the captured one had been.
+fn deleted_file(object: &Object) -> Result<OwnedFd> {
+    let doing = || format!("making the deleted file {}", object.path);
+    let mut options = std::fs::File::options();
+    options.read(true).write(true).create_new(true);
+    let mut path = object.path.clone();
+    let file = options.open(&path).or_else(|_| {
+        // The name is taken by a newer file.
+        path.push_str(".deleted");
+        options.open(&path)
+    });
+    let file = file.context("memory", doing)?;
+    std::fs::remove_file(&path).context("memory", doing)?;
+    file.set_len(object.size).context("memory", doing)?;
+    Ok(file.into())
 }
 
 /// An address where the batch area lies outside every mapping of the image and of ourselves.
@@ -117,7 +137,7 @@ impl<'a> Puppets<'a> {
         Area::prepare(base)?;
         let status = freeze::read_status(me);
         let own = Own {
-            limits: limit::capture(me).context(KIND, || "reading our own limits")?,
+            limits: limit::own().context(KIND, || "reading our own limits")?,
             creds: creds::State { caps: status.caps, ..creds::State::default() },
             sched: sched::capture(me)?,
             process: sched::capture_process(me),
@@ -402,6 +422,10 @@ impl<'a> Puppets<'a> {
             script.ensure(FLAG_CALLS, 0)?;
             memory::advise(&mut script.batch, vma);
         }
+        for guard in &body.memory.guards {
+            script.ensure(1, 0)?;
+            memory::guard(&mut script.batch, *guard);
+        }
         self.place_fds(&mut script, body)?;
         for lock in &body.locks {
             script.ensure(1, 48)?;
@@ -448,6 +472,8 @@ impl<'a> Puppets<'a> {
         script.batch.call(libc::SYS_pidfd_getfd, &[0, exe, 0]);
         memory::set_layout(&mut script.batch, &body.memory, 1);
         script.batch.call(libc::SYS_close, &[1]);
+        let personality = u64::from_str_radix(&body.sched.personality, 16).unwrap_or(0);
+        script.batch.call(libc::SYS_personality, &[personality]);
         if body.no_thp {
             script.batch.call(libc::SYS_prctl, &[libc::PR_SET_THP_DISABLE as u64, 1, 0, 0, 0]);
         }

@@ -87,6 +87,8 @@ pub fn parse(text: &str) -> Vec<Posix> {
             _ => {}
         }
     }
+    // The kernel lists the newest first.
+    timers.sort_by_key(|timer| timer.id);
     timers
 }
 
