@@ -19,7 +19,6 @@ pub struct Board {
     pub qemu: [String; 2],
     pub machine: Vec<String>,
     pub memory_mib: u32,
-    pub console: String,
     /// how the kernel command line names the root file system
     pub root: String,
     /// and the store

@@ -53,12 +53,21 @@ impl Console {
         self.lock().lines.get(from..).unwrap_or_default().to_vec()
     }
 
-    /// Waits for a line, or the beginning of one, that contains one of `texts`.
+    /// Waits for a whole line that contains one of `texts`.
     pub fn wait(&self, from: usize, texts: &[&str], limit: Duration) -> Result<Line> {
+        self.wait_for(from, texts, limit, false)
+    }
+
+    /// Waits for a prompt: a line that need not have ended.
+    pub fn prompt(&self, from: usize, texts: &[&str], limit: Duration) -> Result<Line> {
+        self.wait_for(from, texts, limit, true)
+    }
+
+    fn wait_for(&self, from: usize, texts: &[&str], limit: Duration, partial: bool) -> Result<Line> {
         let end = Instant::now() + limit;
         let mut heard = self.lock();
         loop {
-            if let Some(line) = find(&heard, from, texts) {
+            if let Some(line) = find(&heard, from, texts, partial) {
                 return Ok(line);
             }
             let left = end.saturating_duration_since(Instant::now());
@@ -87,12 +96,12 @@ impl Console {
     }
 }
 
-fn find(heard: &Heard, from: usize, texts: &[&str]) -> Option<Line> {
+fn find(heard: &Heard, from: usize, texts: &[&str], partial: bool) -> Option<Line> {
     let matches = |text: &str| texts.iter().any(|t| text.contains(t));
     if let Some(line) = heard.lines.iter().skip(from).find(|l| matches(&l.text)) {
         return Some(line.clone());
     }
-    matches(&heard.partial).then(|| Line { at: Instant::now(), text: heard.partial.clone() })
+    (partial && matches(&heard.partial)).then(|| Line { at: Instant::now(), text: heard.partial.clone() })
 }
 
 fn last(heard: &Heard, count: usize) -> String {

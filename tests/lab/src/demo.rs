@@ -1,14 +1,13 @@
 //! `cargo lab demo`: one board, booted cold, captured, and booted from its picture, in numbers.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use argh::FromArgs;
 use serde_json::{Map, Value, json};
 
 use crate::disk::Disks;
-use crate::guest::{BOOT_LIMIT, Boot, Guest, Running};
+use crate::guest::{BOOT_LIMIT, Boot, Guest};
 use crate::report::Report;
 use crate::timeline::{Timeline, ms};
 use crate::{progress, toolchain};
@@ -117,6 +116,9 @@ fn judge(guest: &Guest, cold: &Seen, restored: &Seen, report: &mut Report) -> Re
         "image {image_bytes} bytes, tasks stopped for {stopped_ms} ms, binary {} bytes",
         guest.binary.bytes
     );
+    let budget = &guest.board.budget;
+    let within = speedup >= budget.speedup && image_bytes <= budget.image_bytes;
+    report.put("within_budget", within && guest.binary.bytes <= budget.binary_bytes);
     let silent: Vec<_> = restored.daemons.iter().filter(|(_, up)| !up).map(|(n, _)| *n).collect();
     if !silent.is_empty() {
         println!("restored, but silent: {}", silent.join(", "));

@@ -61,6 +61,13 @@ impl Disks {
         self.put(file.path(), to, mode)
     }
 
+    /// Copies a file out of the root file system.
+    pub fn get(&self, from: &str, to: &Path) -> Result<()> {
+        self.replay_journal()?;
+        let mut dump = packages::sbin("debugfs");
+        output(dump.args(["-R", &format!("dump {from} {}", to.display())]).arg(&self.root)).map(drop)
+    }
+
     /// Reads a file of the root file system.
     pub fn text(&self, of: &str) -> Result<String> {
         self.replay_journal()?;

@@ -155,7 +155,7 @@ impl Running {
         let end = std::time::Instant::now() + limit;
         let mut told = 0;
         loop {
-            let found = self.qemu.console.wait(0, texts, Duration::from_millis(300));
+            let found = self.qemu.console.prompt(0, texts, Duration::from_millis(300));
             for line in self.qemu.console.lines(told) {
                 told += 1;
                 if let Some(moment) = timeline::moment(&line.text) {
@@ -170,10 +170,10 @@ impl Running {
 
     /// Logs in as root on the console; works when the prompt of getty is up or comes up.
     pub fn login(&mut self) -> Result<()> {
-        self.qemu.console.wait(0, &[" login: "], BOOT_LIMIT)?;
+        self.qemu.console.prompt(0, &[" login: "], BOOT_LIMIT)?;
         let mark = self.qemu.console.mark();
         self.qemu.console.send("root")?;
-        self.qemu.console.wait(mark, &["# "], COMMAND_LIMIT).context("logging in")?;
+        self.qemu.console.prompt(mark, &["# "], COMMAND_LIMIT).context("logging in")?;
         Ok(())
     }
 

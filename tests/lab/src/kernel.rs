@@ -22,7 +22,8 @@ pub struct Kernel {
 
 /// Downloads and unpacks the board's kernel, or finds it in the cache.
 pub fn fetch(board: &Board) -> Result<Kernel> {
-    let mut wanted = packages::closure(&[board.kernel.clone()], |p| p.starts_with("linux-image-"))?;
+    let mut wanted =
+        packages::closure(std::slice::from_ref(&board.kernel), |p| p.starts_with("linux-image-"))?;
     if wanted.len() > 1 {
         // The metapackage itself holds nothing.
         wanted.retain(|p| *p != board.kernel);

@@ -8,6 +8,7 @@ mod answer;
 mod board;
 mod cache;
 mod case;
+mod check;
 mod console;
 mod cpio;
 mod demo;
@@ -21,6 +22,7 @@ mod qemu;
 mod report;
 mod rootfs;
 mod run;
+mod style;
 mod timeline;
 mod toolchain;
 mod try_boot;
@@ -48,6 +50,7 @@ enum Command {
     Demo(demo::Args),
     Zoo(case::zoo::Args),
     ZooKeeper(case::zoo::keeper::Args),
+    Test(check::Args),
 }
 
 /// Build the static target binary.
@@ -88,6 +91,7 @@ fn run(args: Args) -> Result<bool> {
         Command::Demo(args) => demo::run(&args),
         Command::Zoo(args) => case::zoo::run(&args),
         Command::ZooKeeper(args) => case::zoo::keeper::run(&args),
+        Command::Test(args) => check::run(&args),
     }
 }
 

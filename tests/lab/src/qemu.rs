@@ -5,7 +5,6 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -33,7 +32,6 @@ pub struct Machine<'a> {
 pub struct Qemu {
     child: Child,
     pub console: Console,
-    pub started: Instant,
     ports: Vec<(u16, u16)>,
 }
 
@@ -65,7 +63,7 @@ impl Qemu {
             bail!("taking the console of QEMU: no pipes");
         };
         let console = Console::new(input, out, &machine.log)?;
-        Ok(Self { child, console, started: Instant::now(), ports })
+        Ok(Self { child, console, ports })
     }
 
     /// The port of this machine that leads to a guest's.
@@ -77,18 +75,6 @@ impl Qemu {
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill().context("ending QEMU")?;
         self.child.wait().context("ending QEMU").map(drop)
-    }
-
-    /// Waits for a guest that powers itself off.
-    pub fn wait_end(&mut self, limit: Duration) -> Result<()> {
-        let end = Instant::now() + limit;
-        while self.child.try_wait()?.is_none() {
-            if Instant::now() > end {
-                bail!("waiting for the guest to power off: timed out");
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
     }
 }
 

@@ -16,7 +16,7 @@ use crate::run::output;
 use crate::{cache, packages, progress};
 
 /// What a stage is made by; raised when the steps below change.
-const RECIPE: &str = "2";
+const RECIPE: &str = "3";
 
 /// Where Buildroot's skeleton points what may change at run time: tmpfs.
 const LINKS: [(&str, &str); 8] = [
@@ -28,6 +28,25 @@ const LINKS: [(&str, &str); 8] = [
     ("var/spool", "../tmp"),
     ("usr/bin/python3", "python3.11"),
     ("etc/mtab", "../proc/self/mounts"),
+];
+
+/// What packages do not bring: mount points, and folders that scripts expect.
+const FOLDERS: [&str; 15] = [
+    "dev",
+    "proc",
+    "sys",
+    "run",
+    "tmp",
+    "root",
+    "mnt",
+    "sbin",
+    "usr/sbin",
+    "var/lib",
+    "etc/dropbear",
+    "etc/network/if-pre-up.d",
+    "etc/network/if-up.d",
+    "etc/network/if-down.d",
+    "etc/network/if-post-down.d",
 ];
 
 /// Left out: nothing in the guest reads it.
@@ -78,9 +97,7 @@ pub fn image(board: &Board, kernel: &Kernel) -> Result<PathBuf> {
 }
 
 fn fill(stage: &Path, board: &Board, kernel: &Kernel) -> Result<()> {
-    for folder in
-        ["dev", "proc", "sys", "run", "tmp", "root", "mnt", "var/lib", "etc/dropbear", "usr/sbin", "sbin"]
-    {
+    for folder in FOLDERS {
         fs::create_dir_all(stage.join(folder))?;
     }
     for (link, target) in LINKS {

@@ -98,7 +98,8 @@ fn suffix(wish: &Wish) -> String {
     words.iter().filter(|w| !w.is_empty()).map(|w| format!("-{}", w.replace(',', "-"))).collect()
 }
 
-fn cargo() -> Command {
+/// The cargo that runs the lab.
+pub fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 

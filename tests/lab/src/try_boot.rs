@@ -76,7 +76,7 @@ pub fn run(args: &Args) -> Result<bool> {
     }
     let mut running = guest.boot(&disks, &boot)?;
     let limit = Duration::from_secs(args.limit);
-    let up = running.qemu.console.wait(0, &[" login: "], limit);
+    let up = running.follow(&[" login: "], limit);
     let mut report = Report::new("boot");
     let mut good = up.is_ok();
     if good {

@@ -1,4 +1,211 @@
-//! What is tried, one file a case.
+//! What is tried, one file a topic. A case gets the bench, on which the expensive things are made once:
+//! the binary, the guest, and one pair of disks that hold a captured system.
 
+pub mod budget;
 pub mod cell;
+pub mod crash;
+pub mod fault;
+pub mod power;
+pub mod roundtrip;
 pub mod zoo;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::Value;
+
+use crate::disk::Disks;
+use crate::guest::{BOOT_LIMIT, Boot, Guest, Running};
+use crate::timeline::{Timeline, ms};
+use crate::{progress, toolchain};
+
+/// One thing that is tried. It gets its own name, for folders and logs.
+pub struct Case {
+    pub topic: &'static str,
+    pub name: String,
+    pub run: Run,
+}
+
+type Run = Box<dyn Fn(&Bench, &str) -> Result<()> + Send + Sync>;
+
+impl Case {
+    fn new(
+        topic: &'static str,
+        name: impl Into<String>,
+        run: impl Fn(&Bench, &str) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self { topic, name: name.into(), run: Box::new(run) }
+    }
+
+    /// As it is reported.
+    pub fn full_name(&self) -> String {
+        format!("{}: {}", self.topic, self.name)
+    }
+
+    /// As its files are named.
+    pub fn id(&self) -> String {
+        self.full_name().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+    }
+}
+
+/// Every case that is run in QEMU; the long ones first, so that machines end together.
+pub fn all() -> Vec<Case> {
+    let topics = [roundtrip::cases(), power::cases(), crash::cases(), fault::cases(), budget::cases()];
+    topics.into_iter().flatten().collect()
+}
+
+/// A captured system: disks as the cold boot left them, and what it knew of itself.
+pub struct Captured {
+    pub disks: Disks,
+    /// the application's answer some time after the capture
+    pub app: Value,
+    /// the monotonic clock at the capture, in seconds
+    pub monotonic: f64,
+    /// what rcsnap said of the capture
+    pub line: String,
+}
+
+/// Something expensive that is made once, by the first case that needs it; a failure is kept too.
+struct Once<T>(Mutex<Option<Result<Arc<T>, String>>>);
+
+impl<T> Once<T> {
+    fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    fn get(&self, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = place.get_or_insert_with(|| make().map(Arc::new).map_err(|e| format!("{e:#}")));
+        made.clone().map_err(|error| anyhow!(error))
+    }
+}
+
+/// What the cases share.
+pub struct Bench {
+    pub guest: Guest,
+    pub folder: PathBuf,
+    captured: Once<Captured>,
+    faulty: Once<Guest>,
+    faulty_captured: Once<Captured>,
+}
+
+impl Bench {
+    pub fn new(binary: Option<&Path>) -> Result<Self> {
+        let binary = match binary {
+            Some(path) => toolchain::Binary::given(path)?,
+            None => toolchain::build("")?,
+        };
+        let folder = toolchain::own_folder()?.join("test");
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder)?;
+        }
+        std::fs::create_dir_all(&folder)?;
+        let guest = Guest::prepare("qemu-x86_64", binary, &folder)?;
+        let (captured, faulty, faulty_captured) = (Once::new(), Once::new(), Once::new());
+        Ok(Self { guest, folder, captured, faulty, faulty_captured })
+    }
+
+    /// The guest with a binary that breaks on demand.
+    pub fn faulty(&self) -> Result<Arc<Guest>> {
+        self.faulty.get(|| {
+            let folder = self.folder.join("faulty");
+            std::fs::create_dir_all(&folder)?;
+            Guest::prepare("qemu-x86_64", toolchain::build("fault")?, &folder)
+        })
+    }
+
+    /// A system captured by that binary.
+    pub fn faulty_captured(&self) -> Result<Arc<Captured>> {
+        let guest = self.faulty()?;
+        self.faulty_captured.get(|| capture(&guest, "captured")).context("making a captured system")
+    }
+
+    /// Boots cold once for all cases that begin with a captured system.
+    pub fn captured(&self) -> Result<Arc<Captured>> {
+        self.captured.get(|| capture(&self.guest, "captured")).context("making a captured system")
+    }
+
+    /// A copy of the captured disks, to boot from and to break.
+    pub fn copy(&self, name: &str) -> Result<Disks> {
+        self.captured()?.disks.copy(&self.folder.join(name))
+    }
+}
+
+/// A cold boot that must end in a published image; the power is cut right after.
+pub fn capture(guest: &Guest, name: &str) -> Result<Captured> {
+    let disks = guest.disks(name)?;
+    let mut boot = Boot::new(name);
+    // crond wakes at the full minute: let that be soon after the capture.
+    boot.clock = Some("2026-03-01T12:00:00".into());
+    let mut running = guest.boot(&disks, &boot)?;
+    let console = &running.qemu.console;
+    console.prompt(0, &["rcsnap: captured: ", " login: "], BOOT_LIMIT)?;
+    let line = console.wait(0, &["rcsnap: captured: "], Duration::ZERO)?;
+    console.wait(0, &["rcsnap: published: "], BOOT_LIMIT)?;
+    console.prompt(0, &[" login: "], BOOT_LIMIT)?;
+    let app = running.app()?;
+    let since = line.at.elapsed().as_secs_f64();
+    let monotonic = app["monotonic"].as_f64().context("reading the application's clock")? - since;
+    running.qemu.kill()?;
+    Ok(Captured { disks, app, monotonic, line: line.text })
+}
+
+/// What a boot has turned out to be.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Kind {
+    Cold,
+    Restored,
+}
+
+/// Waits for the login prompt of the last boot on this console, and says which kind of boot it was.
+/// Reboots on the way are followed; a board that does not come up is an error.
+pub fn come_up(running: &Running) -> Result<(Kind, Timeline)> {
+    let console = &running.qemu.console;
+    let end = Instant::now() + BOOT_LIMIT * 2;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        console.prompt(0, &[" login: "], left)?;
+        let lines = console.lines(0);
+        let timeline = Timeline::read(&lines).context("reading the console: rcsnap did not start")?;
+        let answer = timeline.moments.iter().find(|(_, m)| m == "cold" || m == "restored");
+        if let Some((_, answer)) = answer {
+            let kind = if answer == "restored" { Kind::Restored } else { Kind::Cold };
+            return Ok((kind, timeline));
+        }
+        ensure!(!left.is_zero(), "waiting for the board: it rebooted and did not come up again");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// The board works: every daemon answers, and one can log in.
+pub fn works(running: &mut Running) -> Result<()> {
+    for (name, answer) in running.daemons() {
+        answer.with_context(|| format!("{name} does not answer"))?;
+    }
+    running.login()?;
+    running.must("true").map(drop)
+}
+
+/// A cold boot that says why in one line, and works. Returns the reason.
+pub fn cold_and_works(running: &mut Running) -> Result<String> {
+    let (kind, timeline) = come_up(running)?;
+    ensure!(kind == Kind::Cold, "the boot was restored:\n{}", timeline.show());
+    let reasons: Vec<&String> =
+        timeline.moments.iter().map(|(_, m)| m).filter(|m| m.starts_with("rcsnap: cold: ")).collect();
+    ensure!(reasons.len() == 1, "one line must say why the boot was cold:\n{}", timeline.show());
+    works(running)?;
+    Ok(reasons[0]["rcsnap: cold: ".len()..].to_string())
+}
+
+/// A restored boot that works. Returns how long it took.
+pub fn restored_and_works(running: &mut Running) -> Result<Timeline> {
+    let (kind, timeline) = come_up(running)?;
+    ensure!(kind == Kind::Restored, "the boot was cold:\n{}", timeline.show());
+    works(running)?;
+    if let Some(ready) = timeline.ready() {
+        progress::say(format!("      restored in {:.0} ms", ms(ready)));
+    }
+    Ok(timeline)
+}

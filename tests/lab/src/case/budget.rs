@@ -1,0 +1,25 @@
+//! The promises of board.toml that are sizes. The one that is a time is judged by `cargo lab demo`, which
+//! has the machine to itself.
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Bench, Case};
+
+pub fn cases() -> Vec<Case> {
+    vec![Case::new("budget", "binary", binary), Case::new("budget", "image", image)]
+}
+
+fn binary(bench: &Bench, _: &str) -> Result<()> {
+    let (is, limit) = (bench.guest.binary.bytes, bench.guest.board.budget.binary_bytes);
+    ensure!(is <= limit, "the binary has {is} bytes; the budget is {limit}");
+    Ok(())
+}
+
+fn image(bench: &Bench, _: &str) -> Result<()> {
+    let line = &bench.captured()?.line;
+    let before = line.split(" bytes").next().and_then(|t| t.rsplit(' ').next());
+    let is: u64 = before.and_then(|n| n.parse().ok()).with_context(|| format!("reading {line}"))?;
+    let limit = bench.guest.board.budget.image_bytes;
+    ensure!(is <= limit, "the image has {is} bytes; the budget is {limit}");
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! One image, many boots: every daemon answers each time, and still holds what only the cold boot can
+//! have made; what must be fresh on each boot is fresh.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::{Bench, Captured, Case, restored_and_works};
+use crate::answer;
+use crate::guest::{Boot, Running};
+use crate::initramfs::Entry;
+
+/// Restored boots from one image.
+const BOOTS: usize = 10;
+/// crond sleeps to the next minute.
+const MINUTE: Duration = Duration::from_secs(75);
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        Case::new("roundtrip", "ten restored boots from one image", ten),
+        Case::new("roundtrip", "behind an initramfs of the board's own, init=/sbin/rcsnap", by_init),
+    ]
+}
+
+fn ten(bench: &Bench, id: &str) -> Result<()> {
+    let captured = bench.captured()?;
+    let disks = bench.copy(id)?;
+    let mut cookies = vec![];
+    for number in 1..=BOOTS {
+        let mut boot = Boot::new(&format!("{id}-{number}"));
+        let hour = format!("2026-03-01T{:02}", 12 + number);
+        boot.clock = Some(format!("{hour}:20:00"));
+        let mut running = bench.guest.boot(&disks, &boot)?;
+        let seen = look(&mut running, &captured, &hour).with_context(|| format!("restored boot {number}"))?;
+        ensure!(
+            !cookies.contains(&seen),
+            "two boots gave the same SSH cookie: dropbear's randomness is replayed"
+        );
+        cookies.push(seen);
+        running.qemu.kill()?;
+    }
+    Ok(())
+}
+
+/// Every daemon, its old state, and what must be new. Returns dropbear's first random bytes.
+fn look(running: &mut Running, captured: &Captured, hour: &str) -> Result<Vec<u8>> {
+    super::come_up(running)?;
+    // The very first connection after the restore is the one that could repeat itself.
+    let (_, cookie) = answer::retry(Duration::from_secs(20), || answer::ssh(running.qemu.port(22)))?;
+    restored_and_works(running)?;
+    application(running, captured)?;
+    let id = running
+        .must("dbus-send --system --print-reply --dest=org.freedesktop.DBus / org.freedesktop.DBus.GetId")?;
+    ensure!(id.contains("string \""), "dbus-daemon: {id}");
+    running.must("logger -t lab restored-$$; sleep 1; grep -q \"lab: restored-$$\" /var/log/messages")?;
+    let ticks = running.command("wc -l </tmp/cron.log")?.output;
+    running.until("wc -l </tmp/cron.log", MINUTE, |now| number(now) > number(&ticks)).context("crond")?;
+    let date = running.must("date -u +%Y-%m-%dT%H")?;
+    ensure!(date.trim() == hour, "the wall clock must be fresh: it is {date} and was set to {hour}");
+    running.must(
+        "ip route | grep -q '192.168.78.0/24 via 192.168.77.2'; ip route | grep -q '^default via 10.0.2.2'",
+    )?;
+    running.must("test \"$(hostname)\" = rcsnap-qemu && test \"$(cat /proc/sys/vm/swappiness)\" = 10")?;
+    running.must("! ps | grep -v grep | grep -q '[s]bin/rcsnap'").context("something of rcsnap is left")?;
+    Ok(cookie)
+}
+
+fn application(running: &Running, captured: &Captured) -> Result<()> {
+    let first = running.app()?;
+    std::thread::sleep(Duration::from_millis(500));
+    let second = running.app()?;
+    for name in
+        ["token", "redis_connection", "redis_connection_at_start", "pid", "threads", "worker", "table"]
+    {
+        ensure!(
+            first[name] == captured.app[name],
+            "{name} was {} and is {}",
+            captured.app[name],
+            first[name]
+        );
+    }
+    let grows = |name: &str| float(&second, name) > float(&first, name);
+    ensure!(grows("counter"), "the counter thread stands still: {second}");
+    ensure!(grows("redis_counter") && grows("worker_done"), "redis or the worker stands still: {second}");
+    let clock = float(&first, "monotonic");
+    ensure!(
+        clock >= captured.monotonic - 0.5,
+        "the monotonic clock went back: {:.1} at the capture, now {clock:.1}",
+        captured.monotonic
+    );
+    let gap = float(&second, "largest_gap");
+    ensure!(gap < 10.0, "the counter thread saw {gap:.1} s pass between two ticks of 0.1 s");
+    Ok(())
+}
+
+/// A board whose kernel has its drivers built in says init=/sbin/rcsnap; capture and restore that way.
+fn by_init(bench: &Bench, id: &str) -> Result<()> {
+    let disks = bench.guest.disks(id)?;
+    let boot = |part: &str| Boot::new(&format!("{id}-{part}")).entry(Entry::Init);
+    let mut running = bench.guest.boot(&disks, &boot("cold"))?;
+    super::cold_and_works(&mut running)?;
+    running.qemu.console.wait(0, &["rcsnap: published: "], crate::guest::BOOT_LIMIT)?;
+    running.qemu.kill()?;
+    let mut running = bench.guest.boot(&disks, &boot("restored"))?;
+    restored_and_works(&mut running).map(drop)
+}
+
+fn float(value: &Value, name: &str) -> f64 {
+    value[name].as_f64().unwrap_or(-1.0)
+}
+
+fn number(text: &str) -> u64 {
+    text.trim().parse().unwrap_or(0)
+}
