@@ -48,12 +48,15 @@ pub fn read_text(fd: i32) -> String {
     read(fd, 65536).map_or_else(|problem| problem.0, |bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// Flags that only say how a file was opened, and mean nothing afterwards.
+const SPENT: i32 = libc::O_DIRECTORY | libc::O_NOFOLLOW | 0o100_000 | libc::O_TMPFILE;
+
 /// F_GETFL and F_GETFD and the offset, as far as there is one: what every description has.
 #[must_use]
 pub fn flags(fd: i32) -> String {
     // SAFETY: integers only.
     unsafe {
-        let (status, own) = (libc::fcntl(fd, libc::F_GETFL), libc::fcntl(fd, libc::F_GETFD));
+        let (status, own) = (libc::fcntl(fd, libc::F_GETFL) & !SPENT, libc::fcntl(fd, libc::F_GETFD));
         format!("flags {status:#o} cloexec {own} offset {}", libc::lseek(fd, 0, libc::SEEK_CUR))
     }
 }

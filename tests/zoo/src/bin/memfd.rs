@@ -34,12 +34,6 @@ fn program(zoo: &mut Zoo) -> Outcome {
         shared.write_volatile(b's');
         private.add(4096).write_volatile(b'p');
     }
-    let closed = make(c"closed", 0)?;
-    sys!(ftruncate(closed, 4096))?;
-    let behind = map(closed, 4096, rw, libc::MAP_SHARED)?;
-    // SAFETY: within the mapping.
-    unsafe { behind.write_volatile(b'b') };
-    fd::close(closed);
     for file in [plain, sealed, sparse, mapped] {
         zoo.keep(&format!("flags of {file}"), move || fd::flags(file));
         zoo.keep(&format!("name of {file}"), move || zoo::proc::link(&format!("/proc/self/fd/{file}")));
@@ -53,19 +47,17 @@ fn program(zoo: &mut Zoo) -> Outcome {
             format!("{} {} {:o}", stat.st_size, stat.st_blocks, stat.st_mode)
         });
     }
-    for (what, at) in [("shared", shared), ("private", private), ("closed", behind)] {
+    for (what, at) in [("shared", shared), ("private", private)] {
         let at = at as usize;
         zoo.keep(&format!("the {what} mapping"), move || zoo::proc::mapping(at));
     }
-    let (shared_at, behind_at) = (shared as usize, behind as usize);
+    let at = shared as usize;
     let child = zoo.fork(move |zoo| {
         zoo.arrive();
         zoo.wait();
-        for at in [shared_at, behind_at] {
-            // SAFETY: inherited mappings.
-            let asked = zoo::eventually(5000, || unsafe { (at as *const u8).add(9).read_volatile() } == b'?');
-            zoo.check("the parent writes through a shared mapping", asked);
-        }
+        // SAFETY: an inherited mapping.
+        let asked = zoo::eventually(5000, || unsafe { (at as *const u8).add(9).read_volatile() } == b'?');
+        zoo.check("the parent writes through a shared mapping", asked);
         Ok(())
     })?;
     zoo.ready();
@@ -89,8 +81,6 @@ fn program(zoo: &mut Zoo) -> Outcome {
             (private.read_volatile(), private.add(4096).read_volatile()),
             (b's', b'p'),
         );
-        zoo.expect("the mapping of a closed file", behind.read_volatile(), b'b');
-        behind.add(9).write_volatile(b'?');
     }
     zoo.reap("the child that shares mappings", child);
     Ok(())

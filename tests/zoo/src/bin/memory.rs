@@ -12,7 +12,6 @@ fn main() {
 fn program(zoo: &mut Zoo) -> Outcome {
     let areas = vec![private()?, no_access()?, code()?, copy_on_write(zoo)?, locked()?];
     let shared = shared()?;
-    let file = shared_file(zoo)?;
     let down = grows_down()?;
     let wiped = wipe_on_fork()?;
     let sparse = sparse()?;
@@ -35,7 +34,6 @@ fn program(zoo: &mut Zoo) -> Outcome {
         zoo.arrive();
         zoo.wait();
         answer(zoo, shared);
-        answer(zoo, file);
         Ok(())
     })?;
     zoo.ready();
@@ -43,7 +41,6 @@ fn program(zoo: &mut Zoo) -> Outcome {
         area.check(zoo);
     }
     ask(zoo, "shared anonymous memory", shared);
-    ask(zoo, "a deleted shared file", file);
     zoo.reap("the child that shares memory", child);
     check_grows_down(zoo, &down);
     check_wiped(zoo, &wiped)?;
@@ -163,18 +160,6 @@ fn sparse() -> Outcome<Area> {
 
 fn shared() -> Outcome<usize> {
     let at = map(4, RW, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1)?;
-    poke(at + 2 * PAGE, 0x5eed);
-    Ok(at)
-}
-
-fn shared_file(zoo: &Zoo) -> Outcome<usize> {
-    let name = std::ffi::CString::new(format!("/dev/shm/zoo.{}", std::process::id())).unwrap_or_default();
-    let name = if sys::exists(c"/dev/shm") { name } else { zoo.cpath("shared")? };
-    let fd = sys!(open(name.as_ptr(), libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC, 0o600))?;
-    sys!(ftruncate(fd, 4 * PAGE as libc::off_t))?;
-    let at = map(4, RW, libc::MAP_SHARED, fd)?;
-    fd::close(fd);
-    sys!(unlink(name.as_ptr()))?;
     poke(at + 2 * PAGE, 0x5eed);
     Ok(at)
 }

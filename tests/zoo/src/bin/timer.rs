@@ -143,7 +143,11 @@ fn fired(zoo: &mut Zoo, start: i64, due: i64, wall_due: i64) {
     zoo.check("the real timer is not early", alarm >= due);
 }
 
-/// Ids, signals, values, notification and clocks, as /proc has them; counts left out.
+/// Ids, signals, values, notification and clocks, as /proc has them, in the order of the ids.
 fn timers() -> String {
-    zoo::proc::text("/proc/self/timers")
+    let all = zoo::proc::text("/proc/self/timers");
+    let mut blocks: Vec<String> =
+        all.split("ID: ").skip(1).map(|block| block.trim().replace('\n', " ")).collect();
+    blocks.sort();
+    blocks.join("; ")
 }

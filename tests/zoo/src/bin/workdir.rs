@@ -1,7 +1,7 @@
-//! Kind `workdir`: working directory, root directory and umask, also deleted, changed, and per thread.
+//! Kind `workdir`: working directory, root directory and umask, also after chroot.
 
 use zoo::proc::link;
-use zoo::{Outcome, Zoo, fd, raw, sys};
+use zoo::{Outcome, Zoo, fd, sys};
 
 fn main() {
     zoo::run(program)
@@ -14,21 +14,8 @@ fn program(zoo: &mut Zoo) -> Outcome {
     std::env::set_current_dir(&home)?;
     // SAFETY: takes an integer.
     unsafe { libc::umask(0o137) };
-    let deleted = zoo.fork(deleted)?;
     let (reader, writer) = fd::pipe(0)?;
     let jailed = zoo.fork(move |zoo| jailed(zoo, reader))?;
-    let (told, tells) = std::sync::mpsc::channel();
-    let go = zoo.go();
-    let thread = std::thread::spawn(move || {
-        // A thread with a directory and a umask of its own: chdir of one does not move the other.
-        let changed = raw!(SYS_unshare, libc::CLONE_FS).and_then(|_| sys!(chdir(c"/proc".as_ptr())));
-        // SAFETY: takes an integer.
-        unsafe { libc::umask(0o011) };
-        let _ = told.send(changed.map(|_| ()));
-        zoo::wait_for(go.as_ref());
-        format!("{} {}", link("/proc/thread-self/cwd"), zoo::proc::status("thread-self", "Umask"))
-    });
-    tells.recv().map_err(|_| "the thread ended")??;
     zoo.keep("cwd", || link("/proc/self/cwd"));
     zoo.keep("root", || link("/proc/self/root"));
     zoo.keep("umask", || zoo::proc::status("self", "Umask"));
@@ -40,27 +27,10 @@ fn program(zoo: &mut Zoo) -> Outcome {
     let mut stat: libc::stat = sys::zeroed();
     sys!(fstat(made, &raw mut stat))?;
     zoo.expect("permissions of a new file", stat.st_mode & 0o777, 0o640);
-    let place = thread.join().map_err(|_| "the thread panicked")?;
-    zoo.expect("cwd and umask of the thread", place, "/proc 0011".to_owned());
-    zoo.reap("a process in a deleted directory", deleted);
     fd::write(writer, b"!")?;
     zoo.reap("a process with another root", jailed);
     std::env::set_current_dir("/")?;
     std::fs::remove_dir_all(&home)?;
-    Ok(())
-}
-
-fn deleted(zoo: &mut Zoo) -> Outcome {
-    let gone = zoo.path("gone");
-    std::fs::create_dir(&gone)?;
-    std::env::set_current_dir(&gone)?;
-    std::fs::remove_dir(&gone)?;
-    zoo.keep("deleted cwd", || link("/proc/self/cwd"));
-    zoo.arrive();
-    zoo.wait();
-    zoo.verify();
-    zoo.check("nothing can be made in a deleted directory", sys!(mkdir(c"x".as_ptr(), 0o700)).is_err());
-    zoo.check("a deleted directory has no name", std::env::current_dir().is_err());
     Ok(())
 }
 
