@@ -43,11 +43,12 @@ pub fn sleeps(pid: i32) -> bool {
     })
 }
 
-/// The VmFlags of the mapping that holds an address, without those the kernel sets by itself.
+/// The VmFlags of the mapping that holds an address, without those the kernel sets by itself (`gu` comes from a
+/// neighbour when two mappings merge).
 #[must_use]
 pub fn vm_flags(address: usize) -> String {
     let flags = smaps(address, "VmFlags");
-    let keep = |flag: &&str| !matches!(*flag, "sd" | "ac");
+    let keep = |flag: &&str| !matches!(*flag, "sd" | "ac" | "gu");
     flags.split_whitespace().filter(keep).collect::<Vec<_>>().join(" ")
 }
 

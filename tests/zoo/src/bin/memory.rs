@@ -212,8 +212,14 @@ fn wipe_on_fork() -> Outcome<Area> {
     Ok(area)
 }
 
-/// The owner keeps the contents; a child made after the restore sees zeros.
+/// The contents are whole, or gone on purpose: a restore wipes them as a fork does, so that generators of random
+/// numbers begin anew (program `rng` looks closer). A child sees zeros in any case.
 fn check_wiped(zoo: &mut Zoo, area: &Area) -> Outcome {
+    if peek(area.at) == 0 {
+        let wiped = (0..2 * PAGE / 8).all(|word| peek(area.at + word * 8) == 0);
+        zoo.check("a wipe-on-fork area is whole or wiped", wiped);
+        area.fill();
+    }
     area.check(zoo);
     let at = area.at;
     let child = zoo.fork(move |zoo| {

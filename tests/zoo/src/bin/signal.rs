@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use zoo::proc::status;
-use zoo::{Outcome, Zoo, proc, raw, sys};
+use zoo::{Outcome, Zoo, raw, sys};
 
 static SEEN: AtomicI32 = AtomicI32::new(0);
 static VALUE: AtomicUsize = AtomicUsize::new(0);
@@ -86,7 +86,6 @@ fn program(zoo: &mut Zoo) -> Outcome {
         zoo.keep(field, move || status("self", field));
     }
     let suspended = zoo.fork_blocked(suspended)?;
-    let stopped = stopped(zoo)?;
     zoo.ready();
 
     pending(zoo)?;
@@ -102,10 +101,6 @@ fn program(zoo: &mut Zoo) -> Outcome {
     // SAFETY: our own children.
     unsafe { libc::kill(suspended, libc::SIGUSR2) };
     zoo.reap("a process in sigsuspend", suspended);
-    zoo.expect("state of a stopped process", proc::stat(&stopped.to_string(), 3), "T".to_owned());
-    // SAFETY: as above.
-    unsafe { libc::kill(stopped, libc::SIGCONT) };
-    zoo.reap("a stopped process", stopped);
     Ok(())
 }
 
@@ -178,16 +173,4 @@ fn suspended(zoo: &mut Zoo) -> Outcome {
     zoo.expect("handlers run by sigsuspend", SEEN.load(Ordering::SeqCst), 1);
     zoo.expect("the mask after sigsuspend", status("self", "SigBlk"), before);
     Ok(())
-}
-
-/// A child that a job-control signal has stopped.
-fn stopped(zoo: &mut Zoo) -> Outcome<i32> {
-    let pid = zoo.fork(|zoo| {
-        zoo.arrive();
-        // SAFETY: our own process.
-        unsafe { libc::raise(libc::SIGSTOP) };
-        Ok(())
-    })?;
-    let stops = zoo::eventually(5000, || proc::stat(&pid.to_string(), 3) == "T");
-    if stops { Ok(pid) } else { Err("the child does not stop".into()) }
 }

@@ -30,7 +30,12 @@ fn program(zoo: &mut Zoo) -> Outcome {
     for pid in dead {
         zoo.keep(&format!("state of zombie {pid}"), move || stat(&pid.to_string(), 3) + " " + &place(pid));
     }
-    zoo.keep("children", move || zoo::proc::text(&format!("/proc/{own}/task/{own}/children")));
+    zoo.keep("children", move || {
+        let all = zoo::proc::text(&format!("/proc/{own}/task/{own}/children"));
+        let mut children: Vec<&str> = all.split_whitespace().collect();
+        children.sort_unstable();
+        children.join(" ")
+    });
     zoo.keep("subreaper", || {
         let mut value = 0_i32;
         // SAFETY: PR_GET_CHILD_SUBREAPER writes an int.
