@@ -10,9 +10,10 @@
 //! An obstacle does not stop the pass: all are found, then there is no image.
 
 use std::fs::File;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use crate::config::{Config, Key};
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
 use crate::file::{self, Entry, Policy, Scope};
 use crate::image::pages::{PageIndex, PageWriter};
@@ -442,6 +443,43 @@ pub fn tree(
     picture.write(&mut bytes, [0; 32], &mut |_| Ok(()))?;
     write_private(path, &bytes)?;
     Ok(Vec::new())
+}
+
+/// Looks at the running system, or at one tree, and names what could not be captured. Nothing is written.
+///
+/// # Errors
+/// This system was not booted by rcsnap: its tasks are not ours to stop.
+pub fn check(config: &Config, tree: Option<u32>) -> Result<Vec<Obstacle>> {
+    let booted = std::path::Path::new(crate::boot::status::FOLDER).join("boot.json").exists();
+    if tree.is_none() && !booted {
+        let cause = "rcsnap did not boot this system (there is no /run/rcsnap/boot.json)";
+        return Err(Error::new(KIND, "checking the whole system", cause));
+    }
+    let writable: Vec<String> = config.list(Key::Writable).map(str::to_owned).collect();
+    let mut leave_out = crate::boot::rerun::processes(&config.reruns());
+    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let own = [input.as_fd(), output.as_fd(), error.as_fd()];
+    // Who called us is no service: its shell, its terminal and its connection.
+    let mut parent = freeze::read_stat(std::process::id()).map(|s| s.ppid).filter(|pid| *pid > 1);
+    while let Some(pid) = parent.filter(|_| tree.is_none()) {
+        leave_out.push(pid);
+        parent = freeze::read_stat(pid).map(|s| s.ppid).filter(|pid| *pid > 1);
+    }
+    let request = Request {
+        scope: if tree.is_some() { Scope::Tree } else { Scope::System },
+        root: tree.unwrap_or(1),
+        except: std::process::id(),
+        patience: Duration::from_secs(2),
+        prefix: "",
+        externals: if tree.is_some() { &own } else { &[] },
+        policy: Policy { writable: &writable, devices: &[] },
+        baseline: None,
+        leave_out: &leave_out,
+    };
+    match capture(&request, false)? {
+        Outcome::Obstacles(obstacles) => Ok(obstacles),
+        Outcome::Picture(_) => Ok(Vec::new()),
+    }
 }
 
 /// Writes a file that only its owner may read, whole or not at all: an image holds all secrets in memory.

@@ -5,9 +5,11 @@
 
 pub mod abi;
 pub mod capture;
+pub mod check;
 pub mod config;
 pub mod confirm;
 pub mod discard;
+pub mod inspect;
 pub mod ready;
 pub mod restore;
 pub mod source;
@@ -50,16 +52,19 @@ struct Args {
 enum Command {
     Abi(abi::Args),
     Capture(capture::Args),
+    Check(check::Args),
     Config(config::Args),
     Confirm(confirm::Args),
     Discard(discard::Args),
+    Inspect(inspect::Args),
     Ready(ready::Args),
     Restore(restore::Args),
     Status(status::Args),
 }
 
 /// The verbs, for telling a command from a boot.
-const VERBS: [&str; 8] = ["abi", "capture", "config", "confirm", "discard", "ready", "restore", "status"];
+const VERBS: [&str; 10] =
+    ["abi", "capture", "check", "config", "confirm", "discard", "inspect", "ready", "restore", "status"];
 
 /// Whether a first argument is a command of rcsnap.
 #[must_use]
@@ -85,9 +90,11 @@ pub fn run(words: &[String]) -> u8 {
     let done = match args.command {
         Command::Abi(args) => abi::run(&args),
         Command::Capture(args) => capture::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Confirm(args) => confirm::run(&args),
         Command::Discard(args) => discard::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Ready(args) => ready::run(&args),
         Command::Restore(args) => restore::run(&args),
         Command::Status(args) => status::run(&args),

@@ -212,6 +212,31 @@ crate::section! {
     }
 }
 
+impl State {
+    /// The name of the kind.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            State::External(_) => "external",
+            State::Regular(_) => "regular",
+            State::Directory(_) => "directory",
+            State::Path(_) => "path",
+            State::Deleted(_) => "deleted",
+            State::Pipe(_) => "pipe",
+            State::Fifo(_) => "fifo",
+            State::Eventfd(_) => "eventfd",
+            State::Timerfd(_) => "timerfd",
+            State::Signalfd(_) => "signalfd",
+            State::Epoll(_) => "epoll",
+            State::Device(_) => "device",
+            State::Tty(_) => "tty",
+            State::Memfd(_) => "memfd",
+            State::Pidfd(_) => "pidfd",
+            State::Unix(_) => "unix",
+        }
+    }
+}
+
 /// What the configuration allows beyond the defaults.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Policy<'a> {
