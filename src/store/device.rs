@@ -171,3 +171,38 @@ pub fn create(path: &Path) -> Result<Device> {
     let file = options.open(path).context("store", || format!("creating {}", path.display()))?;
     Device::new(file, path.display().to_string(), false)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Access, Device};
+    use crate::store::{Store, spec};
+    use std::path::PathBuf;
+    use std::process::Command;
+
+    #[test]
+    #[ignore = "needs root and a loop device; the lab runs it"]
+    fn a_block_device_has_one_writer() {
+        let run = |command: &str| {
+            let out = Command::new("sh").args(["-c", command]).output().unwrap();
+            assert!(out.status.success(), "{command}: {}", String::from_utf8_lossy(&out.stderr));
+            String::from_utf8(out.stdout).unwrap().trim().to_owned()
+        };
+        let file = std::env::temp_dir().join(format!("rcsnap-device-{}", std::process::id()));
+        let device = run(&format!("truncate -s 16M {0} && losetup -f --show {0}", file.display()));
+        let device = PathBuf::from(device);
+        let open = |access| Device::open(&device, access);
+        let mut store = Store::new(Box::new(open(Access::Write).unwrap()), 2).unwrap();
+        let busy = open(Access::Write).map(|_| ()).unwrap_err();
+        store.count_boot();
+        store.settle().unwrap();
+        let seen = Store::new(Box::new(open(Access::Read).unwrap()), 2).unwrap().history().boots;
+        drop(store);
+        let name = device.file_name().unwrap().to_str().unwrap();
+        let number = std::fs::read_to_string(format!("/sys/class/block/{name}/dev")).unwrap();
+        let found = spec::find(number.trim());
+        run(&format!("losetup -d {}", device.display()));
+        std::fs::remove_file(file).unwrap();
+        assert_eq!(busy.errno(), Some(nix::errno::Errno::EBUSY));
+        assert_eq!((seen, found), (1, Some(device)));
+    }
+}
