@@ -73,6 +73,8 @@ pub const KERNEL: Tag = *b"KERN";
 pub const TMPFS: Tag = *b"TMPF";
 /// Tag of [`crate::inputs::Inputs`]; only with a whole system.
 pub const INPUTS: Tag = *b"INPT";
+/// Tag of [`crate::boot::attempt::Notes`]; only with a whole system.
+pub const BOOT: Tag = *b"BOOT";
 
 /// Every section there is, in the order of the image. A reader refuses an image with any other section.
 pub const KINDS: &[Kind] = &[
@@ -83,6 +85,7 @@ pub const KINDS: &[Kind] = &[
     Kind::of::<crate::kernel::tmpfs::State>(TMPFS, "tmpfs"),
     Kind::of::<pages::PageIndex>(PAGES, "pages"),
     Kind::of::<crate::inputs::Inputs>(INPUTS, "inputs"),
+    Kind::of::<crate::boot::attempt::Notes>(BOOT, "boot"),
 ];
 
 /// The sections and their hashes: what an image must agree with, bit for bit.

@@ -34,6 +34,17 @@ pub fn leave(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
+/// Every descriptor from this number on is closed at the next execve(2) (close_range(2), 5.11). A program that
+/// was started with somebody else's descriptors must not hand them to a system that is to be captured.
+///
+/// # Errors
+/// EINVAL on older kernels.
+pub fn close_on_exec_from(first: u32) -> Sys<()> {
+    // SAFETY: plain numbers; no descriptor is closed now.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    Errno::result(done).map(drop)
+}
+
 /// A page of zeroed words that this process and its later children share, for ever.
 ///
 /// # Errors

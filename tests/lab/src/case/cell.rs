@@ -44,7 +44,7 @@ count=0
 while :; do
     count=$((count + 1))
     echo \"$token $count\" > /run/counter.new && mv /run/counter.new /run/counter
-    sleep 0.1
+    sleep 1
 done
 ";
 
@@ -62,9 +62,11 @@ cd "$root"
 "$busybox" pivot_root . old
 exec /bin/busybox chroot . /bin/sh -c '
     umount -l /old
-    for fd in 3 4 5 6 7 8 9; do eval "exec $fd>&-"; done
     exec /sbin/rcsnap "$@" </dev/null >>/var/log/console 2>&1' sh "$@"
 "#;
+
+/// How long anything in a cell may take.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A root folder in which boots can run.
 pub struct Cell {
@@ -106,6 +108,9 @@ impl Cell {
         }
         std::os::unix::fs::symlink("/bin/busybox", cell.path("sbin/init"))?;
         fs::copy(rcsnap, cell.path("sbin/rcsnap"))?;
+        // A file of fixed length is a store as a partition is.
+        File::create(cell.path("var/lib/store"))?.set_len(32 << 20)?;
+        cell.write("etc/rcsnap.conf", "store = /var/lib/store\n")?;
         cell.write("etc/inittab", INITTAB)?;
         cell.script("etc/init.d/rcS", RCS)?;
         cell.script("etc/init.d/counter", COUNTER)?;
@@ -132,6 +137,8 @@ impl Cell {
     pub fn boot(&self, words: &[&str]) -> Result<Boot> {
         let console = self.path("var/log/console");
         let from = File::options().append(true).create(true).open(&console)?.metadata()?.len();
+        // A pipe of whoever started the lab would be an end outside the image.
+        rcsnap::sys::process::close_on_exec_from(3).context("closing foreign descriptors")?;
         let start = Instant::now();
         let child = Command::new("unshare")
             .args(["--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child"])
@@ -247,7 +254,10 @@ pub fn run(args: &Args) -> Result<bool> {
     let mut report = crate::report::Report::new("cell");
     for number in 1..=args.boots {
         let mut boot = cell.boot(&words)?;
-        let took = boot.wait_for("getty", Duration::from_secs(30));
+        let took = boot.wait_for("getty", LIMIT);
+        if boot.console()?.contains("rcsnap: captured: ") {
+            boot.wait_for("rcsnap: published: ", LIMIT)?;
+        }
         println!("--- boot {number}");
         print!("{}", boot.console()?);
         let ms = took?.as_millis();

@@ -1,0 +1,183 @@
+//! The watcher's work: it looks at the kernel before the scripts, and takes the picture after them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::attempt::Notes;
+use super::ready::{self, Answer};
+use super::status::Status;
+use super::{namespace, rerun, watcher};
+use crate::capture::{self, Outcome, Picture, Request};
+use crate::config::{Config, Key as Setting};
+use crate::error::{Error, Obstacle, Result};
+use crate::file::{Policy, Scope};
+use crate::image::{self, header::Header};
+use crate::inputs::{self, Inputs};
+use crate::kernel::{self, Baseline, Root};
+use crate::key::Key;
+use crate::log;
+use crate::stage::{Stage, Times};
+use crate::store::device::Access;
+use crate::store::spec;
+
+/// What the watcher knows from PID 1, and what it finds out.
+pub struct Take {
+    /// The configuration of this boot.
+    pub config: Config,
+    /// The words of the command line.
+    pub words: Vec<String>,
+    /// The key before the scripts.
+    pub key: Key,
+    /// Why this boot is cold.
+    pub reason: String,
+    /// When the stages began.
+    pub times: Times,
+    /// The kernel before the scripts.
+    pub before: Option<(Baseline, Root)>,
+}
+
+/// What became of it.
+enum Taken {
+    /// An image, in this slot.
+    Published(usize, Header, Box<Picture>),
+    /// There is none, because of these.
+    Refused(Vec<Obstacle>),
+}
+
+impl watcher::Work for Take {
+    fn baseline(&mut self) -> Result<()> {
+        self.times.enter(Stage::Baseline)?;
+        let root = Root::watcher()?;
+        self.before = Some((kernel::baseline(&root)?, root));
+        self.times.enter(Stage::Ready)
+    }
+
+    fn capture(&mut self, ready: u32) {
+        self.tell("under way", &[], &[]);
+        let mut answered = false;
+        let taken = self.take(ready, &mut answered);
+        if !answered {
+            ready::answer(ready, Answer::Cold);
+        }
+        match taken {
+            Ok(Taken::Published(slot, header, picture)) => {
+                log!(Notice, "published: slot {slot}, {} KiB", header.total.div_ceil(1024));
+                let figures = [
+                    ("slot", slot as u64),
+                    ("image_bytes", header.total),
+                    ("stopped_ms", picture.meta.stopped_ms.into()),
+                    ("processes", picture.meta.processes.into()),
+                    ("threads", picture.meta.threads.into()),
+                ];
+                self.tell(&format!("published in slot {slot}"), &figures, &[]);
+            }
+            Ok(Taken::Refused(obstacles)) => {
+                for obstacle in &obstacles {
+                    log!(Warning, "{obstacle}");
+                }
+                log!(Warning, "not captured: {} obstacles", obstacles.len());
+                self.tell("refused", &[], &obstacles);
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn give_up(&mut self, why: &Error) {
+        // The watcher rests in a namespace without /run.
+        if namespace::enter_system().is_err() {
+            return;
+        }
+        self.tell(&format!("given up: {why}"), &[], &[]);
+    }
+}
+
+impl Take {
+    fn failed(&self, error: &Error) {
+        log!(Warning, "not captured: {error}");
+        self.tell(&format!("failed: {error}"), &[], &[]);
+    }
+
+    /// Writes /run/rcsnap. In the system's own namespace, as long as that is where we are.
+    fn tell(&self, capture: &str, figures: &[(&str, u64)], obstacles: &[Obstacle]) {
+        let status = Status {
+            boot: Answer::Cold,
+            reason: &self.reason,
+            times: &self.times,
+            capture,
+            figures,
+            obstacles,
+        };
+        if let Err(error) = status.write() {
+            log!(Info, "{error}");
+        }
+    }
+
+    /// The capture from its hooks to the store.
+    fn take(&mut self, ready: u32, answered: &mut bool) -> Result<Taken> {
+        let limit = Duration::from_millis(self.config.number(Setting::LimitHook).into());
+        let hooks = Path::new(self.config.text(Setting::Hooks)).join("before-capture.d");
+        let failed = rerun::hooks(&hooks, "cold", limit);
+        if failed > 0 {
+            return Err(Error::new("hook", "before the capture", format!("{failed} failed")));
+        }
+        let key = Key::take(&self.config, &self.words);
+        if let Some(change) = key.change(&self.key) {
+            return Err(Error::new(
+                "key",
+                "comparing with the start of the boot",
+                format!("{change} changed"),
+            ));
+        }
+        let mut store = spec::open(&self.config, Access::Write)?;
+        store.count_boot();
+        store.count_capture(&key.hash)?;
+        self.times.enter(Stage::Freeze)?;
+        let (picture, inputs) = match self.picture()? {
+            (Outcome::Obstacles(obstacles), _) => return Ok(Taken::Refused(obstacles)),
+            (Outcome::Picture(picture), inputs) => (picture, inputs?),
+        };
+        let meta = &picture.meta;
+        let (processes, threads, stopped) = (meta.processes, meta.threads, meta.stopped_ms);
+        log!(Notice, "captured: {processes} processes, {threads} threads, stopped for {stopped} ms");
+        // The system goes on while the image is written.
+        ready::answer(ready, Answer::Cold);
+        *answered = true;
+        self.times.enter(Stage::Seal)?;
+        let slot = store.history().choose(&key.hash);
+        let mut writer = store.slot_writer(slot)?;
+        picture.write(&mut writer, key.hash, &mut |to| {
+            to.section(image::INPUTS, &inputs)?;
+            to.section(image::BOOT, &Notes { ready })
+        })?;
+        let sealed = writer.seal()?;
+        // What the captured processes have written must be there when they go on after a power cut.
+        nix::unistd::sync();
+        self.times.enter(Stage::Publish)?;
+        Ok(Taken::Published(slot, sealed.publish()?, picture))
+    }
+
+    /// Stops everything, reads it, and lets it go; then the identity of the inputs.
+    fn picture(&mut self) -> Result<(Outcome, Result<Inputs>)> {
+        let before = self.before.as_ref();
+        let writable: Vec<String> = self.config.list(Setting::Writable).map(Into::into).collect();
+        let leave_out = rerun::processes(&self.config.reruns());
+        let request = Request {
+            scope: Scope::System,
+            root: 1,
+            except: std::process::id(),
+            patience: Duration::from_millis(self.config.number(Setting::LimitStop).into()),
+            prefix: "/proc/1/root",
+            externals: &[],
+            policy: Policy { writable: &writable, devices: &[] },
+            baseline: before.map(|(baseline, root)| (baseline, root)),
+            leave_out: &leave_out,
+        };
+        let outcome = capture::capture(&request, false)?;
+        self.times.enter(Stage::Capture)?;
+        let inputs = match &outcome {
+            Outcome::Picture(picture) => inputs::take(&self.config, &picture.inputs),
+            Outcome::Obstacles(_) => inputs::take(&self.config, &[]),
+        };
+        Ok((outcome, inputs))
+    }
+}
