@@ -42,7 +42,7 @@ pub fn choose(line: &Cmdline, config: &Config, times: &mut Times) -> Result<Choi
     let wish = wish(line);
     if let Wish::Off(_) = wish {
         // Neither is touched: turned off means that nothing of rcsnap can stand in the way.
-        let plan = plan::decide(&wish, &Found::Nothing(String::new()), &[0; 32]);
+        let plan = plan::decide(&wish, &Found::Nothing(String::new()), &Key::of(Vec::new()));
         return Ok(Choice { plan, store: None, key: None });
     }
     times.enter(Stage::Key)?;
@@ -56,7 +56,7 @@ pub fn choose(line: &Cmdline, config: &Config, times: &mut Times) -> Result<Choi
         Ok(store) => Found::Store(store.history()),
         Err(error) => Found::Nothing(error.to_string()),
     };
-    let plan = plan::decide(&wish, &found, &key.hash);
+    let plan = plan::decide(&wish, &found, &key);
     Ok(Choice { plan, store: store.ok(), key: Some(key) })
 }
 

@@ -153,7 +153,7 @@ impl Take {
         // What the captured processes have written must be there when they go on after a power cut.
         nix::unistd::sync();
         self.times.enter(Stage::Publish)?;
-        Ok(Taken::Published(slot, sealed.publish()?, picture))
+        Ok(Taken::Published(slot, sealed.publish(key.hints)?, picture))
     }
 
     /// Stops everything, reads it, and lets it go; then the identity of the inputs.
