@@ -293,7 +293,7 @@ impl<'a> Builder<'a> {
 }
 
 fn raise_descriptor_limit() -> Result<()> {
-    let nofile = libc::RLIMIT_NOFILE;
+    let nofile = crate::task::limit::RLIMIT_NOFILE;
     let me = std::process::id();
     let (_, hard) = limit::get(me, nofile).context(KIND, || "reading our descriptor limit")?;
     limit::set(me, nofile, hard, hard).context(KIND, || "raising our descriptor limit")

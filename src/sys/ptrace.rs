@@ -18,13 +18,19 @@ pub const FOLLOW: i32 = libc::PTRACE_O_TRACESYSGOOD
 /// PTRACE_O_EXITKILL: the tracee dies with its tracer. For puppets; never for PID 1 or a captured task.
 pub const EXITKILL: i32 = libc::PTRACE_O_EXITKILL;
 
-const PEEKSIGINFO: u32 = 0x4209;
-const GETSIGMASK: u32 = 0x420a;
-const SETSIGMASK: u32 = 0x420b;
-const GET_RSEQ_CONFIGURATION: u32 = 0x420f;
+const PEEKSIGINFO: Request = 0x4209;
+const GETSIGMASK: Request = 0x420a;
+const SETSIGMASK: Request = 0x420b;
+const GET_RSEQ_CONFIGURATION: Request = 0x420f;
 const NT_PRSTATUS: usize = 1;
 
-fn request(request: u32, tid: u32, addr: usize, data: usize) -> Sys<i64> {
+/// The type of PTRACE_* differs between C libraries: c_uint in glibc, c_int in musl.
+#[cfg(target_env = "gnu")]
+type Request = u32;
+#[cfg(not(target_env = "gnu"))]
+type Request = i32;
+
+fn request(request: Request, tid: u32, addr: usize, data: usize) -> Sys<i64> {
     // SAFETY: the callers below pass for `addr` and `data` what ptrace(2) asks for with that request: plain
     // numbers, or the address of a buffer that outlives the call and has the size the request writes.
     let result = unsafe { libc::syscall(libc::SYS_ptrace, request as usize, tid as usize, addr, data) };

@@ -14,6 +14,11 @@ use crate::task::remote::Batch;
 /// RLIM_NLIMITS: RLIMIT_CPU 0 to RLIMIT_RTTIME 15.
 const COUNT: u32 = 16;
 
+/// RLIMIT_* numbers (getrlimit(2)), whose type differs between C libraries.
+pub const RLIMIT_CORE: u64 = 4;
+/// The number of descriptors.
+pub const RLIMIT_NOFILE: u32 = 7;
+
 crate::section! {
     /// Soft and hard limit by RLIMIT_* number.
     pub struct State {

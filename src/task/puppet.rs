@@ -25,6 +25,9 @@ use crate::task::tree::{Body, Process, Step};
 use crate::task::{creds, freeze, limit, sched, signal, thread, timer, workdir};
 
 const KIND: &str = "puppet";
+/// Numbers of tty_ioctl(2), whose type differs between C libraries.
+const TIOCSCTTY: u64 = 0x540e;
+const TIOCSPGRP: u64 = 0x5410;
 /// Every signal but SIGTRAP.
 const ALL_BUT_TRAP: u64 = !(1 << (libc::SIGTRAP - 1));
 
@@ -207,7 +210,7 @@ impl<'a> Puppets<'a> {
         self.one(pid, libc::SYS_setsid, &[], "starting a session")?;
         let body = self.process(pid).and_then(|p| p.body.as_ref());
         match body.and_then(|b| b.terminal.as_ref()) {
-            Some((path, _)) => self.terminal(pid, path, &[libc::TIOCSCTTY, 0], "taking the terminal"),
+            Some((path, _)) => self.terminal(pid, path, &[TIOCSCTTY, 0], "taking the terminal"),
             None => Ok(()),
         }
     }
@@ -280,7 +283,7 @@ impl<'a> Puppets<'a> {
         } else {
             let mut batch = Batch::new(area.base());
             let none = batch.room(16);
-            batch.call(libc::SYS_prlimit64, &[0, u64::from(libc::RLIMIT_CORE), none, 0]);
+            batch.call(libc::SYS_prlimit64, &[0, limit::RLIMIT_CORE, none, 0]);
             area.run(pid, &mut batch)?;
             ptrace::set_sigmask(pid, 0).context(KIND, doing)?;
             ptrace::cont(pid, signal).context(KIND, doing)?;
@@ -343,7 +346,7 @@ impl<'a> Puppets<'a> {
         script.batch.doing("opening the conductor");
         if let Some((path, group)) = &body.terminal {
             // After all groups exist, and before descriptor 0 means something.
-            self.terminal(pid, path, &[libc::TIOCSPGRP, u64::from(*group)], "setting the foreground group")?;
+            self.terminal(pid, path, &[TIOCSPGRP, u64::from(*group)], "setting the foreground group")?;
         }
         memory::clear(&mut script.batch, &body.memory, self.base);
         let mut open: Option<(&Backing, bool)> = None;
