@@ -18,8 +18,12 @@ pub mod epoll;
 pub mod eventfd;
 pub mod fifo;
 pub mod holder;
+pub mod inet;
+pub mod inet_address;
+pub mod inet_pair;
 pub mod lock;
 pub mod memfd;
+pub mod multicast;
 pub mod options;
 pub mod owner;
 pub mod path;
@@ -44,8 +48,8 @@ pub use table::{Captured, Request, capture, floor, required, restore};
 
 use crate::error::{Context, Error, Result};
 use crate::proc::fdinfo::FdInfo;
-use crate::sys::descriptor;
 use crate::sys::sockdiag::Unix;
+use crate::sys::{descriptor, ioctl};
 
 /// What fstat(2) says of a description.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -209,6 +213,8 @@ crate::section! {
         Pidfd(pidfd::State),
         /// A unix socket.
         Unix(unix::State),
+        /// A socket of IPv4 or IPv6.
+        Inet(inet::State),
     }
 }
 
@@ -244,6 +250,8 @@ pub struct Policy<'a> {
     pub writable: &'a [String],
     /// Device nodes that may simply be opened again, losing what the driver remembered: same form.
     pub devices: &'a [String],
+    /// TCP connections to the outside end with a reset on a restored boot, instead of being refused.
+    pub close: bool,
 }
 
 /// Whether one of the patterns (a path, or a prefix ending in `*`) matches.
@@ -269,6 +277,8 @@ pub struct World<'a> {
     pub descriptions: &'a [Description],
     /// What the kernel knows of unix sockets, once it was asked.
     pub sockets: OnceCell<BTreeMap<u64, Unix>>,
+    /// The multicast groups of all interfaces, once they were listed.
+    pub groups: OnceCell<Vec<(u32, i32, Vec<u8>)>>,
 }
 
 impl World<'_> {
@@ -288,6 +298,24 @@ impl World<'_> {
     #[must_use]
     pub fn inside(&self, path: &str) -> String {
         format!("{}{path}", self.root)
+    }
+
+    /// The multicast groups of all interfaces: number, family, address.
+    pub fn groups(&self) -> &[(u32, i32, Vec<u8>)] {
+        self.groups.get_or_init(multicast::groups)
+    }
+
+    /// Whether a socket is in the network namespace of this process. A kernel that cannot tell (before
+    /// SIOCGSKNS, 4.10) is taken at its word.
+    ///
+    /// # Errors
+    /// The errno of stat(2).
+    pub fn same_network(&self, fd: &OwnedFd) -> Result<bool> {
+        let Ok(namespace) = ioctl::open(fd.as_fd(), &ioctl::SOCKET_NAMESPACE) else { return Ok(true) };
+        let its = place::stat(&namespace, "socket")?;
+        let own =
+            nix::sys::stat::stat("/proc/self/ns/net").context("socket", || "looking at our own namespace")?;
+        Ok(Stat::from(own).ino == its.ino)
     }
 
     /// Whether a process is in the image.

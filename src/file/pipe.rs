@@ -11,7 +11,6 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Description, Opener, World};
 use crate::error::{Context, Error, Refusal, Result};
@@ -72,7 +71,7 @@ pub fn body(desc: &Description, world: &World<'_>) -> Result<Option<Body>, Refus
     let writer = ends().any(Description::writes);
     // Nobody at the other side shows as a hang-up; somebody whom we do not know does not.
     let lonely = |flag| alone(desc, flag).context(KIND, || "looking for the other end");
-    if (!writer && !lonely(PollFlags::POLLHUP)?) || (reader.is_none() && !lonely(PollFlags::POLLERR)?) {
+    if (!writer && !lonely(libc::POLLHUP)?) || (reader.is_none() && !lonely(libc::POLLERR)?) {
         return Err(Refusal::new(
             "its other end is outside the image",
             "start both owners after `rcsnap ready`",
@@ -92,10 +91,8 @@ pub fn body(desc: &Description, world: &World<'_>) -> Result<Option<Body>, Refus
     Ok(Some(Body { size, packets, uid: stat.uid, gid: stat.gid, mode: stat.mode & 0o7777 }))
 }
 
-fn alone(desc: &Description, flag: PollFlags) -> nix::Result<bool> {
-    let mut fds = [PollFd::new(desc.fd.as_fd(), PollFlags::empty())];
-    poll(&mut fds, PollTimeout::ZERO)?;
-    Ok(fds[0].revents().is_some_and(|revents| revents.contains(flag)))
+fn alone(desc: &Description, flag: i16) -> nix::Result<bool> {
+    Ok(descriptor::ready(desc.fd.as_fd(), 0)? & flag != 0)
 }
 
 /// The contents, read from a copy that tee(2) made. A read ends at a packet's boundary.

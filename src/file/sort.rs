@@ -3,8 +3,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::{
-    Description, Entry, Opener, State, World, deleted, device, directory, epoll, eventfd, fifo, memfd, path,
-    pidfd, pipe, regular, signalfd, timerfd, tty, unix,
+    Description, Entry, Opener, State, World, deleted, device, directory, epoll, eventfd, fifo, inet, memfd,
+    path, pidfd, pipe, regular, signalfd, timerfd, tty, unix,
 };
 use crate::error::{Error, Refusal, Result};
 use crate::sys::socket;
@@ -35,6 +35,7 @@ pub(super) enum Sort {
     Memfd,
     Pidfd,
     Unix,
+    Inet,
 }
 
 /// The kind of a description, if it is one that is carried.
@@ -72,6 +73,7 @@ pub(super) fn sort(desc: &Description) -> Option<Sort> {
 fn family(desc: &Description) -> Option<Sort> {
     match socket::number(desc.fd.as_fd(), libc::SOL_SOCKET, libc::SO_DOMAIN).ok()? {
         libc::AF_UNIX => Some(Sort::Unix),
+        libc::AF_INET | libc::AF_INET6 => Some(Sort::Inet),
         _ => None,
     }
 }
@@ -94,6 +96,7 @@ impl Sort {
             Sort::Memfd => "memfd",
             Sort::Pidfd => "pidfd",
             Sort::Unix => "unix",
+            Sort::Inet => "inet",
         }
     }
 
@@ -114,6 +117,7 @@ impl Sort {
             Sort::Memfd => State::Memfd(memfd::capture(desc, world)?),
             Sort::Pidfd => State::Pidfd(pidfd::capture(desc, world)?),
             Sort::Unix => State::Unix(unix::capture(desc, world)?),
+            Sort::Inet => State::Inet(inet::capture(desc, world)?),
         })
     }
 }
@@ -147,5 +151,6 @@ pub(super) fn one(
         State::Memfd(state) => memfd::restore(state, opener),
         State::Pidfd(state) => pidfd::restore(state, opener),
         State::Unix(state) => unix::restore(state, opener),
+        State::Inet(state) => inet::restore(state, opener),
     }
 }

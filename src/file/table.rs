@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::holder::{self, Outsider};
 use super::sort::{Sort, one, sort, unknown};
 use super::{
-    Actor, Description, Entry, Fd, Opener, Policy, Scope, State, World, lock, owner, place, regular, unix,
+    Actor, Description, Entry, Fd, Opener, Policy, Scope, State, World, inet, lock, owner, place, regular,
+    unix,
 };
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
 use crate::sys::descriptor::{self, FcntlNumber};
@@ -60,6 +61,7 @@ pub fn capture(request: &Request<'_>) -> Result<Captured> {
         processes: request.processes,
         descriptions: &found.descriptions,
         sockets: OnceCell::new(),
+        groups: OnceCell::new(),
     };
     let mut captured = Captured { fds: found.fds, posix_locks: found.posix, ..Captured::default() };
     for desc in world.descriptions {
@@ -223,6 +225,7 @@ const LAST: u32 = SOCKETS + 6;
 fn rank(entry: &Entry, entries: &[Entry], depth: u32) -> u32 {
     match &entry.state {
         State::Unix(unix) if !matches!(unix.role, unix::Role::Pair { .. }) => SOCKETS,
+        State::Inet(inet) if !matches!(inet.role, inet::Role::Pair { .. }) => SOCKETS,
         State::Epoll(epoll) if depth < 5 => {
             let inner = epoll.watches.iter().filter_map(|watch| entries.get(watch.entry as usize));
             1 + inner.map(|inner| rank(inner, entries, depth + 1)).fold(SOCKETS, u32::max).min(LAST - 1)

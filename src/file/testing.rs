@@ -49,6 +49,7 @@ pub fn world<T>(descriptions: &[Description], work: impl FnOnce(&World<'_>) -> T
         processes: &processes,
         descriptions,
         sockets: OnceCell::new(),
+        groups: OnceCell::new(),
     })
 }
 

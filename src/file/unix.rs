@@ -16,13 +16,11 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
 use super::unix_name::{self, Node};
 use super::{Description, Opener, Who, World, options, unix_queue};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sys::sockdiag::Unix;
-use crate::sys::socket;
+use crate::sys::{descriptor, socket};
 
 const KIND: &str = "unix";
 const LISTEN: u8 = 10;
@@ -171,9 +169,7 @@ fn role(desc: &Description, world: &World<'_>, kind: i32, found: &Unix) -> Resul
 
 /// Whether an error waits to be reported; asking for it would take it away.
 fn failed(fd: &OwnedFd) -> nix::Result<bool> {
-    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::empty())];
-    poll(&mut fds, PollTimeout::ZERO)?;
-    Ok(fds[0].revents().is_some_and(|revents| revents.contains(PollFlags::POLLERR)))
+    Ok(descriptor::ready(fd.as_fd(), 0)? & libc::POLLERR != 0)
 }
 
 /// Opens one socket. Of a pair, the second is kept until its own turn.

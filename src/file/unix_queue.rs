@@ -3,11 +3,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Opener, State, World, unix_name};
 use crate::error::{Context, Error, Refusal, Result};
-use crate::sys::{ioctl, socket};
+use crate::sys::{descriptor, ioctl, socket};
 
 const KIND: &str = "unix";
 const SO_PASSCRED: i32 = 16;
@@ -47,9 +46,7 @@ pub fn read(fd: &OwnedFd, kind: i32, world: &World<'_>) -> Result<Vec<Message>, 
 }
 
 fn readable(fd: &OwnedFd) -> nix::Result<bool> {
-    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::ZERO)?;
-    Ok(fds[0].revents().is_some_and(|revents| revents.contains(PollFlags::POLLIN)))
+    Ok(descriptor::ready(fd.as_fd(), libc::POLLIN)? & libc::POLLIN != 0)
 }
 
 fn peek_all(fd: &OwnedFd, kind: i32, world: &World<'_>) -> Result<Vec<Message>, Refusal> {

@@ -299,3 +299,14 @@ pub fn open_by_handle(mount: BorrowedFd<'_>, kind: i32, handle: &[u8]) -> Result
         )
     })
 }
+
+/// What is ready now, of `wanted` and the states that are always shown. Unlike nix's, it knows `POLLRDHUP`.
+///
+/// # Errors
+/// The errno of poll(2).
+pub fn ready(fd: BorrowedFd<'_>, wanted: i16) -> Result<i16, Errno> {
+    let mut one = libc::pollfd { fd: fd.as_raw_fd(), events: wanted, revents: 0 };
+    // SAFETY: the call reads and writes one pollfd.
+    check(libc::c_long::from(unsafe { libc::poll(&raw mut one, 1, 0) }))?;
+    Ok(one.revents)
+}

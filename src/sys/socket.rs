@@ -317,3 +317,16 @@ pub fn set_filter(socket: BorrowedFd<'_>, program: &[u64]) -> Result<(), Errno> 
     }))?;
     Ok(())
 }
+
+/// Fills in the value of an option that is a question and an answer at once; its new length.
+///
+/// # Errors
+/// The errno of getsockopt(2).
+pub fn ask_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: &mut [u8]) -> Result<usize, Errno> {
+    let mut len = length(value)?;
+    // SAFETY: the kernel reads and writes at most `len` bytes, which `value` has.
+    check(libc::c_long::from(unsafe {
+        libc::getsockopt(socket.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut len)
+    }))?;
+    usize::try_from(len).map_err(|_| Errno::EINVAL)
+}
