@@ -472,7 +472,7 @@ pub fn check(config: &Config, tree: Option<u32>) -> Result<Vec<Obstacle>> {
         patience: Duration::from_secs(2),
         prefix: "",
         externals: if tree.is_some() { &own } else { &[] },
-        policy: Policy { writable: &writable, devices: &[] },
+        policy: Policy { writable: &writable, ..Policy::default() },
         baseline: None,
         leave_out: &leave_out,
     };

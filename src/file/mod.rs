@@ -21,9 +21,11 @@ pub mod holder;
 pub mod inet;
 pub mod inet_address;
 pub mod inet_pair;
+pub mod inotify;
 pub mod lock;
 pub mod memfd;
 pub mod multicast;
+pub mod netlink;
 pub mod options;
 pub mod owner;
 pub mod path;
@@ -215,6 +217,10 @@ crate::section! {
         Unix(unix::State),
         /// A socket of IPv4 or IPv6.
         Inet(inet::State),
+        /// A netlink socket.
+        Netlink(netlink::State),
+        /// Watches for changes of files.
+        Inotify(inotify::State),
     }
 }
 
@@ -239,6 +245,9 @@ impl State {
             State::Memfd(_) => "memfd",
             State::Pidfd(_) => "pidfd",
             State::Unix(_) => "unix",
+            State::Inet(_) => "inet",
+            State::Netlink(_) => "netlink",
+            State::Inotify(_) => "inotify",
         }
     }
 }
@@ -337,7 +346,8 @@ pub struct Who {
 }
 
 /// Does socket calls as another process, because the kernel records who did them. The restore implements
-/// it with a batch in the puppet `who.pid`.
+/// it with a batch in the puppet `who.pid`. It is not asked for a process that is no more: the kind makes a
+/// child with that number for the moment.
 pub trait Actor {
     /// socketpair(2) of AF_UNIX with this type (SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET) as `who`.
     ///

@@ -3,8 +3,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::{
-    Description, Entry, Opener, State, World, deleted, device, directory, epoll, eventfd, fifo, inet, memfd,
-    path, pidfd, pipe, regular, signalfd, timerfd, tty, unix,
+    Description, Entry, Opener, State, World, deleted, device, directory, epoll, eventfd, fifo, inet,
+    inotify, memfd, netlink, path, pidfd, pipe, regular, signalfd, timerfd, tty, unix,
 };
 use crate::error::{Error, Refusal, Result};
 use crate::sys::socket;
@@ -36,6 +36,8 @@ pub(super) enum Sort {
     Pidfd,
     Unix,
     Inet,
+    Netlink,
+    Inotify,
 }
 
 /// The kind of a description, if it is one that is carried.
@@ -49,6 +51,7 @@ pub(super) fn sort(desc: &Description) -> Option<Sort> {
             "timerfd" => Some(Sort::Timerfd),
             "signalfd" => Some(Sort::Signalfd),
             "eventpoll" => Some(Sort::Epoll),
+            "inotify" => Some(Sort::Inotify),
             "pidfd" => Some(Sort::Pidfd),
             _ => None,
         };
@@ -74,6 +77,7 @@ fn family(desc: &Description) -> Option<Sort> {
     match socket::number(desc.fd.as_fd(), libc::SOL_SOCKET, libc::SO_DOMAIN).ok()? {
         libc::AF_UNIX => Some(Sort::Unix),
         libc::AF_INET | libc::AF_INET6 => Some(Sort::Inet),
+        libc::AF_NETLINK => Some(Sort::Netlink),
         _ => None,
     }
 }
@@ -97,6 +101,8 @@ impl Sort {
             Sort::Pidfd => "pidfd",
             Sort::Unix => "unix",
             Sort::Inet => "inet",
+            Sort::Netlink => "netlink",
+            Sort::Inotify => "inotify",
         }
     }
 
@@ -118,6 +124,8 @@ impl Sort {
             Sort::Pidfd => State::Pidfd(pidfd::capture(desc, world)?),
             Sort::Unix => State::Unix(unix::capture(desc, world)?),
             Sort::Inet => State::Inet(inet::capture(desc, world)?),
+            Sort::Netlink => State::Netlink(netlink::capture(desc, world)?),
+            Sort::Inotify => State::Inotify(inotify::capture(desc, world)?),
         })
     }
 }
@@ -152,5 +160,7 @@ pub(super) fn one(
         State::Pidfd(state) => pidfd::restore(state, opener),
         State::Unix(state) => unix::restore(state, opener),
         State::Inet(state) => inet::restore(state, opener),
+        State::Netlink(state) => netlink::restore(state, opener),
+        State::Inotify(state) => inotify::restore(state, opener),
     }
 }

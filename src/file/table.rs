@@ -218,7 +218,7 @@ pub fn restore(
 /// When all sockets are open.
 const SOCKETS: u32 = 1;
 /// Epolls nested deeper than the kernel allows (EP_MAX_NESTS is 4) do not exist.
-const LAST: u32 = SOCKETS + 6;
+const LAST: u32 = SOCKETS + 7;
 
 /// The order: connected pairs before the sockets that have their addresses for good, an epoll after
 /// everything that it watches.
@@ -226,6 +226,8 @@ fn rank(entry: &Entry, entries: &[Entry], depth: u32) -> u32 {
     match &entry.state {
         State::Unix(unix) if !matches!(unix.role, unix::Role::Pair { .. }) => SOCKETS,
         State::Inet(inet) if !matches!(inet.role, inet::Role::Pair { .. }) => SOCKETS,
+        // After everything that makes files.
+        State::Inotify(_) => SOCKETS + 1,
         State::Epoll(epoll) if depth < 5 => {
             let inner = epoll.watches.iter().filter_map(|watch| entries.get(watch.entry as usize));
             1 + inner.map(|inner| rank(inner, entries, depth + 1)).fold(SOCKETS, u32::max).min(LAST - 1)

@@ -20,7 +20,7 @@ use super::unix_name::{self, Node};
 use super::{Description, Opener, Who, World, options, unix_queue};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sys::sockdiag::Unix;
-use crate::sys::{descriptor, socket};
+use crate::sys::{brief, descriptor, socket};
 
 const KIND: &str = "unix";
 const LISTEN: u8 = 10;
@@ -112,7 +112,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
     let peer = peer(&desc.fd)?;
     if let Some((pid, ..)) = peer
         && !world.has_process(pid)
-        && std::fs::exists(format!("/proc/{pid}")).unwrap_or(false)
+        && lives(pid)
     {
         let reason = format!("its peer was connected by process {pid}, which is outside the image");
         return Err(Refusal::new(reason, "start both owners after `rcsnap ready`"));
@@ -219,10 +219,40 @@ fn open(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
         })?;
     }
     if let Role::Listening { backlog } = state.role {
-        let who = who(state)?;
-        opener.actor.listen(&who, fd.as_fd(), backlog)?;
+        listen(opener, &who(state)?, &fd, backlog)?;
     }
     Ok(fd)
+}
+
+/// listen(2) as the process that did it, whether it lives or not.
+fn listen(opener: &mut Opener, who: &Who, socket: &OwnedFd, backlog: i32) -> Result<()> {
+    if lives(who.pid) {
+        return opener.actor.listen(who, socket.as_fd(), backlog);
+    }
+    let done = brief::listen_as([who.pid, who.uid, who.gid], socket.as_fd(), backlog);
+    done.context(KIND, || format!("listening as {}, which is gone", who.pid))
+}
+
+/// connect(2) in the same way.
+fn connect(opener: &mut Opener, who: &Who, socket: &OwnedFd, address: &[u8]) -> Result<()> {
+    if lives(who.pid) {
+        return opener.actor.connect(who, socket.as_fd(), address);
+    }
+    let done = brief::connect_as([who.pid, who.uid, who.gid], socket.as_fd(), address);
+    done.context(KIND, || format!("connecting as {}, which is gone", who.pid))
+}
+
+/// socketpair(2) in the same way.
+fn socketpair(opener: &mut Opener, who: &Who, kind: i32) -> Result<(OwnedFd, OwnedFd)> {
+    if lives(who.pid) {
+        return opener.actor.socketpair(who, kind);
+    }
+    let made = brief::pair_as([who.pid, who.uid, who.gid], kind);
+    made.context(KIND, || format!("making a pair as {}, which is gone", who.pid))
+}
+
+fn lives(pid: u32) -> bool {
+    std::fs::exists(format!("/proc/{pid}")).unwrap_or(true)
 }
 
 fn who(state: &State) -> Result<Who> {
@@ -234,7 +264,7 @@ fn who(state: &State) -> Result<Who> {
 /// Both sockets of a connection. What `first` sees as its peer is who made `second`, and the reverse.
 fn pair(first: &State, second: &State, opener: &mut Opener) -> Result<(OwnedFd, OwnedFd)> {
     if first.name.is_empty() && second.name.is_empty() {
-        let made = opener.actor.socketpair(&who(first)?, first.kind)?;
+        let made = socketpair(opener, &who(first)?, first.kind)?;
         options::restore(&first.options, &made.0)?;
         options::restore(&second.options, &made.1)?;
         return Ok(made);
@@ -259,8 +289,8 @@ fn connection(server: &State, client: &State, opener: &mut Opener) -> Result<(Ow
     let address = unix_name::reachable(&server.name, server.node.as_ref());
     let mut accepted = None;
     unix_name::bind(&listener, &server.name, server.node.as_ref(), |_| {
-        opener.actor.listen(&makes, listener.as_fd(), 1)?;
-        opener.actor.connect(&connects, connected.as_fd(), &address)?;
+        listen(opener, &makes, &listener, 1)?;
+        connect(opener, &connects, &connected, &address)?;
         accepted = Some(socket::accept(listener.as_fd()).context(KIND, || "accepting")?);
         Ok(())
     })?;
@@ -566,6 +596,34 @@ mod tests {
         let queue = &state(&found.before[1]).queue;
         assert_eq!(queue[0].who, Some([std::process::id(), 0, 0]));
         assert_eq!(state(&found.before[1]).options.settings.len(), 2);
+    }
+
+    /// A number that no process has.
+    fn free_pid() -> u32 {
+        (20_000..30_000).find(|pid| !super::lives(*pid)).unwrap()
+    }
+
+    fn peer(fd: &OwnedFd) -> (u32, u32, u32) {
+        super::peer(fd).unwrap().unwrap()
+    }
+
+    #[test]
+    fn what_a_process_made_that_is_gone_still_shows_it() {
+        let dir = directory();
+        let address = path(&dir, "daemon");
+        let (first, second) = (free_pid(), free_pid() + 1);
+        let (server, client) = (new(libc::SOCK_STREAM), new(libc::SOCK_STREAM));
+        bind(server.as_fd(), &address).unwrap();
+        crate::sys::brief::listen_as([first, 0, 0], server.as_fd(), 5).unwrap();
+        crate::sys::brief::connect_as([second, 0, 9], client.as_fd(), &address).unwrap();
+        let accepted = accept(server.as_fd()).unwrap();
+        let (one, two) = crate::sys::brief::pair_as([first, 7, 8], libc::SOCK_SEQPACKET).unwrap();
+        let found = states_alone(vec![server, client, accepted, one, two]);
+        same(&found);
+        let seen: Vec<_> = found.open.iter().map(peer).collect();
+        let expected = [(first, 0, 0), (first, 0, 0), (second, 0, 9), (first, 7, 8), (first, 7, 8)];
+        assert_eq!(seen, expected);
+        std::fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
