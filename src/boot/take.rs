@@ -168,7 +168,7 @@ impl Take {
             patience: Duration::from_millis(self.config.number(Setting::LimitStop).into()),
             prefix: "/proc/1/root",
             externals: &[],
-            policy: Policy { writable: &writable, devices: &[] },
+            policy: Policy { writable: &writable, ..Policy::default() },
             baseline: before.map(|(baseline, root)| (baseline, root)),
             leave_out: &leave_out,
         };
