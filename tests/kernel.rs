@@ -8,5 +8,7 @@
 
 #[path = "kernel/files.rs"]
 mod files;
+#[path = "kernel/network.rs"]
+mod network;
 #[path = "kernel/world.rs"]
 mod world;

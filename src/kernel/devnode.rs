@@ -216,3 +216,73 @@ pub fn finish(state: &State, root: &Root) -> Result<()> {
     let fd = detached().context("devnode", || "mounting devtmpfs")?;
     tree::finish("devnode", &root.descriptor(fd.as_raw_fd()), &state.nodes.iter().collect::<Vec<_>>())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Content, Node, apply, compare, renumber, tree};
+    use crate::kernel::Root;
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    use std::fs::{Permissions, create_dir, read_link, remove_file, set_permissions, write};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::path::{Path, PathBuf};
+    use std::time::Instant;
+
+    /// A directory in place of devtmpfs, of which a machine has only one.
+    fn place(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("rcsnap-devnode-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        create_dir(&dir).unwrap();
+        mknod(&dir.join("null"), SFlag::S_IFCHR, Mode::from_bits_retain(0o600), makedev(1, 3)).unwrap();
+        mknod(&dir.join("zero"), SFlag::S_IFCHR, Mode::from_bits_retain(0o666), makedev(1, 5)).unwrap();
+        write(dir.join("old"), "").unwrap();
+        dir
+    }
+
+    #[test]
+    fn what_scripts_do_to_nodes_comes_back() {
+        let root = Root::open(Path::new("/proc"), Path::new("/sys"), Path::new("/"), "self").unwrap();
+        let (one, two) = (place("one"), place("two"));
+        let names = |top: &Path| tree::list("devnode", top, &|_| false).unwrap();
+        let (before, before_two) = (names(&one), names(&two));
+        set_permissions(one.join("null"), Permissions::from_mode(0o622)).unwrap();
+        symlink("null", one.join("link")).unwrap();
+        create_dir(one.join("dir")).unwrap();
+        mknod(&one.join("dir/copy"), SFlag::S_IFCHR, Mode::from_bits_retain(0o640), makedev(1, 5)).unwrap();
+        mknod(&one.join("own"), SFlag::S_IFBLK, Mode::from_bits_retain(0o640), makedev(239, 77)).unwrap();
+        remove_file(one.join("zero")).unwrap();
+        remove_file(one.join("old")).unwrap();
+        let (state, obstacles) = compare(&before, &one, &root).unwrap();
+        assert!(obstacles.is_empty());
+        assert!(state.known.iter().any(|known| known.path == "null" && known.mode == 0o622));
+        assert_eq!(state.devices.len(), 1, "{:?}", state.devices);
+        apply(&state, &two, &root, Instant::now()).unwrap();
+        assert_eq!(two.join("null").metadata().unwrap().mode() & 0o777, 0o622);
+        assert_eq!(read_link(two.join("link")).unwrap(), Path::new("null"));
+        assert_eq!(two.join("dir/copy").metadata().unwrap().rdev(), makedev(1, 5));
+        assert!(!two.join("zero").exists() && !two.join("old").exists());
+        assert_eq!(compare(&before_two, &two, &root).unwrap().0, state);
+        std::fs::remove_dir_all(one).unwrap();
+        std::fs::remove_dir_all(two).unwrap();
+    }
+
+    #[test]
+    fn node_that_does_not_come_is_an_error() {
+        let root = Root::open(Path::new("/proc"), Path::new("/sys"), Path::new("/"), "self").unwrap();
+        let dir = place("late");
+        let known = super::Known { path: "ttyUSB0".into(), mode: 0o660, uid: 0, gid: 20 };
+        let state = super::State { removed: vec![], nodes: vec![], known: vec![known], devices: vec![] };
+        let error = apply(&state, &dir, &root, Instant::now()).unwrap_err();
+        assert_eq!(error.to_string(), "devnode: waiting for /dev/ttyUSB0: it did not come");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn numbers_are_those_of_this_boot() {
+        let content = Content::Character(240, 1);
+        let mut node =
+            Node { path: "x".into(), mode: 0, uid: 0, gid: 0, mtime: (0, 0), xattrs: vec![], content };
+        renumber(&mut node, "241:3").unwrap();
+        assert_eq!(node.content, Content::Character(241, 3));
+        assert!(renumber(&mut node, "").is_none());
+    }
+}

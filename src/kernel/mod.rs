@@ -10,17 +10,24 @@ use crate::error::{Obstacle, Result};
 use crate::proc::mountinfo::Mount;
 use crate::section;
 
+pub mod address;
 pub mod bytes;
 pub mod cgroup;
 pub mod clock;
 pub mod console;
 pub mod devnode;
 pub mod hostname;
+pub mod link;
 pub mod loopdev;
 pub mod module;
 pub mod mount;
+pub mod neighbour;
+pub mod netfilter;
+pub mod network;
 pub mod random;
 pub mod root;
+pub mod route;
+pub mod rule;
 pub mod swap;
 pub mod sysctl;
 pub mod sysvipc;
@@ -42,6 +49,8 @@ section! {
         pub mount: mount::State,
         /// Parameters.
         pub sysctl: sysctl::State,
+        /// Interfaces, addresses, routes, rules, neighbours.
+        pub network: network::State,
         /// Names of the system.
         pub hostname: hostname::State,
     }
@@ -60,6 +69,7 @@ pub struct Baseline {
     zram: Vec<String>,
     sysvipc: Vec<String>,
     cgroup: Vec<String>,
+    network: network::Seen,
 }
 
 /// Takes down the kernel as it is before the scripts.
@@ -78,6 +88,7 @@ pub fn baseline(root: &Root) -> Result<Baseline> {
         zram: zram::baseline(root),
         sysvipc: sysvipc::baseline(root),
         cgroup: cgroup::baseline(&mounts, root),
+        network: network::baseline(root)?,
         mounts,
     })
 }
@@ -101,8 +112,10 @@ pub fn capture(before: &Baseline, root: &Root, pids: &[u32]) -> Result<(State, t
     obstacles.extend(zram::capture(&before.zram, root));
     obstacles.extend(sysvipc::capture(&before.sysvipc, root));
     obstacles.extend(cgroup::capture(&before.cgroup, &mounts, root, pids));
+    let (network, more) = network::capture(&before.network, root)?;
+    obstacles.extend(more);
     let sysctl = sysctl::capture(&before.sysctl, root)?;
-    let state = State { module, devnode, mount, sysctl, hostname: hostname::capture(root)? };
+    let state = State { module, devnode, mount, sysctl, network, hostname: hostname::capture(root)? };
     Ok((state, tmpfs, obstacles))
 }
 
@@ -113,7 +126,9 @@ pub fn capture(before: &Baseline, root: &Root, pids: &[u32]) -> Result<(State, t
 /// What is missing: the boot goes on cold.
 pub fn check(state: &State, root: &Root, deadline: Instant) -> Result<()> {
     module::check(&state.module, root)?;
-    mount::check(&state.mount, root, state.module.list.is_empty().then_some(deadline))
+    let complete = state.module.list.is_empty();
+    mount::check(&state.mount, root, complete.then_some(deadline))?;
+    if complete { link::check(&state.network.link, root, deadline) } else { Ok(()) }
 }
 
 /// Makes the state of the kernel again, before any task is rebuilt. `phase` is told the name of each kind as
@@ -140,7 +155,7 @@ pub fn restore(
     // After modules, which bring parameters, and before links, which take the defaults from them.
     phase("sysctl");
     sysctl::restore(&state.sysctl, root, sysctl::Phase::Early)?;
-    sysctl::restore(&state.sysctl, root, sysctl::Phase::Interface)?;
+    network::restore(&state.network, &state.sysctl, root, deadline, phase)?;
     phase("hostname");
     hostname::restore(&state.hostname, root)
 }

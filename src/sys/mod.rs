@@ -11,6 +11,7 @@ pub mod ioctl;
 pub mod limit;
 pub mod module;
 pub mod mount;
+pub mod netlink;
 pub mod process;
 pub mod ptrace;
 pub mod signal;

@@ -14,20 +14,20 @@ use rcsnap::kernel::mount::plan::Step;
 use rcsnap::kernel::{self, Root};
 use rcsnap::sys::xattr;
 
-use crate::world::{capture, mount_flags, mount_type, restore, soon, with_files};
+use crate::world::{capture, mount_flags, mount_type, restore, soon, with_world};
 
 const FLAGS: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
 
 /// Makes state with `script`, captures it, makes it again elsewhere, captures that and compares.
 fn round_trip(script: fn(), bind: fn(), check: fn()) {
-    let (state, mut tmpfs) = with_files(move |root: &Root| {
+    let (state, mut tmpfs) = with_world(move |root: &Root| {
         let before = kernel::baseline(root).unwrap();
         script();
         let (state, tmpfs, obstacles) = capture(&before, root);
         assert_eq!(obstacles, []);
         (state, tmpfs)
     });
-    with_files(move |root: &Root| {
+    with_world(move |root: &Root| {
         let before = kernel::baseline(root).unwrap();
         restore(&state, &tmpfs, root, bind);
         check();
@@ -44,7 +44,7 @@ fn round_trip(script: fn(), bind: fn(), check: fn()) {
 
 /// The obstacles that `script` leaves behind.
 fn obstacles(script: fn()) -> Vec<Obstacle> {
-    with_files(move |root: &Root| {
+    with_world(move |root: &Root| {
         let before = kernel::baseline(root).unwrap();
         script();
         capture(&before, root).2
@@ -133,14 +133,14 @@ fn mounts_come_back_in_their_order() {
         write("/run/lock/seen", "above").unwrap();
     }
     // `check` looks below a mount, so what it puts back has another time: compare without it.
-    let (state, tmpfs) = with_files(move |root: &Root| {
+    let (state, tmpfs) = with_world(move |root: &Root| {
         let before = kernel::baseline(root).unwrap();
         script();
         let (state, tmpfs, obstacles) = capture(&before, root);
         assert_eq!(obstacles, []);
         (state, tmpfs)
     });
-    with_files(move |root: &Root| {
+    with_world(move |root: &Root| {
         let before = kernel::baseline(root).unwrap();
         restore(&state, &tmpfs, root, nothing);
         let (state_again, tmpfs_again, _) = capture(&before, root);
@@ -230,13 +230,13 @@ fn parameters_of_a_namespace_come_back() {
 
 #[test]
 fn our_own_mounts_make_room() {
-    let (state, tmpfs) = with_files(|root: &Root| {
+    let (state, tmpfs) = with_world(|root: &Root| {
         let before = kernel::baseline(root).unwrap();
         mount_type("proc", "/mnt", MsFlags::MS_NOSUID, "");
         let (state, tmpfs, _) = capture(&before, root);
         (state, tmpfs)
     });
-    with_files(move |root: &Root| {
+    with_world(move |root: &Root| {
         mount_type("tmpfs", "/mnt", MsFlags::empty(), "");
         mount_type("tmpfs", "/run", MsFlags::empty(), "");
         restore(&state, &tmpfs, root, nothing);
@@ -247,8 +247,8 @@ fn our_own_mounts_make_room() {
 
 #[test]
 fn another_table_before_the_scripts_is_refused_untouched() {
-    let state = with_files(|root: &Root| capture(&kernel::baseline(root).unwrap(), root).0);
-    with_files(move |root: &Root| {
+    let state = with_world(|root: &Root| capture(&kernel::baseline(root).unwrap(), root).0);
+    with_world(move |root: &Root| {
         umount2("/gone", MntFlags::empty()).unwrap();
         let error = kernel::check(&state, root, soon()).unwrap_err();
         assert!(error.to_string().starts_with("mount: comparing the table: /gone is not mounted"), "{error}");
@@ -257,7 +257,7 @@ fn another_table_before_the_scripts_is_refused_untouched() {
 
 #[test]
 fn missing_device_is_refused_untouched() {
-    with_files(|root: &Root| {
+    with_world(|root: &Root| {
         let (mut state, _, _) = capture(&kernel::baseline(root).unwrap(), root);
         state.mount.steps.push(Step::New(kernel::mount::plan::New {
             point: "/mnt".into(),

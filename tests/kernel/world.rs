@@ -1,6 +1,7 @@
 //! A thread in namespaces of its own, with a small root file system in memory.
 
-use std::fs::create_dir_all;
+use std::fs::{create_dir, create_dir_all};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -37,13 +38,18 @@ fn enter() {
     mount_flags(None, "/", MsFlags::MS_REC | MsFlags::MS_PRIVATE);
 }
 
-/// Runs `work` in a thread with its own namespaces and a small root in memory.
-pub fn with_files<T: Send + 'static>(work: impl FnOnce(&Root) -> T + Send + 'static) -> T {
+/// Runs `work` in a thread with its own namespaces and a small root in memory, with the machine's programs.
+pub fn with_world<T: Send + 'static>(work: impl FnOnce(&Root) -> T + Send + 'static) -> T {
     let thread = std::thread::spawn(|| {
         enter();
         mount_type("tmpfs", "/mnt", MsFlags::empty(), "mode=755,size=8m");
         for dir in ["proc", "sys", "dev", "run", "tmp", "mnt", "a/b", "old", "gone", "moved", "to", "a b"] {
             create_dir_all(Path::new("/mnt").join(dir)).unwrap();
+        }
+        create_dir("/mnt/usr").unwrap();
+        mount_flags(Some("/usr"), "/mnt/usr", MsFlags::MS_BIND);
+        for dir in ["bin", "sbin", "lib", "lib64"] {
+            symlink(format!("usr/{dir}"), format!("/mnt/{dir}")).unwrap();
         }
         pivot_root("/mnt", "/mnt/old").unwrap();
         chdir("/").unwrap();

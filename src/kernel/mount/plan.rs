@@ -146,14 +146,16 @@ pub fn plan(before: &[Mount], after: &[Mount], device: &dyn Fn(&Mount) -> Option
 
 /// What changed of a mount that was there before. Before any new mount is made, which might hide it.
 fn kept(plan: &mut Plan, now: &[&Mount], old: &Mount, mount: &Mount, index: usize) {
-    if class(&mount.fstype) == Class::Volatile && mount.root == "/" {
+    let seen = lookup(now, &mount.point).is_some_and(|m| m.id == mount.id);
+    // What was hidden before the scripts they could not change.
+    if class(&mount.fstype) == Class::Volatile && mount.root == "/" && seen {
         plan.steps.push(Step::Fill(u32::try_from(plan.fills.len()).unwrap_or(u32::MAX)));
         plan.fills.push((index, true));
     }
     if old.options == mount.options && old.super_options == mount.super_options {
         return;
     }
-    if lookup(now, &mount.point).is_none_or(|m| m.id != mount.id) {
+    if !seen {
         return plan.refuse(
             mount,
             "its options changed while it was hidden by another mount",
@@ -275,5 +277,105 @@ fn read_only(plan: &mut Plan, mount: &Mount) {
     }
     if flags.contains(MsFlags::MS_RDONLY) || mount.options.split(',').any(|word| word == "ro") {
         plan.steps.push(Step::Options(mount.point.clone(), mount.options.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Plan, Step, plan};
+    use crate::proc::mountinfo::{Mount, parse};
+
+    const BEFORE: &str = "24 1 254:2 / / ro,relatime - ext4 /dev/vda2 ro,errors=continue\n\
+                          25 24 0:5 / /dev rw,nosuid - devtmpfs devtmpfs rw,size=100k,mode=755\n";
+
+    fn with(lines: &str) -> Vec<Mount> {
+        parse(&format!("{BEFORE}{lines}")).unwrap()
+    }
+
+    fn of(after: &[Mount]) -> Plan {
+        plan(&with(""), after, &|mount| (mount.dev.0 != 0).then(|| format!("devices/{}", mount.source)))
+    }
+
+    /// The points in the order in which they are mounted.
+    fn points(plan: &Plan) -> Vec<&str> {
+        let point = |step| match step {
+            Step::New(new) => Some(new.point.as_str()),
+            Step::Bind(paths, _) => Some(paths.to.as_str()),
+            _ => None,
+        };
+        plan.steps.iter().filter_map(point).collect()
+    }
+
+    #[test]
+    fn nothing_changed_takes_no_step() {
+        assert!(of(&with("")).steps.is_empty());
+    }
+
+    #[test]
+    fn remounted_root_is_one_step() {
+        let mut after = with("");
+        after[0].options = "rw,relatime".into();
+        after[0].super_options = "rw,errors=remount-ro".into();
+        let plan = of(&after);
+        assert!(
+            matches!(plan.steps.as_slice(), [Step::Super(one), Step::Options(..)] if one.data == "errors=remount-ro")
+        );
+    }
+
+    #[test]
+    fn parent_and_source_come_first() {
+        // The second was moved onto the third, and the first was bound before its source's line.
+        let after = with(
+            "40 24 0:41 /sub /bound rw - tmpfs t rw\n\
+             41 43 0:40 / /run/x rw - tmpfs t rw\n\
+             42 24 0:41 / /tmp rw - tmpfs t rw\n\
+             43 24 0:42 / /run rw - tmpfs t rw\n",
+        );
+        let plan = of(&after);
+        assert!(plan.obstacles.is_empty());
+        assert_eq!(points(&plan), ["/tmp", "/bound", "/run", "/run/x"]);
+    }
+
+    #[test]
+    fn what_is_hidden_comes_before_what_hides() {
+        let after = with(
+            "40 24 0:40 / /a rw - proc p rw\n41 24 0:41 / /a/b rw - sysfs s rw\n42 41 0:42 / /a/b/c rw - proc p rw\n",
+        );
+        assert_eq!(points(&of(&after)), ["/a/b", "/a/b/c", "/a"]);
+    }
+
+    #[test]
+    fn source_out_of_reach_is_refused() {
+        let plan = of(&with("40 24 0:40 /sub /bound rw - tmpfs t rw\n"));
+        assert_eq!(plan.obstacles[0].object, "mount /bound");
+    }
+
+    #[test]
+    fn file_systems_that_need_others_are_refused() {
+        for line in [
+            "40 24 0:40 / /n rw - nfs4 server:/x rw",
+            "40 24 0:40 / /n rw - fuse.sshfs x rw",
+            "40 24 0:40 / /n rw,idmapped - ext4 /dev/vdb rw",
+        ] {
+            assert_eq!(of(&with(&format!("{line}\n"))).obstacles.len(), 1, "{line}");
+        }
+    }
+
+    #[test]
+    fn device_is_named_by_its_path() {
+        let plan = of(&with("40 24 254:3 / /data rw,noatime - ext4 /dev/vda3 rw\n"));
+        assert!(
+            matches!(&plan.steps[0], Step::New(new) if new.device.as_deref() == Some("devices//dev/vda3"))
+        );
+    }
+
+    #[test]
+    fn new_mounts_under_a_shared_one_are_refused() {
+        let mut before = with("");
+        before[0].shared = Some(1);
+        let mut after = with("40 24 0:40 / /p rw shared:1 - proc p rw\n");
+        after[0].shared = Some(1);
+        assert_eq!(plan(&before, &after, &|_| None).obstacles.len(), 1);
+        assert!(plan(&before, &before, &|_| None).obstacles.is_empty());
     }
 }

@@ -1,0 +1,70 @@
+//! Packet filters, and queueing disciplines.
+//!
+//! # What
+//! Tables of nftables; tables of iptables, ip6tables and arptables; disciplines and filters of tc(8).
+//! # Reads
+//! NFT_MSG_GETTABLE, /proc/net/*_tables_names, RTM_GETQDISC. nftables is asked only if it is in the kernel: a
+//! question would make the kernel load it.
+//! # Rebuilds
+//! Nothing yet.
+//! # Loses
+//! Tracked connections.
+//! # Refuses
+//! Any table or discipline that was not there before the scripts.
+
+use std::collections::BTreeSet;
+
+use super::link::{Seen, name_of};
+use super::root::Root;
+use crate::error::{Context, Obstacle, Refusal, Result};
+use crate::sys::netlink::{Socket, attributes, find, text, u8_at, u32_at};
+
+/// NFNL_SUBSYS_NFTABLES and NFT_MSG_GETTABLE.
+const GET_TABLE: u16 = (10 << 8) | 1;
+const GET_QDISC: u16 = 38;
+
+/// What is in use, in words.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn baseline(root: &Root, links: &[Seen], socket: &mut Socket) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for file in ["ip_tables_names", "ip6_tables_names", "arp_tables_names"] {
+        let names = root.of_task(&format!("net/{file}")).unwrap_or_default();
+        let tool = file.strip_suffix("_names").unwrap_or(file);
+        found.extend(names.lines().map(|name| format!("table {name} of {tool}")));
+    }
+    if has_nftables(root)
+        && let Ok(mut socket) = Socket::netfilter()
+    {
+        // A kernel without it answers that it does not know the message.
+        for message in socket.dump(GET_TABLE, &[0; 4]).unwrap_or_default() {
+            let name = find(&attributes(&message.body, 4), 1).map(text).unwrap_or_default();
+            found.insert(format!("table {name} of nftables (family {})", u8_at(&message.body, 0)));
+        }
+    }
+    for message in socket.dump(GET_QDISC, &[0; 20]).context("netfilter", || "listing disciplines")? {
+        // struct tcmsg: family, interface, handle. The kernel's own disciplines have no handle.
+        if u32_at(&message.body, 8) >> 16 != 0 {
+            let kind = find(&attributes(&message.body, 20), 1).map(text).unwrap_or_default();
+            found.insert(format!("discipline {kind} of {}", name_of(links, u32_at(&message.body, 4))));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether nftables is loaded or built in. Without /proc/modules nothing can be loaded, so asking is harmless.
+fn has_nftables(root: &Root) -> bool {
+    let Ok(loaded) = root.proc.read("modules") else { return true };
+    let release = root.proc.line("sys/kernel/osrelease");
+    let builtin = root.path(&format!("/lib/modules/{release}/modules.builtin"));
+    let builtin = std::fs::read_to_string(builtin).unwrap_or_default();
+    loaded.lines().any(|line| line.starts_with("nf_tables ")) || builtin.contains("/nf_tables.ko")
+}
+
+/// Refuses what is new.
+#[must_use]
+pub fn capture(before: &BTreeSet<String>, now: &BTreeSet<String>) -> Vec<Obstacle> {
+    let refusal = || Refusal::new("packet filters are not carried yet", "load them in a rerun script");
+    now.difference(before).map(|object| Obstacle::kernel("netfilter", object.clone(), refusal())).collect()
+}
