@@ -168,8 +168,11 @@ pub fn system(
     times.enter(Stage::Kernel).map_err(before)?;
     kernel::restore(kernel, tmpfs, root, deadline, &mut |_| {}).map_err(before)?;
     signal::clean_slate();
-    clock::go_on(&image.meta.clocks).map_err(before)?;
+    let goes_on = clock::go_on(&image.meta.clocks).map_err(before)?;
     let mut builder = Builder::new(image, Some(1)).map_err(before)?;
+    if goes_on {
+        builder.puppets.time = Some(clock::namespace().map_err(before)?);
+    }
     builder.build(Vec::new(), source, times).map_err(before)?;
     builder.finish().map_err(before)?;
     kernel::restore_late(kernel, tmpfs, root).map_err(before)?;

@@ -73,6 +73,15 @@ pub fn go_on(captured: &Clocks) -> Result<bool> {
     Ok(true)
 }
 
+/// The namespace that [`go_on`] made.
+///
+/// # Errors
+/// /proc cannot be read.
+pub fn namespace() -> Result<std::os::fd::OwnedFd> {
+    let path = "/proc/self/ns/time_for_children";
+    std::fs::File::open(path).map(Into::into).context(KIND, || format!("opening {path}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Offsets, parse};

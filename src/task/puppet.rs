@@ -52,6 +52,8 @@ pub struct Puppets<'a> {
     pub entries: Vec<OwnedFd>,
     /// The process that exists already: PID 1, whose children we make beside us.
     pub init: Option<u32>,
+    /// The time namespace of our children, for PID 1 to enter (setns(2)).
+    pub time: Option<OwnedFd>,
     base: u64,
     own: Own,
     exact_timers: bool,
@@ -151,6 +153,7 @@ impl<'a> Puppets<'a> {
             objects: Vec::new(),
             entries: Vec::new(),
             init,
+            time: None,
             base,
             own,
             exact_timers: crate::sys::clone::has_timer_ids(),
@@ -344,6 +347,15 @@ impl<'a> Puppets<'a> {
         // Descriptor 0 is the conductor, from whom all others come.
         script.batch.call(libc::SYS_pidfd_open, &[u64::from(std::process::id()), 0]);
         script.batch.doing("opening the conductor");
+        if let Some(time) = self.time.as_ref().filter(|_| self.init == Some(pid)) {
+            // Its children were born in there. It has one thread, as setns(2) demands.
+            const CLONE_NEWTIME: u64 = 0x80;
+            let fd = u64::from(time.as_raw_fd().cast_unsigned());
+            script.batch.call(libc::SYS_pidfd_getfd, &[0, fd, 0]);
+            script.batch.call(libc::SYS_setns, &[1, CLONE_NEWTIME]);
+            script.batch.doing("entering the time namespace");
+            script.batch.call(libc::SYS_close, &[1]);
+        }
         if let Some((path, group)) = &body.terminal {
             // After all groups exist, and before descriptor 0 means something.
             self.terminal(pid, path, &[TIOCSPGRP, u64::from(*group)], "setting the foreground group")?;
