@@ -297,10 +297,10 @@ mod tests {
     }
 
     /// The points in the order in which they are mounted.
-    fn points(plan: &Plan) -> Vec<&str> {
-        let point = |step| match step {
-            Step::New(new) => Some(new.point.as_str()),
-            Step::Bind(paths, _) => Some(paths.to.as_str()),
+    fn points(plan: &Plan) -> Vec<String> {
+        let point = |step: &Step| match step {
+            Step::New(new) => Some(new.point.clone()),
+            Step::Bind(paths, _) => Some(paths.to.clone()),
             _ => None,
         };
         plan.steps.iter().filter_map(point).collect()
