@@ -106,6 +106,8 @@ pub fn tree(path: &std::path::Path, wait: bool, externals: Vec<OwnedFd>) -> Resu
     builder.build(externals, &mut source, &mut times)?;
     builder.finish()?;
     builder.release()?;
+    // Before the wait: a reader must see the end of a pipe although we are still here.
+    drop(builder);
     if !wait {
         return Ok(None);
     }

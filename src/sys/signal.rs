@@ -52,10 +52,14 @@ pub fn unblock(signals: &[i32]) {
 }
 
 /// Every signal back to its default action and unblocked: ignored signals and the mask outlive execve(2).
+/// By the raw call, as signal(3) would leave flags, a mask and a restorer behind, which puppets inherit.
 pub fn clean_slate() {
+    let default = [0_usize; 4 + 64 / usize::BITS as usize];
+    let none = std::ptr::null_mut::<usize>();
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL is a valid action; a number that cannot be set gives EINVAL, and nothing changes.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: zeroes are SIG_DFL without flags in every layout of the kernel's struct, which is no longer
+        // than this; a number that cannot be set gives EINVAL, and nothing changes.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, 8_usize) };
     }
     let none = set_of(&[]);
     // SAFETY: as in `block`.
