@@ -9,6 +9,7 @@ mod cage;
 mod compare;
 pub mod keeper;
 mod mutation;
+mod picture;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -53,6 +54,22 @@ pub struct Args {
     #[argh(option)]
     json: Option<PathBuf>,
 }
+
+/// Programs of what rcsnap may refuse. All others it must carry; these it must carry or refuse by name.
+const MAY_REFUSE: [&str; 12] = [
+    "fifo_half",
+    "linked",
+    "memfd_closed",
+    "memory_deleted",
+    "netlink",
+    "pty",
+    "seccomp",
+    "sharing",
+    "stopped",
+    "vfork",
+    "workdir_deleted",
+    "workdir_thread",
+];
 
 /// One line of the table.
 struct Row {
@@ -151,7 +168,10 @@ fn one(args: &Args, cage: &Cage, program: String) -> Result<Row> {
         modes.extend(mutation::of(&program).map(Mode::Mutated));
     }
     for mode in modes {
-        let verdict = cage.run(&program, mode)?;
+        let mut verdict = cage.run(&program, mode)?;
+        if verdict.outcome == Outcome::Refused && !MAY_REFUSE.contains(&program.as_str()) {
+            verdict.outcome = Outcome::Failed;
+        }
         if verdict.outcome == Outcome::Failed {
             progress::say(format!("{program}, {}: {}: {}", mode.name(), verdict.stage, verdict.problem));
         }
@@ -234,6 +254,7 @@ fn report(rows: &[Row], file: Option<&Path>) -> Result<()> {
     report.put("passed", count(Outcome::Passed));
     report.put("failed", rows.iter().filter(|row| !row.good()).count());
     report.put("not_applicable", count(Outcome::Skipped));
+    report.put("refused", count(Outcome::Refused));
     report.put("mutations", mutations);
     report.put("mutations_caught", caught);
     let programs: BTreeMap<&str, serde_json::Value> = rows

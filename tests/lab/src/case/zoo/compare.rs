@@ -1,68 +1,113 @@
-//! `capture(restore(capture(x))) == capture(x)`, on what `rcsnap inspect --json` says of both images.
+//! `capture(restore(capture(x))) == capture(x)`, on everything the images say but the contents of pages, which
+//! the programs look at themselves.
 //!
-//! Left out are names that cannot stay the same (sizes of the image itself, when it was made), and what runs on
-//! by itself (clocks and remaining times, within a tolerance).
+//! Left out is what runs on by itself between the two: registers, clocks, remaining times (within a tolerance),
+//! the place of the break, and where pages happen to lie in the image.
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::Value;
 
-/// Fields that say when or how the image was made, not what it is a picture of.
-const OWN: [&str; 12] = [
-    "path",
-    "bytes",
-    "total",
-    "crc",
-    "clocks",
-    "monotonic",
-    "boottime",
-    "realtime",
-    "stopped_ms",
-    "timings",
-    "created",
-    "blocks",
-];
+use super::picture::Picture;
+use std::path::Path;
+
+/// What goes on by itself, or says how an image was made.
+const VOLATILE: [&str; 8] =
+    [".pages", ".clocks", ".stopped_ms", ".regs", ".float", ".inode", ".id[0]", ".id[1]"];
+/// Times left, which shrink while the program runs.
+const SHRINKING: [&str; 3] = [".intervals", ".setting", ".Timerfd.value"];
 
 /// Differences as `where: before, after`, at most a handful.
-pub fn differences(before: &str, after: &str) -> Result<Vec<String>> {
-    let parse =
-        |text: &str| serde_json::from_str::<Value>(text).with_context(|| format!("reading {:.80}", text));
+pub fn differences(before: &Path, after: &Path) -> Result<Vec<String>> {
+    let (before, after) = (Picture::read(before)?.values()?, Picture::read(after)?.values()?);
     let mut found = Vec::new();
-    compare("", &parse(before)?, &parse(after)?, &mut found);
+    compare("", &before, &after, &mut found);
     found.truncate(6);
     Ok(found)
 }
 
 fn compare(at: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
+    if VOLATILE.iter().any(|end| at.ends_with(end)) || SHRINKING.iter().any(|part| at.contains(part)) {
+        return;
+    }
     match (before, after) {
         (Value::Object(before), Value::Object(after)) => {
             let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-            for name in names.into_iter().filter(|name| !OWN.contains(&name.as_str())) {
+            for name in names {
                 let null = Value::Null;
                 let (before, after) = (before.get(name).unwrap_or(&null), after.get(name).unwrap_or(&null));
                 compare(&format!("{at}.{name}"), before, after, found);
             }
+        }
+        (Value::Array(before), Value::Array(after)) if at.ends_with(".vmas") && !merges(before, after) => {
+            compare(at, &merged(before), &merged(after), found);
         }
         (Value::Array(before), Value::Array(after)) if before.len() == after.len() => {
             for (i, (before, after)) in before.iter().zip(after).enumerate() {
                 compare(&format!("{at}[{i}]"), before, after, found);
             }
         }
+        (Value::Array(before), Value::Array(after)) => {
+            let only = |ours: &[Value], theirs: &[Value]| {
+                ours.iter().filter(|item| !theirs.contains(item)).map(start).collect::<Vec<_>>().join(" and ")
+            };
+            found.push(format!("{at}: {}, {}", only(before, after), only(after, before)));
+        }
         _ if before == after => {}
-        _ => found.push(format!("{at}: {before:.60}, {after:.60}")),
+        _ => found.push(format!("{at}: {}, {}", start(before), start(after))),
     }
+}
+
+/// Whether nothing is left to merge in either.
+fn merges(before: &[Value], after: &[Value]) -> bool {
+    [before, after]
+        .iter()
+        .all(|list| merged(list).as_array().is_some_and(|merged| merged.len() == list.len()))
+}
+
+/// Mappings with neighbours of the same sort made one: the kernel merges them or not by their history.
+fn merged(mappings: &[Value]) -> Value {
+    let mut all: Vec<Value> = Vec::new();
+    for next in mappings {
+        if let Some(last) = all.last_mut() {
+            let same = ["backing", "flags", "prot", "shared"].iter().all(|name| last[name] == next[name]);
+            let (from, to) = (last["start"].as_u64(), last["end"].as_u64());
+            let length = to.zip(from).map(|(to, from)| to - from);
+            let offset = last["offset"].as_u64().zip(length).map(|(offset, length)| offset + length);
+            let follows =
+                to == next["start"].as_u64() && (next["offset"] == 0 || offset == next["offset"].as_u64());
+            if same && follows {
+                last["end"] = next["end"].clone();
+                continue;
+            }
+        }
+        all.push(next.clone());
+    }
+    Value::Array(all)
+}
+
+fn start(value: &Value) -> String {
+    let mut text = value.to_string();
+    if let Some((end, _)) = text.char_indices().nth(150) {
+        text.truncate(end);
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
-    use super::differences;
+    use super::compare;
+    use serde_json::json;
 
     #[test]
-    fn differences_are_named_and_the_images_own_fields_are_not() {
-        let before = r#"{"bytes": 1, "processes": [{"pid": 2, "umask": 18}]}"#;
-        let after = r#"{"bytes": 2, "processes": [{"pid": 2, "umask": 63}]}"#;
-        assert_eq!(differences(before, after).unwrap(), [".processes[0].umask: 18, 63"]);
-        assert_eq!(differences(before, before).unwrap().len(), 0);
+    fn differences_are_named_and_what_runs_on_is_not() {
+        let before = json!({"clocks": 1, "processes": [{"pid": 2, "umask": 18, "regs": {"rax": 1}}]});
+        let after = json!({"clocks": 2, "processes": [{"pid": 2, "umask": 63, "regs": {"rax": 2}}]});
+        let mut found = Vec::new();
+        compare("", &before, &after, &mut found);
+        assert_eq!(found, [".processes[0].umask: 18, 63"]);
+        compare("", &before, &before, &mut found);
+        assert_eq!(found.len(), 1);
     }
 }

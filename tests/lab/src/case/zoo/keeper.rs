@@ -53,6 +53,8 @@ pub enum Outcome {
     Passed,
     Failed,
     Skipped,
+    /// The capture named an obstacle: nothing is lost, but nothing is carried either.
+    Refused,
 }
 
 impl Outcome {
@@ -61,9 +63,13 @@ impl Outcome {
             Outcome::Passed => "passed",
             Outcome::Failed => "FAILED",
             Outcome::Skipped => "not applicable",
+            Outcome::Refused => "refused",
         }
     }
 }
+
+/// The exit status of a capture that meets obstacles.
+const OBSTACLES: i32 = 3;
 
 /// What is known of a run afterwards.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -118,6 +124,8 @@ struct Keeper<'a> {
     verdict: Verdict,
     /// Ends of processes that PID 1 has reaped: every orphan comes here.
     ended: BTreeMap<i32, i32>,
+    /// The last capture met obstacles.
+    refused: bool,
 }
 
 impl<'a> Keeper<'a> {
@@ -137,6 +145,7 @@ impl<'a> Keeper<'a> {
             go,
             verdict: Verdict::failed("start", ""),
             ended: BTreeMap::new(),
+            refused: false,
         })
     }
 
@@ -160,7 +169,8 @@ impl<'a> Keeper<'a> {
         }
         let mut images = Vec::new();
         for round in 1..=self.args.rounds {
-            images.push(self.capture(root, round)?);
+            let Some(image) = self.capture(root, round)? else { return Ok(Outcome::Refused) };
+            images.push(image);
             if round < self.args.rounds {
                 self.stage("restore");
                 self.restore(&images[images.len() - 1], false, root)?;
@@ -250,6 +260,7 @@ impl<'a> Keeper<'a> {
         match self.ended.remove(&pid) {
             Some(0) => Ok(()),
             status => {
+                self.refused = status == Some(OBSTACLES);
                 let text = self.text();
                 let ours = |line: &&str| line.contains("rcsnap: ") || line.starts_with("obstacle: ");
                 let said: Vec<&str> = text.lines().filter(ours).collect();
@@ -263,19 +274,25 @@ impl<'a> Keeper<'a> {
         Ok(Command::new(self.args.rcsnap.as_ref().context("no rcsnap was given")?))
     }
 
-    fn capture(&mut self, root: i32, round: u32) -> Result<PathBuf> {
+    /// The image, or none when there were obstacles.
+    fn capture(&mut self, root: i32, round: u32) -> Result<Option<PathBuf>> {
         self.stage("capture");
         let image = self.args.folder.join(format!("image.{round}"));
         let start = Instant::now();
         let mut command = self.rcsnap()?;
         command.args(["capture", "--kill", "--tree", &root.to_string()]).arg(&image);
         let capture = self.start(&mut command)?;
-        self.done("rcsnap capture", capture, 30)?;
+        let ended = self.done("rcsnap capture", capture, 30);
+        if let Err(refusal) = ended {
+            self.kill_all()?;
+            self.verdict.problem = format!("{refusal:#}");
+            return if self.refused { Ok(None) } else { Err(refusal) };
+        }
         self.verdict.capture_ms.push(start.elapsed().as_secs_f64() * 1000.0);
         self.verdict.image_bytes = fs::metadata(&image)?.len();
         self.until("the tree to be gone", 10, |_| others().is_empty())?;
         self.ended.remove(&root);
-        Ok(image)
+        Ok(Some(image))
     }
 
     /// Restores; returns the process to wait for: rcsnap itself with `wait`, else the root.
@@ -310,14 +327,9 @@ impl<'a> Keeper<'a> {
         bail!("{word} (status {})", status.map_or_else(|| "none".into(), |status| status.to_string()))
     }
 
-    /// What the two images say in words must agree.
-    fn compare(&mut self, before: &Path, after: &Path) -> Result<()> {
-        let mut texts = Vec::new();
-        for image in [before, after] {
-            let done = crate::run::raw(self.rcsnap()?.args(["inspect", "--json"]).arg(image));
-            texts.push(done.map(|out| String::from_utf8_lossy(&out.stdout).into_owned())?);
-        }
-        let differences = compare::differences(&texts[0], &texts[1])?;
+    /// What the two images say must agree.
+    fn compare(&self, before: &Path, after: &Path) -> Result<()> {
+        let differences = compare::differences(before, after)?;
         if differences.is_empty() {
             return Ok(());
         }
@@ -328,7 +340,8 @@ impl<'a> Keeper<'a> {
     fn mutated(&mut self, name: &str, image: &Path, root: i32) -> Result<Outcome> {
         self.stage("mutation");
         let falsified = image.with_extension("falsified");
-        if !mutation::falsify(name, image, &falsified)? {
+        let program = self.args.program.file_name().unwrap_or_default().to_string_lossy();
+        if !mutation::falsify(&program, name, image, &falsified)? {
             self.verdict.problem = "the image has nothing of the kind".into();
             return Ok(Outcome::Skipped);
         }

@@ -1,8 +1,14 @@
 //! Falsified images: one thing of one kind is changed, and the program of that kind must notice.
+//!
+//! The change is made in the image, so the rcsnap that is tested is the one that is shipped: what it then
+//! restores is what a restore with a mistake in that kind would have made.
 
 use std::path::Path;
 
 use anyhow::Result;
+use serde_json::Value;
+
+use super::picture::Picture;
 
 /// A way to falsify an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,9 +17,100 @@ pub struct Mutation {
     pub name: &'static str,
     /// The program that must notice.
     pub program: &'static str,
+    /// Where it is: names, `[]` for every element of a list, `[n]` for one.
+    path: &'static str,
+    how: How,
 }
 
-const ALL: &[Mutation] = &[];
+/// What becomes of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// A number gets another lowest bit, a truth its contrary, a string another letter, a list loses its last.
+    Other,
+    /// A number grows by this.
+    Add(u64),
+    /// It becomes nothing: an empty list, zero, none.
+    Nothing,
+}
+
+const fn wrong(program: &'static str, name: &'static str, path: &'static str, how: How) -> Mutation {
+    Mutation { name, program, path, how }
+}
+
+use How::{Add, Nothing, Other};
+
+const ALL: &[Mutation] = &[
+    wrong("registers", "rbx", "tree.processes[0].body.threads[1].regs.rbx", Other),
+    wrong("registers", "flags", "tree.processes[0].body.threads[1].regs.eflags", Add(1 << 11)),
+    wrong("registers", "xmm0", "tree.processes[0].body.threads[3].float[160]", Other),
+    wrong("registers", "ymm0", "tree.processes[0].body.threads[4].float[576]", Other),
+    wrong("registers", "gs-base", "tree.processes[0].body.threads[0].regs.gs_base", Add(4096)),
+    wrong("memory", "pages", "pages.runs[]", Nothing),
+    wrong("memory", "protection", "tree.processes[0].body.memory.vmas[].prot", Nothing),
+    wrong("memory", "flags", "tree.processes[0].body.memory.vmas[].flags", Nothing),
+    wrong("memory", "guards", "tree.processes[0].body.memory.guards", Nothing),
+    wrong("memory", "brk", "tree.processes[0].body.memory.layout.start_brk", Add(4096)),
+    wrong("thread", "comm", "tree.processes[0].body.threads[].comm", Other),
+    wrong("thread", "mask", "tree.processes[0].body.threads[].mask", Add(1 << 40)),
+    wrong("thread", "clear-tid", "tree.processes[0].body.threads[].clear_tid", Nothing),
+    wrong("thread", "robust", "tree.processes[0].body.threads[].robust[0]", Nothing),
+    wrong("thread", "affinity", "tree.processes[0].body.threads[].sched.affinity[0]", Add(2)),
+    wrong("tree", "subreaper", "tree.processes[0].ids.subreaper", Other),
+    wrong("tree", "exit", "tree.processes[].ids.exit", Add(256)),
+    wrong("signal", "flags", "tree.processes[0].body.actions[].flags", Other),
+    wrong("signal", "mask-of-action", "tree.processes[0].body.actions[].mask", Other),
+    wrong("signal", "queue", "tree.processes[0].body.queue", Other),
+    wrong("signal", "thread-queue", "tree.processes[0].body.threads[0].queue", Nothing),
+    wrong("signal", "mask", "tree.processes[0].body.threads[0].mask", Other),
+    wrong("signal", "altstack", "tree.processes[0].body.threads[0].altstack.address", Add(64)),
+    wrong("timer", "intervals", "tree.processes[0].body.timers.intervals[0]", Nothing),
+    wrong("timer", "setting", "tree.processes[0].body.timers.posix[].setting", Nothing),
+    wrong("timer", "signal", "tree.processes[0].body.timers.posix[].signal", Other),
+    wrong("timer", "id", "tree.processes[0].body.timers.posix[0].id", Add(100)),
+    wrong("creds", "uid", "tree.processes[].body.threads[].creds.uid[1]", Add(7)),
+    wrong("creds", "groups", "tree.processes[].body.threads[].creds.groups", Other),
+    wrong("creds", "caps", "tree.processes[].body.threads[].creds.caps[]", Nothing),
+    wrong("creds", "death-signal", "tree.processes[].body.threads[].creds.death_signal", Nothing),
+    wrong("creds", "dumpable", "tree.processes[].body.dumpable", Other),
+    wrong("limit", "soft", "tree.processes[0].body.limits.limits[7][0]", Other),
+    wrong("limit", "hard", "tree.processes[0].body.limits.limits[1][1]", Other),
+    wrong("sched", "nice", "tree.processes[].body.threads[].sched.attr.nice", Add(1)),
+    wrong("sched", "io-priority", "tree.processes[].body.threads[].sched.io_priority", Other),
+    wrong("sched", "timer-slack", "tree.processes[].body.threads[].sched.timer_slack", Other),
+    wrong("sched", "oom", "tree.processes[].body.sched.oom_score_adj", Add(1)),
+    wrong("sched", "no-thp", "tree.processes[].body.no_thp", Other),
+    wrong("workdir", "umask", "tree.processes[].body.workdir.umask", Other),
+    wrong("names", "comm", "tree.processes[].body.threads[].comm", Other),
+    wrong("names", "arguments", "tree.processes[].body.memory.layout.arg_end", Add(1)),
+    wrong("names", "auxv", "tree.processes[].body.memory.auxv", Nothing),
+    wrong("rseq", "registration", "tree.processes[].body.threads[].rseq", Nothing),
+    wrong("eventfd", "count", "files[].state.Eventfd.count", Other),
+    wrong("eventfd", "semaphore", "files[].state.Eventfd.semaphore", Other),
+    wrong("epoll", "watches", "files[].state.Epoll.watches", Other),
+    wrong("epoll", "events", "files[].state.Epoll.watches[].events", Other),
+    wrong("epoll", "data", "files[].state.Epoll.watches[].data", Other),
+    wrong("timerfd", "value", "files[].state.Timerfd.value[0]", Nothing),
+    wrong("timerfd", "interval", "files[].state.Timerfd.interval[0]", Other),
+    wrong("timerfd", "ticks", "files[].state.Timerfd.ticks", Other),
+    wrong("signalfd", "mask", "files[].state.Signalfd.mask", Nothing),
+    wrong("pipe", "contents", "files[].state.Pipe.body.packets", Other),
+    wrong("pipe", "size", "files[].state.Pipe.body.size", Add(1 << 20)),
+    wrong("fifo", "contents", "files[].state.Fifo.body.packets", Other),
+    wrong("regular", "offset", "files[].state.Regular.offset", Other),
+    wrong("regular", "flags", "files[].flags", Nothing),
+    wrong("regular", "owner", "files[].owner", Nothing),
+    wrong("regular", "cloexec", "tree.processes[].body.fds[].cloexec", Other),
+    wrong("deleted", "offset", "files[].state.Deleted.offset", Other),
+    wrong("deleted", "mode", "files[].state.Deleted.body.mode", Other),
+    wrong("memfd", "seals", "files[].state.Memfd.body.seals", Nothing),
+    wrong("memfd", "offset", "files[].state.Memfd.offset", Other),
+    wrong("lock", "range", "files[].locks[].start", Add(1)),
+    wrong("lock", "posix", "tree.processes[].body.locks", Nothing),
+    wrong("unix", "contents", "files[].state.Unix.queue", Nothing),
+    wrong("unix", "shutdown", "files[].state.Unix.shutdown", Nothing),
+    wrong("unix", "credentials", "files[].state.Unix.peer", Nothing),
+    wrong("exec", "umask", "tree.processes[].body.workdir.umask", Other),
+];
 
 /// The mutations that a program must notice.
 pub fn of(program: &str) -> impl Iterator<Item = Mutation> + '_ {
@@ -21,6 +118,87 @@ pub fn of(program: &str) -> impl Iterator<Item = Mutation> + '_ {
 }
 
 /// Writes a falsified copy; false when the image has nothing that could be falsified so.
-pub fn falsify(_name: &str, _image: &Path, _copy: &Path) -> Result<bool> {
-    Ok(false)
+pub fn falsify(program: &str, name: &str, image: &Path, copy: &Path) -> Result<bool> {
+    let Some(mutation) = of(program).find(|mutation| mutation.name == name) else { return Ok(false) };
+    let picture = Picture::read(image)?;
+    let mut values = picture.values()?;
+    if !change(&mut values, mutation.path, mutation.how) {
+        return Ok(false);
+    }
+    picture.write(values, copy)?;
+    Ok(true)
+}
+
+/// Changes all values that the path leads to; false when there are none.
+fn change(value: &mut Value, path: &str, how: How) -> bool {
+    let path = path.trim_start_matches('.');
+    if path.is_empty() {
+        return falsified(value, how);
+    }
+    if let Some((index, rest)) = path.strip_prefix('[').and_then(|path| path.split_once(']')) {
+        let Value::Array(items) = value else { return false };
+        if index.is_empty() {
+            // All of them, not only the first that can be changed.
+            return items.iter_mut().filter_map(|item| change(item, rest, how).then_some(())).count() > 0;
+        }
+        let item = index.parse::<usize>().ok().and_then(|index| items.get_mut(index));
+        return item.is_some_and(|item| change(item, rest, how));
+    }
+    let end = path.find(['.', '[']).unwrap_or(path.len());
+    let (name, rest) = path.split_at(end);
+    value.get_mut(name).is_some_and(|value| change(value, rest, how))
+}
+
+fn falsified(value: &mut Value, how: How) -> bool {
+    let before = value.clone();
+    match (&mut *value, how) {
+        (Value::Null, _) => {}
+        (Value::Bool(truth), _) => *truth = !*truth,
+        (Value::Number(number), how) => {
+            let changed = |number: u64| match how {
+                Other => number ^ 1,
+                Add(more) => number.wrapping_add(more),
+                Nothing => 0,
+            };
+            *value = match (number.as_u64(), number.as_i64()) {
+                (Some(number), _) => changed(number).into(),
+                (None, Some(number)) => changed(number.cast_unsigned()).cast_signed().into(),
+                (None, None) => return false,
+            };
+        }
+        (Value::String(text), _) => text.push('x'),
+        (Value::Array(items), Nothing) if items.iter().all(Value::is_number) && items.len() == 4 => {
+            items.iter_mut().for_each(|item| *item = 0.into());
+        }
+        (Value::Array(items), Nothing) => items.clear(),
+        (Value::Array(items), _) => drop(items.pop()),
+        (Value::Object(run), Nothing) if run.contains_key("first") => shuffle(run),
+        (Value::Object(_), _) => *value = Value::Null,
+    }
+    *value != before
+}
+
+/// A run of pages gets the contents of another one.
+fn shuffle(run: &mut serde_json::Map<String, Value>) {
+    if let Some(first) = run["first"].as_u64().filter(|first| *first > 8) {
+        run["first"] = (first ^ 1).into();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Add, Nothing, Other, change};
+    use serde_json::json;
+
+    #[test]
+    fn paths_lead_to_every_element() {
+        let mut value = json!({"a": [{"b": 2}, {"b": 3}, {"c": 4}]});
+        assert!(change(&mut value, "a[].b", Other));
+        assert_eq!(value, json!({"a": [{"b": 3}, {"b": 2}, {"c": 4}]}));
+        assert!(change(&mut value, "a[1].b", Add(8)));
+        assert!(change(&mut value, "a[0]", Nothing));
+        assert_eq!(value, json!({"a": [null, {"b": 10}, {"c": 4}]}));
+        assert!(!change(&mut value, "a[].d", Other));
+        assert!(!change(&mut value, "a[7].b", Other));
+    }
 }
