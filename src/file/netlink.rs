@@ -58,6 +58,8 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
         libc::NETLINK_XFRM,
         libc::NETLINK_KOBJECT_UEVENT,
         libc::NETLINK_GENERIC,
+        // Sends records; what auditd sets here belongs to the kernel's audit state, not to the socket.
+        libc::NETLINK_AUDIT,
     ];
     if !known.contains(&protocol) {
         return Err(Refusal::new(

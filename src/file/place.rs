@@ -74,18 +74,32 @@ pub fn find(desc: &Description, world: &World<'_>) -> Result<Place, Refusal> {
     let at = |path: &str| lstat(world.inside(path).as_str()).ok().map(Stat::from);
     let same = |found: Stat| found.dev == desc.stat.dev && (found.ino == desc.stat.ino || magic == PROC);
     // A device is what its number says: the console of init may come from a root that was left behind.
-    let device = |found: Stat| {
-        matches!(desc.stat.format(), libc::S_IFCHR | libc::S_IFBLK)
-            && found.format() == desc.stat.format()
-            && found.rdev == desc.stat.rdev
-    };
-    if !desc.link.starts_with('/') || !at(&desc.link).is_some_and(|found| same(found) || device(found)) {
+    let is_device = matches!(desc.stat.format(), libc::S_IFCHR | libc::S_IFBLK);
+    let device =
+        |found: Stat| is_device && found.format() == desc.stat.format() && found.rdev == desc.stat.rdev;
+    let mut names = vec![desc.link.clone()];
+    if is_device {
+        names.extend(desc.link.strip_suffix(" (deleted)").map(str::to_owned));
+        names.extend(device_name(desc, world));
+    }
+    let leads =
+        |name: &String| name.starts_with('/') && at(name).is_some_and(|found| same(found) || device(found));
+    let Some(path) = names.into_iter().find(leads) else {
         return Err(Refusal::new(
             format!("its name {} no longer leads to it", desc.link),
             "keep the file where it was opened, and do not mount over it",
         ));
-    }
-    Ok(Place { path: desc.link.clone(), persistent: !VOLATILE.contains(&magic) })
+    };
+    Ok(Place { path, persistent: !VOLATILE.contains(&magic) })
+}
+
+/// The name that the kernel gives a device in devtmpfs: DEVNAME of its uevent file.
+fn device_name(desc: &Description, world: &World<'_>) -> Option<String> {
+    let sort = if desc.stat.format() == libc::S_IFBLK { "block" } else { "char" };
+    let (major, minor) = super::device::numbers(desc.stat.rdev);
+    let path = format!("/sys/dev/{sort}/{major}:{minor}/uevent");
+    let text = std::fs::read_to_string(world.inside(&path)).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("DEVNAME=")).map(|name| format!("/dev/{name}"))
 }
 
 /// The flags of a description that may be given to open(2) again.
