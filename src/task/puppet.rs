@@ -28,6 +28,13 @@ const KIND: &str = "puppet";
 /// Numbers of tty_ioctl(2), whose type differs between C libraries.
 const TIOCSCTTY: u64 = 0x540e;
 const TIOCSPGRP: u64 = 0x5410;
+/// Whether two paths lead to one file.
+fn same_file(one: &str, other: &str) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let id = |path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    id(one).is_some() && id(one) == id(other)
+}
+
 /// Every signal but SIGTRAP.
 const ALL_BUT_TRAP: u64 = !(1 << (libc::SIGTRAP - 1));
 
@@ -485,7 +492,10 @@ impl<'a> Puppets<'a> {
     fn describe(&self, script: &mut Script<'_>, body: &Body) -> Result<()> {
         let exe = self.backing_fd(&Backing::File(body.memory.exe))?;
         script.batch.call(libc::SYS_pidfd_getfd, &[0, exe, 0]);
-        memory::set_layout(&mut script.batch, &body.memory, 1);
+        // The program stays where it is the same: the kernel refuses one while files of the present one are
+        // mapped (EBUSY), and the mappings of `rcsnap ready` are those of rcsnap.
+        let same = same_file("/proc/self/exe", &format!("/proc/self/fd/{exe}"));
+        memory::set_layout(&mut script.batch, &body.memory, if same { u64::from(u32::MAX) } else { 1 });
         script.batch.call(libc::SYS_close, &[1]);
         let personality = u64::from_str_radix(&body.sched.personality, 16).unwrap_or(0);
         script.batch.call(libc::SYS_personality, &[personality]);
