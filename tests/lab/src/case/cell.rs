@@ -261,6 +261,7 @@ pub fn run(args: &Args) -> Result<bool> {
         println!("--- boot {number}");
         print!("{}", boot.console()?);
         let ms = took?.as_millis();
+        println!("{}", boot.run(&["/sbin/rcsnap", "status"])?.trim_end());
         println!("{}", boot.run(&["/bin/ps", "-o", "pid,ppid,sid,comm"])?.trim_end());
         println!("--- getty after {ms} ms");
         report.put(&format!("boot_{number}_ms"), u64::try_from(ms)?);
