@@ -69,7 +69,7 @@ keys! {
     InputSkip, "input.skip", Sort::List, SKIP, "files that no restore depends on, though they are in /etc or open (globs)";
     InputVerify, "input.verify", Sort::Choice(&["stat", "content"]), "stat", "how inputs are compared: by identity and times, or by content";
     Writable, "writable", Sort::List, "", "files on flash that may be open for writing in an image (globs)";
-    Rerun, "rerun", Sort::List, "", "scripts that run on every boot: NAME: executables or pid files of their processes";
+    Rerun, "rerun", Sort::List, RERUN, "scripts that run on every boot: NAME: executables or pid files of their processes";
     RerunRequired, "rerun_required", NO_YES, "no", "whether a failed rerun leaves the attempt unconfirmed";
     Hooks, "hooks", Sort::Text, "/etc/rcsnap", "directory of before-capture.d and after-restore.d";
     Confirm, "confirm", Sort::Choice(&["auto", "manual"]), "auto", "who confirms an attempt: rcsnap ready, or rcsnap confirm";
@@ -92,6 +92,10 @@ const VOLATILE: &str =
 /// What scripts and daemons write into /etc as they go, and what is generated at the first boot.
 const SKIP: &str = "/etc/resolv.conf*\n/etc/mtab*\n/etc/adjtime\n/etc/ld.so.cache~\n/etc/.updated\n/etc/.pwd.lock\n\
     /etc/network/run\n/etc/rcsnap.off\n/etc/random-seed\n/etc/fake-hwclock.data\n/etc/.rcsnap*";
+
+/// Services that draw their secrets once and keep them: each boot needs its own. Without the script the line
+/// means nothing.
+const RERUN: &str = "S50dropbear: /usr/sbin/dropbear\nS50sshd: /usr/sbin/sshd";
 
 /// Where a value came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -269,7 +273,12 @@ impl Config {
             let words = processes.split([' ', '\t', ',']).filter(|word| !word.is_empty());
             Rerun { script: script.trim().into(), processes: words.map(Into::into).collect() }
         };
-        self.list(Key::Rerun).map(line).collect()
+        // A script of the defaults that the system does not have is not missed.
+        let there = |value: &&Value| {
+            let name = value.text.split(':').next().unwrap_or("");
+            value.origin != Origin::Default || std::path::Path::new("/etc/init.d").join(name).exists()
+        };
+        self.values(Key::Rerun).iter().filter(there).map(|value| line(&value.text)).collect()
     }
 
     /// The level of `log`.
