@@ -34,6 +34,7 @@ use crate::sys::fsmount;
 const LIMIT: u64 = 256 << 10;
 
 section! {
+    #[derive(Default)]
     /// The difference of devtmpfs.
     pub struct State {
         /// What the scripts took away.
@@ -95,7 +96,7 @@ pub fn capture(before: &Names, root: &Root) -> Result<(State, Vec<Obstacle>)> {
 /// # Errors
 /// An error of reading.
 pub fn compare(before: &Names, top: &Path, root: &Root) -> Result<(State, Vec<Obstacle>)> {
-    let mut state = State { removed: Vec::new(), nodes: Vec::new(), known: Vec::new(), devices: Vec::new() };
+    let mut state = State::default();
     let mut obstacles = Vec::new();
     if before.is_empty() {
         return Ok((state, obstacles));

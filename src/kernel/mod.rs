@@ -69,6 +69,7 @@ pub struct Baseline {
     zram: Vec<String>,
     sysvipc: Vec<String>,
     cgroup: Vec<String>,
+    contents: Vec<String>,
     network: network::Seen,
 }
 
@@ -88,6 +89,7 @@ pub fn baseline(root: &Root) -> Result<Baseline> {
         zram: zram::baseline(root),
         sysvipc: sysvipc::baseline(root),
         cgroup: cgroup::baseline(&mounts, root),
+        contents: mount::contents::baseline(&mounts, root),
         network: network::baseline(root)?,
         mounts,
     })
@@ -103,13 +105,8 @@ pub fn capture(before: &Baseline, root: &Root, pids: &[u32]) -> Result<(State, t
     let (mount, fills, mut obstacles) = mount::capture(&before.mounts, &mounts, root);
     let (tmpfs, more) = tmpfs::capture(&before.tmpfs, &mounts, &fills, root);
     obstacles.extend(more);
-    let (devnode, more) = devnode::capture(&before.devnode, root)?;
-    obstacles.extend(more);
-    let (module, more) = module::capture(&before.module, root);
-    obstacles.extend(more);
-    obstacles.extend(swap::capture(&before.swap, root));
-    obstacles.extend(loopdev::capture(&before.loopdev, root));
-    obstacles.extend(zram::capture(&before.zram, root));
+    obstacles.extend(mount::contents::capture(&before.contents, &mounts, root));
+    let (module, devnode) = devices(before, &mounts, root, &mut obstacles)?;
     obstacles.extend(sysvipc::capture(&before.sysvipc, root));
     obstacles.extend(cgroup::capture(&before.cgroup, &mounts, root, pids));
     let (network, more) = network::capture(&before.network, root)?;
@@ -117,6 +114,30 @@ pub fn capture(before: &Baseline, root: &Root, pids: &[u32]) -> Result<(State, t
     let sysctl = sysctl::capture(&before.sysctl, root)?;
     let state = State { module, devnode, mount, sysctl, network, hostname: hostname::capture(root)? };
     Ok((state, tmpfs, obstacles))
+}
+
+/// What belongs to the machine: in a cell it is not ours, and may change without our doing.
+fn devices(
+    before: &Baseline,
+    mounts: &[Mount],
+    root: &Root,
+    obstacles: &mut Vec<Obstacle>,
+) -> Result<(module::State, devnode::State)> {
+    if root.cell {
+        return Ok(Default::default());
+    }
+    obstacles.extend(swap::capture(&before.swap, root));
+    obstacles.extend(loopdev::capture(&before.loopdev, root));
+    obstacles.extend(zram::capture(&before.zram, root));
+    let (module, more) = module::capture(&before.module, root);
+    obstacles.extend(more);
+    // What is not mounted no script has changed.
+    if !before.mounts.iter().chain(mounts).any(|mount| mount.fstype == "devtmpfs") {
+        return Ok((module, devnode::State::default()));
+    }
+    let (devnode, more) = devnode::capture(&before.devnode, root)?;
+    obstacles.extend(more);
+    Ok((module, devnode))
 }
 
 /// Checks, before anything is changed, that what the image refers to is there, waiting for devices until the

@@ -18,6 +18,7 @@ use crate::section;
 use crate::sys::module::load;
 
 section! {
+    #[derive(Default)]
     /// Modules in the order of loading.
     pub struct State {
         /// Each module.
@@ -47,7 +48,7 @@ pub fn baseline(root: &Root) -> Vec<String> {
 #[must_use]
 pub fn capture(before: &[String], root: &Root) -> (State, Vec<Obstacle>) {
     let now = baseline(root);
-    let (mut state, mut obstacles) = (State { list: Vec::new() }, Vec::new());
+    let (mut state, mut obstacles) = (State::default(), Vec::new());
     let dir = format!("/lib/modules/{}", root.proc.line("sys/kernel/osrelease"));
     let list = std::fs::read_to_string(root.path(&format!("{dir}/modules.dep"))).unwrap_or_default();
     let mut refuse = |name: &str, reason: String, remedy: &'static str| {

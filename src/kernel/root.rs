@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, fstatat};
+use nix::unistd::{chroot, fchdir};
 
 use crate::error::{Context, Result};
 
@@ -140,6 +141,9 @@ pub struct Root {
     pub sys: Dir,
     /// The root directory of the system: `/proc/1/root` for the watcher, `/` for the conductor.
     pub files: PathBuf,
+    /// Whether this is a pid namespace and not the machine: what has no namespace belongs to others then
+    /// (modules, devices, most parameters), and is left alone.
+    pub cell: bool,
     /// The task whose mount table is the system's: a name below procfs, `1` on a real boot.
     pub task: String,
 }
@@ -151,8 +155,12 @@ impl Root {
     /// # Errors
     /// The errno of open(2).
     pub fn open(proc: &Path, sys: &Path, files: &Path, task: &str) -> Result<Root> {
+        let dir = Dir::open(proc).context("kernel", || format!("opening {}", proc.display()))?;
+        // PROC_PID_INIT_INO of include/uapi/linux/nsfs.h: the same number on every boot.
+        let initial = dir.link("self/ns/pid").is_ok_and(|link| link == "pid:[4026531836]");
         Ok(Root {
-            proc: Dir::open(proc).context("kernel", || format!("opening {}", proc.display()))?,
+            cell: !initial,
+            proc: dir,
             proc_path: proc.to_path_buf(),
             sys: Dir::open(sys).context("kernel", || format!("opening {}", sys.display()))?,
             files: files.to_path_buf(),
@@ -192,8 +200,8 @@ impl Root {
         crate::proc::mountinfo::parse(&text)
     }
 
-    /// Does something in the mount namespace of the system and comes back. Needs a single thread, or one that
-    /// shares its directories with no other, if the namespace is not our own.
+    /// Does something in the mount namespace of the system and comes back, to the same root and directory. Needs
+    /// a process of one thread if the namespace is not our own.
     ///
     /// # Errors
     /// The errno of setns(2), or of what was done.
@@ -201,11 +209,15 @@ impl Root {
         if self.files == Path::new("/") {
             return work();
         }
-        let (ours, theirs) =
-            (self.proc.file("thread-self/ns/mnt")?, self.proc.file(&format!("{}/ns/mnt", self.task))?);
+        let ours = self.proc.file("thread-self/ns/mnt")?;
+        let theirs = self.proc.file(&format!("{}/ns/mnt", self.task))?;
+        let (root, here) = (Dir::open(Path::new("/"))?, Dir::open(Path::new("."))?);
         setns(theirs, CloneFlags::CLONE_NEWNS)?;
         let done = work();
         setns(ours, CloneFlags::CLONE_NEWNS)?;
+        fchdir(&root)?;
+        chroot(".")?;
+        fchdir(&here)?;
         done
     }
 

@@ -170,7 +170,17 @@ fn value(root: &Root, path: &str) -> Option<String> {
 /// # Errors
 /// The errno of listing /proc/sys.
 pub fn capture(before: &Values, root: &Root) -> Result<State> {
-    Ok(difference(before, baseline(root)?))
+    let mut state = difference(before, baseline(root)?);
+    if root.cell {
+        state.values.retain(|(path, _)| namespaced(path));
+    }
+    Ok(state)
+}
+
+/// Whether a parameter belongs to a namespace (network, IPC) and not to the machine.
+fn namespaced(path: &str) -> bool {
+    const IPC: &[&str] = &["kernel/shm", "kernel/msg", "kernel/sem", "kernel/auto_msgmni", "fs/mqueue/"];
+    path.starts_with("net/") || IPC.iter().any(|start| path.starts_with(start))
 }
 
 fn difference(before: &Values, after: Values) -> State {

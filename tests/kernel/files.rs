@@ -3,9 +3,11 @@
 use std::fs::{File, Permissions, create_dir, create_dir_all, hard_link, set_permissions, write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, lchown, symlink};
 use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{mkfifo, sethostname};
 
@@ -294,4 +296,64 @@ fn hidden_files_in_memory_are_refused() {
         matches!(found.as_slice(), [one] if one.object == "mount /a/b" && one.kind == "tmpfs"),
         "{found:?}"
     );
+}
+
+#[test]
+fn objects_in_file_systems_of_the_kernel_are_refused() {
+    let found = obstacles(|| {
+        mount_type("mqueue", "/mnt", MsFlags::empty(), "");
+        write("/mnt/queue", "").unwrap();
+    });
+    assert!(matches!(found.as_slice(), [one] if one.object == "queue in /mnt (mqueue)"), "{found:?}");
+}
+
+#[test]
+fn objects_of_system_v_are_refused() {
+    let found = obstacles(|| {
+        let done = Command::new("ipcmk").args(["-Q"]).stdin(Stdio::inherit()).output();
+        assert!(done.unwrap().status.success());
+    });
+    assert!(
+        matches!(found.as_slice(), [one] if one.kind == "sysvipc" && one.object.starts_with("message queue")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn process_in_another_control_group_is_refused() {
+    with_world(|root: &Root| {
+        let before = kernel::baseline(root).unwrap();
+        let pid = std::process::id();
+        let same = kernel::capture(&before, root, &[pid]).unwrap().2;
+        assert_eq!(same, []);
+        // A kernel thread stands for one elsewhere, unless this machine has us all in one group.
+        let group = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let other = kernel::capture(&before, root, &[2]).unwrap().2;
+        assert_eq!(other.is_empty(), group("2") == group("thread-self"), "{other:?}");
+    });
+}
+
+#[test]
+fn watcher_in_another_mount_namespace_sees_the_same() {
+    with_world(|root: &Root| {
+        let before = kernel::baseline(root).unwrap();
+        mount_type("tmpfs", "/run", FLAGS, "");
+        create_dir_all("/run/lock").unwrap();
+        write("/run/lock/hidden", "below a mount").unwrap();
+        mount_type("tmpfs", "/run/lock", MsFlags::empty(), "");
+        let seen = capture(&before, root);
+        assert_eq!(seen.2, []);
+        let mut system = Command::new("sleep").arg("60").stdin(Stdio::inherit()).spawn().unwrap();
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        umount2("/run/lock", MntFlags::empty()).unwrap();
+        let pid = system.id().to_string();
+        let files = format!("/proc/{pid}/root");
+        let watcher = Root::open("/proc".as_ref(), "/sys".as_ref(), files.as_ref(), &pid).unwrap();
+        let from_outside = kernel::capture(&before, &Root { cell: true, ..watcher }, &[]);
+        system.kill().unwrap();
+        system.wait().unwrap();
+        assert_eq!(from_outside.unwrap(), seen);
+        assert!(!std::fs::exists("/run/lock/seen").unwrap(), "we are back in our own namespace");
+        assert_eq!(std::fs::read("/run/lock/hidden").unwrap(), b"below a mount");
+    });
 }
