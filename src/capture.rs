@@ -133,10 +133,11 @@ struct Eye<'a> {
 
 impl Eye<'_> {
     fn look(&mut self, frozen: &Frozen) -> Result<Picture> {
-        let clocks = clocks(self.request.root)?;
         self.check_namespaces(frozen);
         let mut files = self.files(frozen)?;
         let mut processes = self.processes(frozen, &mut files)?;
+        // After the timers were read: the time that passed meanwhile makes them a little late, never early.
+        let clocks = clocks(self.request.root)?;
         self.check_plan(&processes);
         let kernel = self.kernel(&processes)?;
         let (objects, origins) = self.origins(frozen, &processes)?;

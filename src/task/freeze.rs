@@ -295,6 +295,7 @@ impl Frozen {
             for child in children.into_iter().filter(|c| shares_memory(*parent, *c)) {
                 if ptrace::detach(child, 0).is_ok() {
                     self.tids.remove(&child);
+                    self.stopped.remove(&child);
                 }
             }
         }
@@ -332,6 +333,13 @@ impl Frozen {
                         let refusal =
                             Refusal::new("its leader has exited while threads live", "none in this version");
                         self.obstacles.push(Obstacle::process("freeze", pid, &*stat.comm, "thread", refusal));
+                    }
+                    Err(Errno::ESRCH) if !self.stopped.contains(&tid) => {
+                        let refusal = Refusal::new(
+                            "it lives on the memory of its parent, which waits for it in vfork(2)",
+                            "let it call execve(2) or exit before `rcsnap ready`",
+                        );
+                        self.obstacles.push(Obstacle::process("freeze", pid, &*stat.comm, "task", refusal));
                     }
                     Err(Errno::ENOSYS) => {
                         let refusal = Refusal::new("it is a 32-bit program on a 64-bit kernel", "use 64 bit");

@@ -200,9 +200,9 @@ impl<'a> Puppets<'a> {
                 Step::End { by, pid } => self.end(by, pid)?,
             }
         }
-        let zombies = self.processes.iter().filter_map(|p| Some((&p.ids, p.ids.exit?)));
-        for (ids, status) in zombies.collect::<Vec<_>>() {
-            self.die(ids.pid, ids.ppid, status)?;
+        let zombies = self.processes.iter().filter_map(|p| Some((p, p.ids.exit?)));
+        for (process, status) in zombies.collect::<Vec<_>>() {
+            self.die(process, status)?;
         }
         Ok(())
     }
@@ -282,16 +282,18 @@ impl<'a> Puppets<'a> {
     }
 
     /// Makes a puppet the zombie that it was.
-    fn die(&mut self, pid: u32, parent: u32, status: i32) -> Result<()> {
+    fn die(&mut self, process: &Process, status: i32) -> Result<()> {
+        let (pid, parent) = (process.ids.pid, process.ids.ppid);
         let doing = || format!("ending {pid} as a zombie");
         let signal = status & 0x7f;
         let area = self.area(pid)?;
+        let mut batch = Batch::new(area.base());
+        let name = batch.path(&process.comm);
+        batch.call(libc::SYS_prctl, &[libc::PR_SET_NAME as u64, name, 0, 0, 0]);
         if signal == 0 {
-            let mut batch = Batch::new(area.base());
             batch.call(libc::SYS_exit_group, &[u64::from((status >> 8 & 0xff).cast_unsigned())]);
             area.run_to_death(pid, &mut batch)?;
         } else {
-            let mut batch = Batch::new(area.base());
             let none = batch.room(16);
             batch.call(libc::SYS_prlimit64, &[0, limit::RLIMIT_CORE, none, 0]);
             area.run(pid, &mut batch)?;

@@ -85,6 +85,12 @@ fn program(zoo: &mut Zoo) -> Outcome {
     for field in ["SigBlk", "SigIgn", "SigCgt", "SigPnd", "ShdPnd"] {
         zoo.keep(field, move || status("self", field));
     }
+    zoo.keep("alternate stack", || {
+        let mut stack: libc::stack_t = sys::zeroed();
+        // SAFETY: reads the current one.
+        unsafe { libc::sigaltstack(std::ptr::null(), &raw mut stack) };
+        format!("{:p} {} {}", stack.ss_sp, stack.ss_flags, stack.ss_size)
+    });
     let suspended = zoo.fork_blocked(suspended)?;
     zoo.ready();
 

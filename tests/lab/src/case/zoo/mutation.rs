@@ -41,7 +41,7 @@ use How::{Add, Nothing, Other};
 
 const ALL: &[Mutation] = &[
     wrong("registers", "rbx", "tree.processes[0].body.threads[1].regs.rbx", Other),
-    wrong("registers", "flags", "tree.processes[0].body.threads[1].regs.eflags", Add(1 << 11)),
+    wrong("registers", "flags", "tree.processes[0].body.threads[1].regs.eflags", Add(1 << 10)),
     wrong("registers", "xmm0", "tree.processes[0].body.threads[3].float[160]", Other),
     wrong("registers", "ymm0", "tree.processes[0].body.threads[4].float[576]", Other),
     wrong("registers", "gs-base", "tree.processes[0].body.threads[0].regs.gs_base", Add(4096)),
