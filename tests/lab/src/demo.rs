@@ -83,8 +83,8 @@ fn told(name: &str, answer: Result<()>) -> bool {
 
 fn judge(guest: &Guest, cold: &Seen, restored: &Seen, report: &mut Report) -> Result<bool> {
     let captured = cold.timeline.text("rcsnap: captured: ").context("the cold boot was not captured")?;
-    let image_bytes = number_before(&captured, " bytes").context("reading the image's size")?;
-    let stopped_ms = number_after(&captured, "stopped ").context("reading the stopped time")?;
+    let image_bytes = restored.note["image_bytes"].as_u64().context("reading the image's size")?;
+    let stopped_ms = number_after(&captured, "stopped for ").context("reading the stopped time")?;
     // Without capture the cold boot would have been ready when its last script was: count no more.
     let cold_ready = cold.timeline.last("rc: ").context("finding the last rc script")?;
     let with_capture = cold.timeline.ready().context("the cold boot never was ready")?;
@@ -112,6 +112,9 @@ fn judge(guest: &Guest, cold: &Seen, restored: &Seen, report: &mut Report) -> Re
         ms(cold_ready),
         ms(ready)
     );
+    for (name, ms) in phases(&restored.note) {
+        println!("  {name:8} {ms:>10} ms");
+    }
     println!(
         "image {image_bytes} bytes, tasks stopped for {stopped_ms} ms, binary {} bytes",
         guest.binary.bytes
@@ -126,14 +129,9 @@ fn judge(guest: &Guest, cold: &Seen, restored: &Seen, report: &mut Report) -> Re
     Ok(silent.is_empty())
 }
 
-/// Phase to milliseconds, from rcsnap's note.
+/// Stage to milliseconds, from rcsnap's note.
 fn phases(note: &Value) -> Map<String, Value> {
-    let phases = note["phases"].as_array().cloned().unwrap_or_default();
-    phases.iter().filter_map(|p| Some((p["name"].as_str()?.to_string(), p["ms"].clone()))).collect()
-}
-
-fn number_before(text: &str, mark: &str) -> Option<u64> {
-    text.split(mark).next()?.rsplit(' ').next()?.parse().ok()
+    note["stages_ms"].as_object().cloned().unwrap_or_default()
 }
 
 fn number_after(text: &str, mark: &str) -> Option<f64> {
@@ -143,9 +141,9 @@ fn number_after(text: &str, mark: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn figures_are_read_from_the_captured_line() {
-        let line = "rcsnap: captured: 14 processes, image 8912896 bytes, stopped 41.5 ms";
-        assert_eq!(super::number_before(line, " bytes"), Some(8_912_896));
-        assert_eq!(super::number_after(line, "stopped "), Some(41.5));
+    fn the_figure_behind_a_mark_is_read() {
+        let line = "captured: 11 processes, 17 threads, stopped for 2189 ms";
+        assert_eq!(super::number_after(line, "stopped for "), Some(2189.0));
+        assert_eq!(super::number_after(line, "image "), None);
     }
 }
