@@ -130,6 +130,8 @@ fn packaged(messages: bool) -> Result<Command> {
     let mut features = "optimize_for_size";
     let abort = ["-Cpanic=immediate-abort", "-Zunstable-options"];
     if !messages {
+        // Nothing unwinds and nothing says where: no tables for the one, no file names for the other.
+        flags.extend(["-Cforce-unwind-tables=no", "-Zlocation-detail=none"]);
         let mut probe = Command::new(&rustc);
         probe.args(abort).args(["--print", "cfg"]);
         probe.env("RUSTC_BOOTSTRAP", "1").env("LD_LIBRARY_PATH", &libraries);
