@@ -13,8 +13,12 @@ const KIND: &str = "file";
 
 /// What nobody knows how to carry, by the name in its link.
 pub(super) fn unknown(desc: &Description) -> Refusal {
-    let name = desc.anonymous().unwrap_or(&desc.link);
-    Refusal::new(format!("{name} is not carried"), "start its owner after `rcsnap ready`, or add it to rerun")
+    let what = match socket::number(desc.fd.as_fd(), libc::SOL_SOCKET, libc::SO_DOMAIN) {
+        Ok(libc::AF_PACKET) => "a packet socket".to_owned(),
+        Ok(family) => format!("a socket of address family {family}"),
+        Err(_) => desc.anonymous().unwrap_or(&desc.link).to_owned(),
+    };
+    Refusal::new(format!("{what} is not carried"), "start its owner after `rcsnap ready`, or add it to rerun")
 }
 
 /// The kinds, as far as a description shows its own.

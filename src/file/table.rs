@@ -224,7 +224,9 @@ const LAST: u32 = SOCKETS + 7;
 /// everything that it watches.
 fn rank(entry: &Entry, entries: &[Entry], depth: u32) -> u32 {
     match &entry.state {
-        State::Unix(unix) if !matches!(unix.role, unix::Role::Pair { .. }) => SOCKETS,
+        State::Unix(unix) if !matches!(unix.role, unix::Role::Pair { .. } | unix::Role::Left { .. }) => {
+            SOCKETS
+        }
         State::Inet(inet) if !matches!(inet.role, inet::Role::Pair { .. }) => SOCKETS,
         // After everything that makes files.
         State::Inotify(_) => SOCKETS + 1,
@@ -270,4 +272,192 @@ fn finish(entry: &Entry, fd: &OwnedFd) -> Result<()> {
         descriptor::fcntl(fd.as_fd(), FcntlNumber::SetFlags, wanted).context(KIND, || "setting flags")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd, OwnedFd};
+    use std::process::{Child, Command, Stdio};
+
+    use super::{Captured, Need, Request, capture, floor, required, restore};
+    use crate::file::testing::{Own, directory};
+    use crate::file::{Policy, Scope, State};
+
+    /// A process that sleeps and has these as 0, 1 and 2.
+    fn sleeper(input: OwnedFd, output: OwnedFd, errors: OwnedFd) -> Child {
+        let mut command = Command::new("sleep");
+        command.arg("100").stdin(Stdio::from(input)).stdout(Stdio::from(output)).stderr(Stdio::from(errors));
+        let child = command.spawn().unwrap();
+        // Its loader opens libraries first.
+        let wchan = format!("/proc/{}/wchan", child.id());
+        while !std::fs::read_to_string(&wchan).unwrap().contains("nanosleep") {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        child
+    }
+
+    fn take(tasks: &[&Child], externals: &[&OwnedFd]) -> Captured {
+        let tables: Vec<_> = tasks.iter().map(|task| (task.id(), "sleep".to_owned())).collect();
+        let mut processes: Vec<_> = tasks.iter().map(|task| task.id()).collect();
+        processes.sort_unstable();
+        let externals: Vec<_> = externals.iter().map(AsFd::as_fd).collect();
+        let policy = Policy::default();
+        let request = Request {
+            scope: Scope::Tree,
+            root: "",
+            tables: &tables,
+            processes: &processes,
+            externals: &externals,
+            policy,
+        };
+        capture(&request).unwrap()
+    }
+
+    fn end(mut child: Child) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Closes what came from whoever runs the tests, or every child would have it.
+    fn alone() {
+        let fds: Vec<_> = std::fs::read_dir("/proc/self/fd").unwrap().flatten().collect();
+        for fd in fds {
+            let number: i32 = fd.file_name().to_str().unwrap().parse().unwrap();
+            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
+            let flags = crate::proc::fdinfo::parse(&info).flags;
+            if number > 2 && !info.is_empty() && flags & libc::O_CLOEXEC == 0 {
+                nix::unistd::close(number).unwrap();
+            }
+        }
+    }
+
+    fn null() -> OwnedFd {
+        crate::file::place::open("/dev/null", libc::O_RDWR, "test").unwrap()
+    }
+
+    fn pipe() -> (OwnedFd, OwnedFd) {
+        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap()
+    }
+
+    #[test]
+    fn tables_of_several_processes() {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--ignored", "--test-threads=1", "file::table::tests::"]);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+
+    #[test]
+    #[ignore = "run apart by the first test: other tests fork, and would hold the same descriptors"]
+    fn shared_descriptions_are_found_across_processes() {
+        alone();
+        let (out, into) = pipe();
+        let errors = null();
+        let first = sleeper(null(), into.try_clone().unwrap(), errors.try_clone().unwrap());
+        let second = sleeper(out, into, errors);
+        let captured = take(&[&first, &second], &[]);
+        assert_eq!(captured.obstacles, []);
+        let fds =
+            |task: &Child| captured.fds[&task.id()].iter().map(|fd| (fd.fd, fd.entry)).collect::<Vec<_>>();
+        let (one, two) = (fds(&first), fds(&second));
+        assert_eq!((one.len(), two.len()), (3, 3));
+        // Output and errors are shared, the inputs are not.
+        assert_eq!(one[1..], two[1..]);
+        assert_ne!(one[0].1, two[0].1);
+        assert_eq!(captured.entries.len(), 4);
+        assert!(captured.fds[&first.id()].iter().all(|fd| !fd.cloexec));
+        assert_eq!(floor(&captured.entries, captured.fds.values().flatten()), 3);
+        assert_eq!(
+            required(&captured.entries),
+            [Need::Device { sysfs: "devices/virtual/mem/null".to_owned() }]
+        );
+        let open = restore(&captured.entries, Vec::new(), &mut Own, 600).unwrap();
+        let (read, write) = (&open[two[0].1 as usize], &open[two[1].1 as usize]);
+        nix::unistd::write(write, b"through").unwrap();
+        assert_eq!(nix::unistd::read(read, &mut [0; 20]).unwrap(), 7);
+        end(first);
+        end(second);
+    }
+
+    #[test]
+    #[ignore = "run apart by the first test: other tests fork, and would hold the same descriptors"]
+    fn holder_outside_is_named() {
+        alone();
+        let (out, into) = pipe();
+        let inside = sleeper(out, into.try_clone().unwrap(), null());
+        let outside = sleeper(null(), into, null());
+        let captured = take(&[&inside], &[]);
+        let reasons: Vec<_> = captured.obstacles.iter().map(ToString::to_string).collect();
+        assert_eq!(reasons.len(), 2, "{reasons:?}");
+        assert!(reasons[0].contains(&format!("sleep[{}], which is outside", outside.id())), "{reasons:?}");
+        assert!(
+            reasons[0].starts_with(&format!("obstacle: pipe: sleep[{}]: fd 0 pipe:", inside.id())),
+            "{reasons:?}"
+        );
+        end(inside);
+        end(outside);
+    }
+
+    #[test]
+    #[ignore = "run apart by the first test: other tests fork, and would hold the same descriptors"]
+    fn shared_offset_of_a_plain_file_counts_as_shared_with_the_outside() {
+        alone();
+        let dir = directory();
+        let path = format!("{dir}/file");
+        std::fs::write(&path, "text").unwrap();
+        let file = crate::file::place::open(&path, libc::O_RDONLY, "test").unwrap();
+        let inside = sleeper(file.try_clone().unwrap(), null(), null());
+        let apart = crate::file::place::open(&path, libc::O_RDONLY, "test").unwrap();
+        let other = sleeper(apart, null(), null());
+        assert_eq!(take(&[&inside], &[]).obstacles, []);
+        assert_eq!(take(&[&inside], &[]).inputs, [path]);
+        let outside = sleeper(file, null(), null());
+        assert_eq!(take(&[&inside], &[]).obstacles.len(), 1);
+        for child in [inside, other, outside] {
+            end(child);
+        }
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    #[ignore = "run apart by the first test: other tests fork, and would hold the same descriptors"]
+    fn externals_are_taken_from_the_caller() {
+        alone();
+        let (out, into) = pipe();
+        let task = sleeper(out.try_clone().unwrap(), null(), null());
+        let captured = take(&[&task], &[&into, &out]);
+        assert_eq!(captured.obstacles, []);
+        let entry = captured.fds[&task.id()][0].entry as usize;
+        assert_eq!(captured.entries[entry].state, State::External(1));
+        let given = vec![into.try_clone().unwrap(), out.try_clone().unwrap()];
+        let open = restore(&captured.entries, given, &mut Own, 600).unwrap();
+        nix::unistd::write(&into, b"x").unwrap();
+        assert_eq!(nix::unistd::read(&open[entry], &mut [0; 4]).unwrap(), 1);
+        end(task);
+    }
+
+    #[test]
+    #[ignore = "run apart by the first test: other tests fork, and would hold the same descriptors"]
+    fn file_open_for_writing_on_persistent_storage_is_refused_unless_appended_or_allowed() {
+        alone();
+        let dir = directory();
+        let path = format!("{dir}/log");
+        std::fs::write(&path, "").unwrap();
+        let file = |flags| crate::file::place::open(&path, libc::O_WRONLY | flags, "test").unwrap();
+        let task = sleeper(null(), file(libc::O_APPEND), file(0));
+        let captured = take(&[&task], &[]);
+        if std::fs::read_to_string("/proc/mounts")
+            .unwrap()
+            .lines()
+            .any(|line| line.starts_with("tmpfs /tmp "))
+        {
+            end(task);
+            return;
+        }
+        assert_eq!(captured.obstacles.len(), 1);
+        assert!(captured.obstacles[0].object.starts_with("fd 2 "), "{:?}", captured.obstacles);
+        assert!(captured.obstacles[0].remedy.contains("writable = "));
+        end(task);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
 }
