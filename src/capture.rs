@@ -457,6 +457,8 @@ pub fn check(config: &Config, tree: Option<u32>) -> Result<Vec<Obstacle>> {
         return Err(Error::new(KIND, "checking the whole system", cause));
     }
     let writable: Vec<String> = config.list(Key::Writable).map(str::to_owned).collect();
+    let devices: Vec<String> = config.list(Key::Devices).map(str::to_owned).collect();
+    let close = config.is_yes(Key::Close);
     let mut leave_out = crate::boot::rerun::processes(&config.reruns());
     let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let own = [input.as_fd(), output.as_fd(), error.as_fd()];
@@ -473,7 +475,7 @@ pub fn check(config: &Config, tree: Option<u32>) -> Result<Vec<Obstacle>> {
         patience: Duration::from_secs(2),
         prefix: "",
         externals: if tree.is_some() { &own } else { &[] },
-        policy: Policy { writable: &writable, ..Policy::default() },
+        policy: Policy { writable: &writable, devices: &devices, close },
         baseline: None,
         leave_out: &leave_out,
     };

@@ -69,6 +69,8 @@ keys! {
     InputSkip, "input.skip", Sort::List, SKIP, "files that no restore depends on, though they are in /etc or open (globs)";
     InputVerify, "input.verify", Sort::Choice(&["stat", "content"]), "stat", "how inputs are compared: by identity and times, or by content";
     Writable, "writable", Sort::List, "", "files on flash that may be open for writing in an image (globs)";
+    Devices, "devices", Sort::List, "", "device nodes that a restore may open afresh, losing what the driver remembered (globs)";
+    Close, "close", NO_YES, "no", "whether TCP connections to the outside end with a reset on a restored boot, or prevent a capture";
     Rerun, "rerun", Sort::List, RERUN, "scripts that run on every boot: NAME: executables or pid files of their processes";
     RerunRequired, "rerun_required", NO_YES, "no", "whether a failed rerun leaves the attempt unconfirmed";
     Hooks, "hooks", Sort::Text, "/etc/rcsnap", "directory of before-capture.d and after-restore.d";

@@ -160,6 +160,8 @@ impl Take {
     fn picture(&mut self) -> Result<(Outcome, Result<Inputs>)> {
         let before = self.before.as_ref();
         let writable: Vec<String> = self.config.list(Setting::Writable).map(Into::into).collect();
+        let devices: Vec<String> = self.config.list(Setting::Devices).map(Into::into).collect();
+        let close = self.config.is_yes(Setting::Close);
         let leave_out = rerun::processes(&self.config.reruns());
         let request = Request {
             scope: Scope::System,
@@ -168,7 +170,7 @@ impl Take {
             patience: Duration::from_millis(self.config.number(Setting::LimitStop).into()),
             prefix: "/proc/1/root",
             externals: &[],
-            policy: Policy { writable: &writable, ..Policy::default() },
+            policy: Policy { writable: &writable, devices: &devices, close },
             baseline: before.map(|(baseline, root)| (baseline, root)),
             leave_out: &leave_out,
         };

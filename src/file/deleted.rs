@@ -1,4 +1,4 @@
-//! A file or directory that lost its name while it was open.
+//! A file, directory or FIFO that lost its name while it was open.
 //!
 //! What: its bytes, owner and permissions, and one description of it.
 //! Reads: the link text for the old name; the bytes through a description of our own; fdinfo; fstat(2).
@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, stat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::content::{self, Content};
-use super::{Description, Opener, Stat, World, place, regular};
+use super::{Description, Opener, Stat, World, pipe, place, regular};
 use crate::error::{Context, Error, Refusal, Result};
 
 const KIND: &str = "deleted";
@@ -25,8 +25,8 @@ const KIND: &str = "deleted";
 crate::section! {
     /// One description of a deleted file in the image.
     pub struct State {
-        /// Device and inode number at the capture: descriptions with the same numbers are one file.
-        pub id: (u64, u64),
+        /// Its first entry: descriptions with the same number are one file.
+        pub first: u32,
         /// The offset.
         pub offset: u64,
         /// What it holds; only with its first description in the file table.
@@ -41,8 +41,10 @@ crate::section! {
         pub dir: String,
         /// The last part of its old name.
         pub name: String,
-        /// Its bytes; nothing for a directory.
+        /// Its bytes, if it is a regular file.
         pub content: Option<Content>,
+        /// What is in it, if it is a FIFO.
+        pub pipe: Option<pipe::Body>,
         /// Permissions.
         pub mode: u32,
         /// Owner.
@@ -57,19 +59,19 @@ crate::section! {
 /// # Errors
 /// A refusal, as the head of the file says.
 pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
-    let id = (desc.stat.dev, desc.stat.ino);
     let format = desc.stat.format();
     let special = desc.link.starts_with("/secretmem") || desc.link.starts_with("/dmabuf:");
-    if special || !place::in_memory(place::magic(desc)?) || !matches!(format, libc::S_IFREG | libc::S_IFDIR) {
+    // What is in a FIFO is in memory wherever its name was.
+    let memory = format == libc::S_IFIFO || place::in_memory(place::magic(desc)?);
+    if special || !memory || !matches!(format, libc::S_IFREG | libc::S_IFDIR | libc::S_IFIFO) {
         return Err(Refusal::new(
             "it was deleted while open, and is not on tmpfs",
             "restart its owner before `rcsnap ready`, after whatever replaced the file",
         ));
     }
-    let first = world.descriptions.iter().find(|other| (other.stat.dev, other.stat.ino) == id);
-    let body =
-        if first.map(|first| first.entry) == Some(desc.entry) { Some(body(desc, world)?) } else { None };
-    Ok(State { id, offset: desc.info.pos, body })
+    let first = world.first(desc);
+    let body = if first == desc.entry { Some(body(desc, world)?) } else { None };
+    Ok(State { first, offset: desc.info.pos, body })
 }
 
 fn body(desc: &Description, world: &World<'_>) -> Result<Body, Refusal> {
@@ -93,8 +95,17 @@ fn body(desc: &Description, world: &World<'_>) -> Result<Body, Refusal> {
         None
     };
     let dir = if dir.is_empty() { "/" } else { dir }.to_owned();
+    let pipe = if desc.stat.format() == libc::S_IFIFO { pipe::body(desc, world)? } else { None };
     let Description { stat, .. } = desc;
-    Ok(Body { dir, name: name.to_owned(), content, mode: stat.mode & 0o7777, uid: stat.uid, gid: stat.gid })
+    Ok(Body {
+        dir,
+        name: name.to_owned(),
+        content,
+        pipe,
+        mode: stat.mode & 0o7777,
+        uid: stat.uid,
+        gid: stat.gid,
+    })
 }
 
 /// Opens one description; the first one makes the file.
@@ -102,7 +113,7 @@ fn body(desc: &Description, world: &World<'_>) -> Result<Body, Refusal> {
 /// # Errors
 /// The errno of the calls.
 pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
-    let key = (KIND, state.id.0, state.id.1);
+    let key = (KIND, state.first);
     if let Some(body) = &state.body {
         let fd = make(body)?;
         opener.keep(key, fd)?;
@@ -111,7 +122,8 @@ pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
     let first = opener.ends.get(&key);
     let first =
         first.ok_or_else(|| Error::new(KIND, "opening it again", "its first description is missing"))?;
-    let fd = Opener::again(first.as_fd(), place::reopen_flags(flags), KIND)?;
+    // The wait flag is set to what it was at the end; until then no open of a FIFO may wait.
+    let fd = Opener::again(first.as_fd(), place::reopen_flags(flags) | libc::O_NONBLOCK, KIND)?;
     regular::seek(&fd, state.offset, "a deleted file")?;
     Ok(fd)
 }
@@ -120,13 +132,18 @@ fn make(body: &Body) -> Result<OwnedFd> {
     let doing = || format!("making {} in {} for a moment", body.name, body.dir);
     let dir = place::open(&body.dir, libc::O_DIRECTORY | libc::O_RDONLY, KIND)?;
     let name = body.name.as_str();
-    let fd = match &body.content {
-        None => directory(&dir, name).context(KIND, doing)?,
-        Some(content) => {
+    let fd = match (&body.content, &body.pipe) {
+        (Some(content), _) => {
             let fd = file(&dir, name).context(KIND, doing)?;
             content::write(content, &fd)?;
             fd
         }
+        (None, Some(contents)) => {
+            let fd = fifo(&dir, name).context(KIND, doing)?;
+            pipe::fill(contents, &fd)?;
+            fd
+        }
+        (None, None) => directory(&dir, name).context(KIND, doing)?,
     };
     nix::unistd::fchown(&fd, Some(body.uid.into()), Some(body.gid.into())).context(KIND, doing)?;
     // After the owner, because chown(2) takes set-user-ID bits away.
@@ -148,14 +165,30 @@ fn file(dir: &OwnedFd, name: &str) -> nix::Result<OwnedFd> {
     }
 }
 
-fn directory(dir: &OwnedFd, name: &str) -> nix::Result<OwnedFd> {
+/// Makes something under the name, or one like it that is free.
+fn at_free_name(name: &str, make: impl Fn(&str) -> nix::Result<()>) -> nix::Result<String> {
     let mut name = name.to_owned();
-    while let Err(errno) = nix::sys::stat::mkdirat(dir, name.as_str(), Mode::from_bits_retain(0o700)) {
+    while let Err(errno) = make(&name) {
         if errno != Errno::EEXIST {
             return Err(errno);
         }
         name.push('_');
     }
+    Ok(name)
+}
+
+fn fifo(dir: &OwnedFd, name: &str) -> nix::Result<OwnedFd> {
+    let mode = Mode::from_bits_retain(0o600);
+    let name = at_free_name(name, |name| nix::unistd::mkfifoat(dir, name, mode))?;
+    let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let fd = nix::fcntl::openat(dir, name.as_str(), flags, Mode::empty())?;
+    unlinkat(dir, name.as_str(), UnlinkatFlags::NoRemoveDir)?;
+    Ok(fd)
+}
+
+fn directory(dir: &OwnedFd, name: &str) -> nix::Result<OwnedFd> {
+    let mode = Mode::from_bits_retain(0o700);
+    let name = at_free_name(name, |name| nix::sys::stat::mkdirat(dir, name, mode))?;
     let fd = nix::fcntl::openat(dir, name.as_str(), OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     unlinkat(dir, name.as_str(), UnlinkatFlags::RemoveDir)?;
     Ok(fd)
@@ -210,6 +243,23 @@ mod tests {
             panic!()
         };
         assert_eq!(before.body, after.body);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn deleted_fifo_comes_back_with_its_contents() {
+        let dir = directory();
+        let path = format!("{dir}/fifo");
+        nix::unistd::mkfifo(path.as_str(), nix::sys::stat::Mode::from_bits_retain(0o600)).unwrap();
+        let out = open(&path, libc::O_RDONLY | libc::O_NONBLOCK, "deleted").unwrap();
+        let into = open(&path, libc::O_WRONLY, "deleted").unwrap();
+        write(&into, b"inside").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let found = states(&[&into, &out]);
+        assert_eq!(found.before, found.after);
+        assert_eq!(read(&found.open[1], &mut [0; 20]).unwrap(), 6);
+        write(&found.open[0], b"x").unwrap();
+        assert_eq!(read(&found.open[1], &mut [0; 20]).unwrap(), 1);
         std::fs::remove_dir_all(dir).unwrap();
     }
 

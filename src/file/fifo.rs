@@ -5,7 +5,7 @@
 //! Rebuilds: an end of our own is opened first for both directions, so that no open waits and nothing is
 //!   lost between the ends; then every description by the name.
 //! Loses: as `pipe`.
-//! Refuses: an end outside the image; a name that leads elsewhere; a FIFO that was deleted while open.
+//! Refuses: an end outside the image; a name that leads elsewhere. One that was deleted is a `deleted`.
 
 use std::os::fd::OwnedFd;
 
@@ -19,6 +19,8 @@ const KIND: &str = "fifo";
 crate::section! {
     /// One end of a FIFO in the image.
     pub struct State {
+        /// The entry of its first end.
+        pub first: u32,
         /// Where it is.
         pub place: Place,
         /// What its ends share; only with the first end of the file table.
@@ -31,10 +33,7 @@ crate::section! {
 /// # Errors
 /// A refusal, as the head of the file says.
 pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
-    if desc.is_deleted() {
-        return Err(Refusal::new("it was deleted while open", "keep the FIFO's name"));
-    }
-    Ok(State { place: place::find(desc, world)?, body: pipe::body(desc, world)? })
+    Ok(State { first: world.first(desc), place: place::find(desc, world)?, body: pipe::body(desc, world)? })
 }
 
 /// Opens one end; the first one fills the FIFO.
@@ -45,13 +44,11 @@ pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
     if let Some(body) = &state.body {
         let both = place::reopen(&state.place, libc::O_RDWR | libc::O_NONBLOCK, libc::S_IFIFO, KIND)?;
         pipe::fill(body, &both)?;
-        let stat = place::stat(&both, KIND)?;
-        opener.keep((KIND, stat.dev, stat.ino), both)?;
+        opener.keep((KIND, state.first), both)?;
     }
     let flags = (opener.flags() & libc::O_ACCMODE) | libc::O_NONBLOCK;
     let fd = place::reopen(&state.place, flags, libc::S_IFIFO, KIND)?;
-    let stat = place::stat(&fd, KIND)?;
-    if !opener.ends.contains_key(&(KIND, stat.dev, stat.ino)) {
+    if !opener.ends.contains_key(&(KIND, state.first)) {
         return Err(Error::new(KIND, format!("opening {}", state.place.path), "its first end is missing"));
     }
     Ok(fd)
@@ -77,6 +74,19 @@ mod tests {
         let mut bytes = [0; 8];
         // Both pairs are ends of the same FIFO here: on a restored boot the first pair is gone.
         assert_eq!(read(&again[1], &mut bytes).unwrap(), 6);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn reader_without_a_writer_waits_for_one() {
+        let dir = directory();
+        let path = format!("{dir}/fifo");
+        mkfifo(path.as_str(), Mode::from_bits_retain(0o600)).unwrap();
+        let out = open(&path, libc::O_RDONLY | libc::O_NONBLOCK, "fifo").unwrap();
+        let again = table(&[&out]);
+        let into = open(&path, libc::O_WRONLY | libc::O_NONBLOCK, "fifo").unwrap();
+        write(&into, b"late").unwrap();
+        assert_eq!(read(&again[0], &mut [0; 8]).unwrap(), 4);
         std::fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -205,7 +205,7 @@ fn connection(
 /// # Errors
 /// The errno of the calls.
 pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
-    if let Some(fd) = opener.ends.remove(&(KIND, opener.entry.into(), 0)) {
+    if let Some(fd) = opener.ends.remove(&(KIND, opener.entry)) {
         return Ok(fd);
     }
     match &state.role {

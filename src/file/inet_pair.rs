@@ -134,7 +134,7 @@ pub fn restore(state: &State, other: Option<u32>, opener: &mut Opener) -> Result
         }
     }
     if let Some(other) = other {
-        opener.keep((KIND, other.into(), 0), its)?;
+        opener.keep((KIND, other), its)?;
     }
     Ok(mine)
 }

@@ -21,7 +21,9 @@ const HUGETLB: u32 = 0x9584_58f6;
 crate::section! {
     /// One description of a memfd in the image.
     pub struct State {
-        /// Its inode number at the capture: descriptions with the same number are one memfd.
+        /// Its first entry: descriptions with the same number are one memfd.
+        pub first: u32,
+        /// Its inode number at the capture, by which its mappings are found.
         pub inode: u64,
         /// The offset.
         pub offset: u64,
@@ -62,10 +64,9 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
     if place::magic(desc)? == HUGETLB {
         return Err(Refusal::new("it uses huge pages", "start its owner after `rcsnap ready`"));
     }
-    let same = |other: &&Description| (other.stat.dev, other.stat.ino) == (desc.stat.dev, desc.stat.ino);
-    let first = world.descriptions.iter().find(same).map(|first| first.entry) == Some(desc.entry);
-    let body = if first { Some(body(desc)?) } else { None };
-    Ok(State { inode: desc.stat.ino, offset: desc.info.pos, body })
+    let first = world.first(desc);
+    let body = if first == desc.entry { Some(body(desc)?) } else { None };
+    Ok(State { first, inode: desc.stat.ino, offset: desc.info.pos, body })
 }
 
 fn body(desc: &Description) -> Result<Body> {
@@ -88,7 +89,7 @@ fn body(desc: &Description) -> Result<Body> {
 /// # Errors
 /// The errno of the calls.
 pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
-    let key = (KIND, 0, state.inode);
+    let key = (KIND, state.first);
     if let Some(body) = &state.body {
         let fd = make(body)?;
         opener.keep(key, fd)?;

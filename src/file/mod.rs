@@ -131,6 +131,12 @@ impl Description {
         self.link.ends_with(" (deleted)") && self.stat.nlink == 0
     }
 
+    /// Whether it is a place that was not opened (O_PATH).
+    #[must_use]
+    pub fn is_path(&self) -> bool {
+        self.info.flags & libc::O_PATH != 0
+    }
+
     /// Whether it can be read through.
     #[must_use]
     pub fn reads(&self) -> bool {
@@ -255,21 +261,18 @@ impl State {
 /// What the configuration allows beyond the defaults.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Policy<'a> {
-    /// Files that may be open for writing on persistent storage: a path, or a prefix ending in `*`.
+    /// Files that may be open for writing on persistent storage (globs).
     pub writable: &'a [String],
-    /// Device nodes that may simply be opened again, losing what the driver remembered: same form.
+    /// Device nodes that may simply be opened again, losing what the driver remembered (globs).
     pub devices: &'a [String],
     /// TCP connections to the outside end with a reset on a restored boot, instead of being refused.
     pub close: bool,
 }
 
-/// Whether one of the patterns (a path, or a prefix ending in `*`) matches.
+/// Whether one of the globs matches.
 #[must_use]
-pub fn allowed(patterns: &[String], path: &str) -> bool {
-    patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
-        Some(prefix) => path.starts_with(prefix),
-        None => pattern == path,
-    })
+pub fn allowed(globs: &[String], path: &str) -> bool {
+    globs.iter().any(|glob| crate::glob::matches(glob, path))
 }
 
 /// What kinds may ask about the rest of the frozen world during a capture.
@@ -327,6 +330,15 @@ impl World<'_> {
         Ok(Stat::from(own).ino == its.ino)
     }
 
+    /// The entry of the first description of the same object.
+    #[must_use]
+    pub fn first(&self, desc: &Description) -> u32 {
+        let same = |other: &&Description| {
+            (other.stat.dev, other.stat.ino) == (desc.stat.dev, desc.stat.ino) && !other.is_path()
+        };
+        self.descriptions.iter().find(same).map_or(desc.entry, |first| first.entry)
+    }
+
     /// Whether a process is in the image.
     #[must_use]
     pub fn has_process(&self, pid: u32) -> bool {
@@ -366,8 +378,8 @@ pub trait Actor {
     fn connect(&mut self, who: &Who, socket: BorrowedFd<'_>, address: &[u8]) -> Result<(), Error>;
 }
 
-/// An object that several descriptions share: the kind, device and inode number at the capture.
-pub type Key = (&'static str, u64, u64);
+/// An object that several descriptions share: the kind, and the first entry that has it.
+pub type Key = (&'static str, u32);
 
 /// What kinds share while descriptions are being opened again.
 pub struct Opener<'a> {

@@ -5,8 +5,8 @@
 //! Rebuilds: socket(2), options, bind(2) to the same port number, or to any if that is taken; groups.
 //! Loses: messages that nobody has read: what they tell about is from before the restore, and whoever
 //!   listens must ask anew. A port number that something else has on the new boot.
-//! Refuses: protocols where the kernel keeps more for a socket than it shows (audit, netfilter queues,
-//!   connector and others); groups of generic netlink, whose numbers differ from boot to boot; a socket of
+//! Refuses: protocols where the kernel keeps more for a socket than it shows (netfilter queues, connector
+//!   and others); groups of generic netlink, whose numbers differ from boot to boot; a socket of
 //!   another network namespace.
 
 use std::os::fd::{AsFd, OwnedFd};

@@ -22,8 +22,8 @@ const KIND: &str = "pipe";
 crate::section! {
     /// One end of a pipe in the image.
     pub struct State {
-        /// The pipe's inode number at the capture: ends with the same number are one pipe.
-        pub inode: u64,
+        /// The entry of the pipe's first end: ends with the same number are one pipe.
+        pub first: u32,
         /// What is in it and how large it is; only with the first end of the file table.
         pub body: Option<Body>,
     }
@@ -50,7 +50,7 @@ crate::section! {
 /// # Errors
 /// A refusal if an end is outside the image.
 pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
-    Ok(State { inode: desc.stat.ino, body: body(desc, world)? })
+    Ok(State { first: world.first(desc), body: body(desc, world)? })
 }
 
 /// What the ends of a pipe or FIFO share, if `desc` is its first end.
@@ -60,8 +60,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
 pub fn body(desc: &Description, world: &World<'_>) -> Result<Option<Body>, Refusal> {
     let ends = || {
         world.descriptions.iter().filter(|other| {
-            (other.stat.dev, other.stat.ino) == (desc.stat.dev, desc.stat.ino)
-                && other.info.flags & libc::O_PATH == 0
+            (other.stat.dev, other.stat.ino) == (desc.stat.dev, desc.stat.ino) && !other.is_path()
         })
     };
     if ends().any(|end| end.external.is_some()) {
@@ -69,15 +68,18 @@ pub fn body(desc: &Description, world: &World<'_>) -> Result<Option<Body>, Refus
     }
     let reader = ends().find(|end| end.reads());
     let writer = ends().any(Description::writes);
-    // Nobody at the other side shows as a hang-up; somebody whom we do not know does not.
-    let lonely = |flag| alone(desc, flag).context(KIND, || "looking for the other end");
+    // Nobody at the other side shows as a hang-up; somebody whom we do not know does not. A FIFO that was
+    // opened first shows none either, but who else has it can be told from its name.
+    let named = desc.link.starts_with('/');
+    let lonely =
+        |flag| Ok::<_, Error>(named || alone(desc, flag).context(KIND, || "looking for the other end")?);
     if (!writer && !lonely(libc::POLLHUP)?) || (reader.is_none() && !lonely(libc::POLLERR)?) {
         return Err(Refusal::new(
             "its other end is outside the image",
             "start both owners after `rcsnap ready`",
         ));
     }
-    if ends().next().map(|first| first.entry) != Some(desc.entry) {
+    if world.first(desc) != desc.entry {
         return Ok(None);
     }
     let size = descriptor::fcntl(desc.fd.as_fd(), FcntlNumber::GetPipeSize, 0)
@@ -150,7 +152,7 @@ pub fn fill(body: &Body, writer: &OwnedFd) -> Result<()> {
 /// # Errors
 /// The errno of the calls.
 pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
-    let key = (KIND, 0, state.inode);
+    let key = (KIND, state.first);
     if !opener.ends.contains_key(&key) {
         let body = state
             .body

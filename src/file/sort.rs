@@ -46,7 +46,7 @@ pub(super) enum Sort {
 
 /// The kind of a description, if it is one that is carried.
 pub(super) fn sort(desc: &Description) -> Option<Sort> {
-    if desc.info.flags & libc::O_PATH != 0 {
+    if desc.is_path() {
         return Some(Sort::Path);
     }
     if let Some(name) = desc.anonymous() {
@@ -64,7 +64,7 @@ pub(super) fn sort(desc: &Description) -> Option<Sort> {
         libc::S_IFREG if memfd::is_memfd(desc) => Some(Sort::Memfd),
         // Namespaces and the like are made-up files without a path: `net:[4026531833]`.
         libc::S_IFREG | libc::S_IFDIR if !desc.link.starts_with('/') => None,
-        libc::S_IFREG | libc::S_IFDIR if desc.is_deleted() => Some(Sort::Deleted),
+        libc::S_IFREG | libc::S_IFDIR | libc::S_IFIFO if desc.is_deleted() => Some(Sort::Deleted),
         libc::S_IFREG => Some(Sort::Regular),
         libc::S_IFDIR => Some(Sort::Directory),
         libc::S_IFIFO if desc.link.starts_with("pipe:") => Some(Sort::Pipe),

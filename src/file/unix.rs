@@ -177,14 +177,14 @@ fn failed(fd: &OwnedFd) -> nix::Result<bool> {
 /// # Errors
 /// The errno of the calls.
 pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
-    if let Some(fd) = opener.ends.remove(&(KIND, opener.entry.into(), 0)) {
+    if let Some(fd) = opener.ends.remove(&(KIND, opener.entry)) {
         return Ok(fd);
     }
     match &state.role {
         Role::Pair { peer } => {
             let other = other(opener, *peer)?;
             let (fd, second) = pair(state, &other, opener)?;
-            opener.keep((KIND, (*peer).into(), 0), second)?;
+            opener.keep((KIND, *peer), second)?;
             Ok(fd)
         }
         Role::Left { name, reset } => left(state, name, *reset, opener),
@@ -212,7 +212,7 @@ fn open(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
         unix_name::bind(&fd, &state.name, state.node.as_ref(), |node| {
             // A later client reaches a deleted name through this.
             if let Some(node) = node {
-                let key = ("unix node", opener.entry.into(), 0);
+                let key = ("unix node", opener.entry);
                 opener.keep(key, node)?;
             }
             Ok(())

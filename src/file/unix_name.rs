@@ -168,7 +168,7 @@ pub fn of_server(server: u32, opener: &Opener) -> Result<Vec<u8>> {
         Some(State::Unix(state)) => state,
         _ => return Err(Error::new(KIND, "looking for a server", "it is not a unix socket")),
     };
-    match opener.ends.get(&("unix node", server.into(), 0)) {
+    match opener.ends.get(&("unix node", server)) {
         Some(node) => Ok(address(format!("/proc/self/fd/{}\0", node.as_raw_fd()).as_bytes())),
         None => Ok(address(&state.name)),
     }
