@@ -55,7 +55,10 @@ impl Dir {
     /// # Errors
     /// The errno of openat(2) or read(2).
     pub fn read(&self, path: &str) -> Result<String, Errno> {
-        text(&mut self.file(path)?)
+        let mut bytes = Vec::new();
+        self.file(path)?.read_to_end(&mut bytes).map_err(errno)?;
+        Ok(String::from_utf8(bytes)
+            .unwrap_or_else(|err| String::from_utf8_lossy(err.as_bytes()).into_owned()))
     }
 
     /// The first line of a file below it without its end; empty if it cannot be read.
@@ -112,16 +115,6 @@ impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
-}
-
-/// All of an open file as text.
-///
-/// # Errors
-/// The errno of read(2).
-pub fn text(file: &mut File) -> Result<String, Errno> {
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(errno)?;
-    Ok(String::from_utf8(bytes).unwrap_or_else(|err| String::from_utf8_lossy(err.as_bytes()).into_owned()))
 }
 
 /// The errno inside an error of the standard library.

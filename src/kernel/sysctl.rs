@@ -13,11 +13,17 @@
 //! # Refuses
 //! Nothing; a parameter that cannot be set again ends the restore.
 
-use super::root::{Root, text};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, fstat};
+use nix::unistd::read;
+
+use super::root::Root;
 use crate::error::{Context, Result};
 use crate::section;
-
-use std::os::unix::fs::PermissionsExt;
 
 section! {
     /// What differs from before the scripts.
@@ -128,40 +134,59 @@ pub fn denied(path: &str) -> bool {
 /// # Errors
 /// The errno of listing /proc/sys.
 pub fn baseline(root: &Root) -> Result<Values> {
+    let top = open_dir(root.proc.as_fd(), "sys").context("sysctl", || "listing /proc/sys")?;
     let mut values = Vec::new();
-    for name in root.proc.names("sys").context("sysctl", || "listing /proc/sys")? {
-        walk(root, &name.name, &mut values);
-    }
+    walk(top, "", &mut values, &mut vec![0; 4096]);
     values.sort();
     Ok(values)
 }
 
-/// Interfaces come and go, so what cannot be listed or read is passed over.
-fn walk(root: &Root, path: &str, values: &mut Values) {
-    if denied(path) {
-        return;
+fn open_dir(base: BorrowedFd<'_>, name: &str) -> Result<Dir, Errno> {
+    Dir::openat(base, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+/// Reads a directory and those below it. Interfaces come and go, so what cannot be listed or read is passed
+/// over. All tasks stand still meanwhile, and there are more than a thousand entries: hence names relative to
+/// the open directory, and no more calls than needed.
+fn walk(mut dir: Dir, path: &str, values: &mut Values, buffer: &mut Vec<u8>) {
+    let mut names = Vec::new();
+    for entry in dir.iter().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name != "." && name != ".." {
+            names.push((name, entry.file_type() == Some(Type::Directory)));
+        }
     }
-    let full = format!("sys/{path}");
-    for name in root.proc.names(&full).unwrap_or_default() {
-        let path = format!("{path}/{}", name.name);
-        if name.dir {
-            walk(root, &path, values);
-        } else if !denied(&path)
-            && let Some(value) = value(root, &path)
-        {
-            values.push((path, value));
+    for (name, is_dir) in names {
+        let inner = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+        if denied(&inner) {
+            continue;
+        }
+        if is_dir {
+            if let Ok(below) = open_dir(dir.as_fd(), &name) {
+                walk(below, &inner, values, buffer);
+            }
+        } else if let Some(value) = value(dir.as_fd(), &name, buffer) {
+            values.push((inner, value));
         }
     }
 }
 
 /// The value of a parameter that can be read and written.
-fn value(root: &Root, path: &str) -> Option<String> {
-    let mut file = root.proc.file(&format!("sys/{path}")).ok()?;
-    let mode = file.metadata().ok()?.permissions().mode();
-    if mode & 0o222 == 0 {
+fn value(base: BorrowedFd<'_>, path: &str, buffer: &mut Vec<u8>) -> Option<String> {
+    let file = openat(base, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    if fstat(&file).ok()?.st_mode & 0o222 == 0 {
         return None;
     }
-    Some(text(&mut file).ok()?.trim_end_matches('\n').to_owned())
+    // One read gives all of it, or as much as there is room for: a second one from another position would
+    // give nothing.
+    let mut len = read(&file, buffer).ok()?;
+    while len == buffer.len() {
+        buffer.resize(buffer.len() * 4, 0);
+        let file = openat(base, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+        len = read(&file, buffer).ok()?;
+    }
+    let text = String::from_utf8_lossy(buffer.get(..len)?);
+    Some(text.trim_end_matches('\n').to_owned())
 }
 
 /// What differs from before. A parameter that was not there before belongs to a module or an interface that
@@ -196,12 +221,13 @@ fn difference(before: &Values, after: Values) -> State {
 /// # Errors
 /// The errno of writing.
 pub fn restore(state: &State, root: &Root, when: Phase) -> Result<()> {
+    let mut buffer = vec![0; 4096];
     let mut wanted: Vec<&(String, String)> =
         state.values.iter().filter(|(path, _)| phase(path) == when).collect();
     // Before `default`: writing `all` copies some of its values to it and to every interface.
     wanted.sort_by_key(|(path, _)| !path.contains("/all/"));
     for (path, value) in wanted {
-        if self::value(root, path).as_ref() != Some(value) {
+        if self::value(root.proc.as_fd(), &format!("sys/{path}"), &mut buffer).as_ref() != Some(value) {
             root.proc
                 .write(&format!("sys/{path}"), &format!("{value}\n"))
                 .context("sysctl", || format!("setting {path} to {value}"))?;
