@@ -1,6 +1,7 @@
 //! State that belongs to a process or a thread, one file a kind.
 
 pub mod actor;
+pub mod batch;
 pub mod clock;
 pub mod creds;
 pub mod freeze;

@@ -5,10 +5,10 @@
 //! Loses: nothing.
 //! Refuses: a queued SIGTRAP, which ends a batch.
 
-use crate::error::Refusal;
+use crate::error::{Refusal, Result};
 use crate::sys::ptrace;
 use crate::sys::ptrace::{SIGINFO, Sys};
-use crate::task::remote::Batch;
+use crate::task::remote::{Batch, Script};
 
 /// Bytes of the kernel's struct sigaction: handler, flags, restorer, mask.
 const ACTION: usize = 32;
@@ -147,18 +147,24 @@ pub fn will_run(queue: &[Vec<u8>], mask: u64) -> bool {
 }
 
 /// Queues signals again, by the thread itself: the kernel lets nobody else claim a kernel's si_code.
-pub fn restore_queue(batch: &mut Batch, tgid: u32, tid: Option<u32>, queue: &[Vec<u8>]) {
+///
+/// # Errors
+/// As [`Script::ensure`].
+pub fn restore_queue(script: &mut Script<'_>, tgid: u32, tid: Option<u32>, queue: &[Vec<u8>]) -> Result<()> {
     for info in queue.iter().filter(|i| i.len() == SIGINFO) {
-        let room = batch.bytes(info);
+        script.ensure(1, SIGINFO)?;
+        let room = script.batch.bytes(info);
         let signal = number(signal_of(info));
         match tid {
             Some(tid) => {
-                batch.call(libc::SYS_rt_tgsigqueueinfo, &[u64::from(tgid), u64::from(tid), signal, room])
+                let args = [u64::from(tgid), u64::from(tid), signal, room];
+                script.batch.call(libc::SYS_rt_tgsigqueueinfo, &args)
             }
-            None => batch.call(libc::SYS_rt_sigqueueinfo, &[u64::from(tgid), signal, room]),
+            None => script.batch.call(libc::SYS_rt_sigqueueinfo, &[u64::from(tgid), signal, room]),
         };
-        batch.doing("queueing a signal");
+        script.batch.doing("queueing a signal");
     }
+    Ok(())
 }
 
 fn number(signal: i32) -> u64 {

@@ -5,8 +5,8 @@
 //! Loses: overruns that were not collected yet.
 //! Refuses: timers on the CPU clock of another process, and ids too high to reach.
 
-use crate::error::Refusal;
-use crate::task::remote::Batch;
+use crate::error::{Refusal, Result};
+use crate::task::remote::{Batch, Script};
 
 /// struct itimerval and struct itimerspec: four words on 64 bit.
 const ITIMER: usize = 32;
@@ -151,60 +151,74 @@ fn event(timer: &Posix) -> [u8; 64] {
 
 /// Creates the POSIX timers under their ids, not armed. All threads exist. `exact` says whether the kernel
 /// has PR_TIMER_CREATE_RESTORE_IDS.
-pub fn restore(batch: &mut Batch, state: &State, exact: bool) {
+///
+/// # Errors
+/// As [`Script::ensure`].
+pub fn restore(script: &mut Script<'_>, state: &State, exact: bool) -> Result<()> {
     const PR_TIMER_CREATE_RESTORE_IDS: u64 = 77;
     if state.posix.is_empty() {
-        return;
+        return Ok(());
     }
+    script.ensure(1, 0)?;
     if exact {
-        batch.call(libc::SYS_prctl, &[PR_TIMER_CREATE_RESTORE_IDS, 1, 0, 0, 0]);
+        script.batch.call(libc::SYS_prctl, &[PR_TIMER_CREATE_RESTORE_IDS, 1, 0, 0, 0]);
     }
     let mut next = 0;
     for timer in &state.posix {
         if !exact {
             // Ids count up from 0 in a fresh process: spend those below.
             for id in next..timer.id {
-                let at = batch.room(8);
-                batch.call(libc::SYS_timer_create, &[libc::CLOCK_MONOTONIC as u64, 0, at]);
-                batch.call(libc::SYS_timer_delete, &[u64::from(id)]);
+                script.ensure(2, 16)?;
+                let at = script.batch.room(8);
+                script.batch.call(libc::SYS_timer_create, &[libc::CLOCK_MONOTONIC as u64, 0, at]);
+                script.batch.call(libc::SYS_timer_delete, &[u64::from(id)]);
             }
         }
         next = timer.id + 1;
-        let event = batch.bytes(&event(timer));
-        let at = batch.bytes(&timer.id.to_ne_bytes());
+        script.ensure(1, 96)?;
+        let event = script.batch.bytes(&event(timer));
+        let at = script.batch.bytes(&timer.id.to_ne_bytes());
         let clock = u64::from(timer.clock.cast_unsigned());
-        batch.call(libc::SYS_timer_create, &[clock, event, at]);
-        batch.doing("creating a timer");
+        script.batch.call(libc::SYS_timer_create, &[clock, event, at]);
+        script.batch.doing("creating a timer");
     }
     if exact {
-        batch.call(libc::SYS_prctl, &[PR_TIMER_CREATE_RESTORE_IDS, 0, 0, 0, 0]);
+        script.ensure(1, 0)?;
+        script.batch.call(libc::SYS_prctl, &[PR_TIMER_CREATE_RESTORE_IDS, 0, 0, 0, 0]);
     }
+    Ok(())
 }
 
 /// Arms every timer: the last thing before a process runs.
-pub fn arm(batch: &mut Batch, state: &State) {
+///
+/// # Errors
+/// As [`Script::ensure`].
+pub fn arm(script: &mut Script<'_>, state: &State) -> Result<()> {
     let words = |w: &[u64; 4]| w.iter().flat_map(|w| w.to_ne_bytes()).collect::<Vec<u8>>();
     for (which, setting) in (0..).zip(&state.intervals) {
         if *setting == [0; 4] {
             continue;
         }
+        script.ensure(1, ITIMER)?;
         let mut setting = *setting;
         if setting[2] == 0 && setting[3] == 0 {
             setting[3] = 1; // about to fire
         }
-        let room = batch.bytes(&words(&setting));
-        batch.call(libc::SYS_setitimer, &[which, room, 0]);
-        batch.doing("arming an interval timer");
+        let room = script.batch.bytes(&words(&setting));
+        script.batch.call(libc::SYS_setitimer, &[which, room, 0]);
+        script.batch.doing("arming an interval timer");
     }
     for timer in state.posix.iter().filter(|t| t.setting != [0; 4]) {
+        script.ensure(1, ITIMER)?;
         let mut setting = timer.setting;
         if setting[2] == 0 && setting[3] == 0 {
             setting[3] = 1;
         }
-        let room = batch.bytes(&words(&setting));
-        batch.call(libc::SYS_timer_settime, &[u64::from(timer.id), 0, room, 0]);
-        batch.doing("arming a timer");
+        let room = script.batch.bytes(&words(&setting));
+        script.batch.call(libc::SYS_timer_settime, &[u64::from(timer.id), 0, room, 0]);
+        script.batch.doing("arming a timer");
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,0 +1,126 @@
+//! A list of system calls with the data they point to, laid out for an area in another process.
+//!
+//! `remote.rs` runs it; the layout of an area is here, since addresses in a batch depend on it.
+
+use nix::errno::Errno;
+
+/// Bytes of an area: one page of code, then calls, then data.
+pub const AREA: u64 = 256 * 1024;
+/// Offset of the calls.
+pub(super) const CALLS: u64 = 4096;
+/// The most calls of one batch.
+const MAX_CALLS: usize = 1000;
+/// Offset of the data; the call of last resort stands just before it.
+pub(super) const DATA: u64 = CALLS + 64 * 1024;
+/// Offset of the call of last resort.
+pub(super) const LAST_RESORT: u64 = DATA - 64;
+/// Bit 63 of a call's number: the batch goes on when it fails.
+const MAY_FAIL: u64 = 1 << 63;
+
+/// Calls and their data, laid out for an area at a known address.
+#[derive(Debug)]
+pub struct Batch {
+    pub(super) base: u64,
+    pub(super) calls: Vec<[u64; 8]>,
+    pub(super) data: Vec<u8>,
+    pub(super) what: Vec<&'static str>,
+}
+
+impl Batch {
+    /// An empty batch for the area at `base`.
+    #[must_use]
+    pub fn new(base: u64) -> Batch {
+        Batch { base, calls: Vec::new(), data: Vec::new(), what: Vec::new() }
+    }
+
+    /// Adds a call that must succeed. Returns its index.
+    pub fn call(&mut self, number: i64, args: &[u64]) -> usize {
+        self.add(number.cast_unsigned(), args)
+    }
+
+    /// Adds a call that may fail.
+    pub fn try_call(&mut self, number: i64, args: &[u64]) -> usize {
+        self.add(number.cast_unsigned() | MAY_FAIL, args)
+    }
+
+    fn add(&mut self, number: u64, args: &[u64]) -> usize {
+        let mut call = [0; 8];
+        call[0] = number;
+        call[1..=args.len()].copy_from_slice(args);
+        self.calls.push(call);
+        self.what.push("");
+        self.calls.len() - 1
+    }
+
+    /// Names the last call for error messages.
+    pub fn doing(&mut self, what: &'static str) {
+        if let Some(last) = self.what.last_mut() {
+            *last = what;
+        }
+    }
+
+    /// Puts bytes into the data, aligned to 16. Returns their address in the target.
+    pub fn bytes(&mut self, bytes: &[u8]) -> u64 {
+        let address = self.base + DATA + self.data.len() as u64;
+        self.data.extend_from_slice(bytes);
+        self.data.resize(self.data.len().next_multiple_of(16), 0);
+        address
+    }
+
+    /// A string with its end.
+    pub fn path(&mut self, text: &str) -> u64 {
+        let mut bytes = text.as_bytes().to_vec();
+        bytes.push(0);
+        self.bytes(&bytes)
+    }
+
+    /// Zeroed room for a result.
+    pub fn room(&mut self, len: usize) -> u64 {
+        self.bytes(&vec![0; len])
+    }
+
+    /// Whether another `calls` calls and `data` bytes still fit.
+    #[must_use]
+    pub fn fits(&self, calls: usize, data: usize) -> bool {
+        self.calls.len() + calls <= MAX_CALLS && (self.data.len() + data + 16 * calls) as u64 <= AREA - DATA
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    /// The result of a call, after [`Area::run`].
+    #[must_use]
+    pub fn result(&self, call: usize) -> i64 {
+        self.calls.get(call).map_or(-i64::from(libc::ENOSYS), |c| c[7].cast_signed())
+    }
+
+    /// The result of a call, with the kernel's error as an errno.
+    pub fn outcome(&self, call: usize) -> std::result::Result<i64, Errno> {
+        match self.result(call) {
+            error @ -4095..=-1 => Err(Errno::from_raw(i32::try_from(-error).unwrap_or(libc::EIO))),
+            value => Ok(value),
+        }
+    }
+
+    /// The data at an address that `bytes` or `room` gave, as it was after [`Area::run`].
+    #[must_use]
+    pub fn read(&self, address: u64, len: usize) -> &[u8] {
+        let start = usize::try_from(address.wrapping_sub(self.base + DATA)).unwrap_or(usize::MAX);
+        start.checked_add(len).and_then(|end| self.data.get(start..end)).unwrap_or(&[])
+    }
+
+    /// A little word of the data.
+    #[must_use]
+    pub fn word(&self, address: u64) -> u64 {
+        self.read(address, 8).try_into().map_or(0, u64::from_ne_bytes)
+    }
+
+    /// Half a word of the data.
+    #[must_use]
+    pub fn half(&self, address: u64) -> u32 {
+        self.read(address, 4).try_into().map_or(0, u32::from_ne_bytes)
+    }
+}

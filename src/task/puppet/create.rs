@@ -1,0 +1,182 @@
+//! Stage 1 of a puppet: it is made by whom the plan says, with its pid, its session and its group.
+
+use super::{ALL_BUT_TRAP, KIND, Puppets};
+use crate::error::{Context, Error, Result};
+use crate::sys::clone::{self, CLONE_ARGS};
+use crate::sys::ptrace::{self, Status};
+use crate::task::remote::{Area, Batch};
+use crate::task::tree::{Process, Step};
+use crate::task::{limit, thread};
+
+/// Numbers of tty_ioctl(2), whose type differs between C libraries.
+const TIOCSCTTY: u64 = 0x540e;
+
+impl Puppets<'_> {
+    /// Stage 1: carries the plan out.
+    ///
+    /// # Errors
+    /// A pid is in use, or a puppet died.
+    pub fn create(&mut self, steps: &[Step]) -> Result<()> {
+        for step in steps {
+            match *step {
+                Step::Create { by: None, pid } => self.create_here(pid)?,
+                Step::Create { by: Some(by), pid } => self.create_by(by, pid)?,
+                Step::Subreaper(pid) => {
+                    self.one(
+                        pid,
+                        libc::SYS_prctl,
+                        &[libc::PR_SET_CHILD_SUBREAPER as u64, 1, 0, 0, 0],
+                        "becoming a subreaper",
+                    )?;
+                }
+                Step::Session(pid) => self.start_session(pid)?,
+                Step::Group { pid, group } => {
+                    self.one(pid, libc::SYS_setpgid, &[0, u64::from(group)], "joining a process group")?;
+                }
+                Step::End { by, pid } => self.end(by, pid)?,
+            }
+        }
+        let zombies = self.processes.iter().filter_map(|p| Some((p, p.ids.exit?)));
+        for (process, status) in zombies.collect::<Vec<_>>() {
+            self.die(process, status)?;
+        }
+        Ok(())
+    }
+
+    /// setsid(2), and the controlling terminal, which children inherit only when they are made after it.
+    fn start_session(&self, pid: u32) -> Result<()> {
+        self.one(pid, libc::SYS_setsid, &[], "starting a session")?;
+        let body = self.process(pid).and_then(|p| p.body.as_ref());
+        match body.and_then(|b| b.terminal.as_ref()) {
+            Some((path, _)) => self.terminal(pid, path, &[TIOCSCTTY, 0], "taking the terminal"),
+            None => Ok(()),
+        }
+    }
+
+    /// One ioctl(2) on a terminal; a third argument is a number to pass by address.
+    pub(super) fn terminal(&self, pid: u32, path: &str, ioctl: &[u64], doing: &'static str) -> Result<()> {
+        let area = self.area(pid)?;
+        let mut batch = Batch::new(area.base());
+        let name = batch.path(path);
+        let flags = u64::from((libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK).cast_unsigned());
+        // Closed and opened again under a number that is certain.
+        batch.try_call(libc::SYS_close, &[0]);
+        batch.call(libc::SYS_open, &[name, flags]);
+        batch.doing("opening the controlling terminal");
+        let argument = ioctl.get(1).copied().unwrap_or(0);
+        let argument = if argument == 0 { 0 } else { batch.bytes(&argument.to_ne_bytes()) };
+        batch.call(libc::SYS_ioctl, &[0, ioctl[0], argument]);
+        batch.doing(doing);
+        batch.call(libc::SYS_close, &[0]);
+        area.run(pid, &mut batch)
+    }
+
+    fn create_here(&mut self, pid: u32) -> Result<()> {
+        let doing = || format!("making process {pid}");
+        let sibling = self.init.is_some() && self.process(pid).is_some();
+        clone::puppet(pid, sibling).context(KIND, doing)?;
+        ptrace::seize(pid, ptrace::FOLLOW | ptrace::EXITKILL).context(KIND, doing)?;
+        ptrace::interrupt(pid).context(KIND, doing)?;
+        first_stop(pid)?;
+        ptrace::set_sigmask(pid, ALL_BUT_TRAP).context(KIND, doing)?;
+        let area = Area::inherited(self.base, pid);
+        let mut batch = Batch::new(self.base);
+        thread::forget_rseq(pid, &mut batch)?;
+        area.run(pid, &mut batch)?;
+        self.areas.insert(pid, area);
+        Ok(())
+    }
+
+    fn create_by(&mut self, by: u32, pid: u32) -> Result<()> {
+        // A process that only lives for a moment tells its maker nothing when it goes.
+        let signal = if self.process(pid).is_some() { libc::SIGCHLD } else { 0 };
+        let area = self.area(by)?;
+        let mut batch = Batch::new(area.base());
+        clone_call(&mut batch, pid, 0, signal);
+        area.run(by, &mut batch)?;
+        first_stop(pid)?;
+        self.areas.insert(pid, Area::inherited(self.base, pid));
+        Ok(())
+    }
+
+    /// Ends a process that was needed for a moment; its maker reaps it.
+    fn end(&mut self, by: Option<u32>, pid: u32) -> Result<()> {
+        clone::kill(pid).context(KIND, || format!("ending {pid}"))?;
+        wait_gone(pid)?;
+        self.areas.remove(&pid);
+        let Some(by) = by else { return Ok(()) };
+        let wall = u64::from(libc::__WALL.cast_unsigned());
+        self.one(by, libc::SYS_wait4, &[u64::from(pid), 0, wall, 0], "reaping a helper")
+    }
+
+    /// Makes a puppet the zombie that it was.
+    fn die(&mut self, process: &Process, status: i32) -> Result<()> {
+        let (pid, parent) = (process.ids.pid, process.ids.ppid);
+        let doing = || format!("ending {pid} as a zombie");
+        let signal = status & 0x7f;
+        let area = self.area(pid)?;
+        let mut batch = Batch::new(area.base());
+        let name = batch.path(&process.comm);
+        batch.call(libc::SYS_prctl, &[libc::PR_SET_NAME as u64, name, 0, 0, 0]);
+        if signal == 0 {
+            batch.call(libc::SYS_exit_group, &[u64::from((status >> 8 & 0xff).cast_unsigned())]);
+            area.run_to_death(pid, &mut batch)?;
+        } else {
+            let none = batch.room(16);
+            batch.call(libc::SYS_prlimit64, &[0, limit::RLIMIT_CORE, none, 0]);
+            area.run(pid, &mut batch)?;
+            ptrace::set_sigmask(pid, 0).context(KIND, doing)?;
+            ptrace::cont(pid, signal).context(KIND, doing)?;
+            if signal == libc::SIGKILL {
+                clone::kill(pid).context(KIND, doing)?;
+            }
+        }
+        wait_gone(pid)?;
+        self.areas.remove(&pid);
+        if self.areas.contains_key(&parent) {
+            // The parent's queue comes from the image; this death must not add to it.
+            let area = self.area(parent)?;
+            let mut batch = Batch::new(area.base());
+            let set = batch.bytes(&(1u64 << (libc::SIGCHLD - 1)).to_ne_bytes());
+            let now = batch.room(16);
+            batch.try_call(libc::SYS_rt_sigtimedwait, &[set, 0, now, 8]);
+            area.run(parent, &mut batch)?;
+        }
+        Ok(())
+    }
+}
+
+/// Adds clone3(2) with a chosen id.
+pub(super) fn clone_call(batch: &mut Batch, tid: u32, flags: u64, signal: i32) {
+    let wanted = batch.bytes(&tid.to_ne_bytes());
+    // struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
+    // set_tid_size.
+    let args = [flags, 0, 0, 0, u64::from(signal.cast_unsigned()), 0, 0, 0, wanted, 1];
+    let bytes: Vec<u8> = args.iter().flat_map(|w| w.to_ne_bytes()).collect();
+    let room = batch.bytes(&bytes);
+    batch.call(libc::SYS_clone3, &[room, CLONE_ARGS]);
+    batch.doing("making a task");
+}
+
+/// Waits for the first stop of a task that was just attached.
+pub(super) fn first_stop(tid: u32) -> Result<()> {
+    let doing = || format!("waiting for {tid}");
+    loop {
+        let Some((_, status)) = ptrace::wait(tid.cast_signed(), 0).context(KIND, doing)? else { continue };
+        match ptrace::decode(status) {
+            Status::Interrupted => return Ok(()),
+            Status::Signal(_) | Status::Syscall => ptrace::cont(tid, 0).context(KIND, doing)?,
+            other => return Err(Error::new(KIND, doing(), format!("stopped by {other:?}"))),
+        }
+    }
+}
+
+/// Waits until a task is gone.
+fn wait_gone(pid: u32) -> Result<()> {
+    loop {
+        match ptrace::wait(pid.cast_signed(), 0).context(KIND, || format!("waiting for the end of {pid}"))? {
+            Some((_, status)) if matches!(ptrace::decode(status), Status::Gone(_)) => return Ok(()),
+            _ => {}
+        }
+    }
+}

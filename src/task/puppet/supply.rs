@@ -1,0 +1,132 @@
+//! What puppets get from the conductor: files to map, shared memory, descriptors, locks, and their pages.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use super::{KIND, Puppets};
+use crate::error::{Context, Error, Result};
+use crate::image::pages::Run;
+use crate::sys::{descriptor, vm};
+use crate::task::memory::{Backing, MappedFile, Object};
+use crate::task::pages::Place;
+use crate::task::remote::{Batch, Script};
+use crate::task::tree::Body;
+
+/// Opens the files that processes map, at numbers from `base` on.
+///
+/// # Errors
+/// One of them is gone.
+pub fn open_files(files: &[MappedFile], base: i32) -> Result<Vec<OwnedFd>> {
+    let open = |f: &MappedFile| {
+        let doing = || format!("opening {}", f.path);
+        let file = std::fs::File::options().read(true).write(f.writable).open(&f.path);
+        descriptor::raise(file.context("memory", doing)?.into(), base).context("memory", doing)
+    };
+    files.iter().map(open).collect()
+}
+
+/// Makes the shared anonymous memory, empty.
+///
+/// # Errors
+/// There is no room.
+pub fn make_objects(objects: &[Object], base: i32) -> Result<Vec<OwnedFd>> {
+    let doing = |o: &Object| format!("making shared memory {}", o.path);
+    let make = |o: &Object| {
+        let fd = match o.path.as_str() {
+            "" => vm::shared_anonymous(o.size).context("memory", || doing(o))?,
+            _ => deleted_file(o)?,
+        };
+        descriptor::raise(fd, base).context("memory", || doing(o))
+    };
+    objects.iter().map(make).collect()
+}
+
+/// A file without a name any more, at the place where the captured one had been.
+fn deleted_file(object: &Object) -> Result<OwnedFd> {
+    let doing = || format!("making the deleted file {}", object.path);
+    let mut options = std::fs::File::options();
+    options.read(true).write(true).create_new(true);
+    let mut path = object.path.clone();
+    let file = options.open(&path).or_else(|_| {
+        // The name is taken by a newer file.
+        path.push_str(".deleted");
+        options.open(&path)
+    });
+    let file = file.context("memory", doing)?;
+    std::fs::remove_file(&path).context("memory", doing)?;
+    file.set_len(object.size).context("memory", doing)?;
+    Ok(file.into())
+}
+
+/// The lowest number below `fd` that no descriptor of the process has.
+fn first_gap(fds: &[crate::file::Fd], fd: i32) -> i32 {
+    (0..fd).find(|n| fds.iter().all(|f| f.fd != *n)).unwrap_or(fd)
+}
+
+/// fcntl(2) with F_SETLK and a struct flock: type, whence, start, length, pid.
+pub(super) fn take_lock(batch: &mut Batch, lock: &crate::file::lock::Posix) {
+    let kind = if lock.write { libc::F_WRLCK } else { libc::F_RDLCK };
+    let mut bytes = u64::from(kind.cast_unsigned()).to_ne_bytes().to_vec();
+    bytes.extend_from_slice(&lock.start.to_ne_bytes());
+    bytes.extend_from_slice(&lock.len.to_ne_bytes());
+    bytes.extend_from_slice(&[0; 8]);
+    let room = batch.bytes(&bytes);
+    let fd = u64::from(lock.fd.cast_unsigned());
+    batch.call(libc::SYS_fcntl, &[fd, u64::from(libc::F_SETLK.cast_unsigned()), room]);
+    batch.doing("taking a lock");
+}
+
+/// Puts the runs of one block where they belong.
+///
+/// # Errors
+/// The image names an address space that it does not have, or a puppet died.
+pub fn place(places: &mut [Place<'_>], run: &Run, bytes: &[u8]) -> Result<()> {
+    let place = places.get_mut(run.mm as usize);
+    let place = place
+        .ok_or_else(|| Error::new(KIND, format!("filling memory {}", run.mm), "there is no such one"))?;
+    place.put(run, bytes)
+}
+
+impl Puppets<'_> {
+    pub(super) fn backing_fd(&self, backing: &Backing) -> Result<u64> {
+        let fd = match backing {
+            Backing::Anonymous => None,
+            Backing::Shared(index) => self.objects.get(*index as usize),
+            Backing::File(index) => self.files.get(*index as usize),
+            Backing::Entry(index) => self.entries.get(*index as usize),
+        };
+        let fd = fd.ok_or_else(|| Error::new(KIND, "mapping a file", "the image does not have it"))?;
+        Ok(u64::from(fd.as_raw_fd().cast_unsigned()))
+    }
+
+    /// Gives the process its descriptors. Numbers are known beforehand: pidfd_getfd(2) returns the lowest free one, and they are taken in ascending order.
+    pub(super) fn place_fds(&self, script: &mut Script<'_>, body: &Body) -> Result<()> {
+        let mut fds: Vec<_> = body.fds.iter().collect();
+        fds.sort_by_key(|fd| fd.fd);
+        let number = |fd: i32| u64::from(fd.cast_unsigned());
+        let above = fds.last().map_or(0, |fd| fd.fd) + 1;
+        script.ensure(4, 0)?;
+        script.batch.call(libc::SYS_dup3, &[0, number(above), number(libc::O_CLOEXEC)]);
+        script.batch.call(libc::SYS_close, &[0]);
+        for (lowest, fd) in (0i32..).zip(fds) {
+            script.ensure(5, 0)?;
+            let here = self.entries.get(fd.entry as usize);
+            let here =
+                here.ok_or_else(|| Error::new(KIND, "placing a descriptor", "the image does not have it"))?;
+            script.batch.call(libc::SYS_pidfd_getfd, &[number(above), number(here.as_raw_fd()), 0]);
+            script.batch.doing("taking a descriptor from the conductor");
+            // All below are placed. If they leave no gap, the lowest free number is the wanted one.
+            if lowest == fd.fd {
+                let flag = if fd.cloexec { libc::FD_CLOEXEC } else { 0 };
+                script.batch.call(libc::SYS_fcntl, &[number(fd.fd), number(libc::F_SETFD), number(flag)]);
+            } else {
+                let flag = if fd.cloexec { libc::O_CLOEXEC } else { 0 };
+                let gap = first_gap(&body.fds, fd.fd);
+                script.batch.call(libc::SYS_dup3, &[number(gap), number(fd.fd), number(flag)]);
+                script.batch.call(libc::SYS_close, &[number(gap)]);
+            }
+        }
+        script.ensure(4, 16)?;
+        script.batch.call(libc::SYS_close, &[number(above)]);
+        Ok(())
+    }
+}
