@@ -118,13 +118,14 @@ impl Puppets<'_> {
         let mut batch = Batch::new(area.base());
         let name = batch.path(&process.comm);
         batch.call(libc::SYS_prctl, &[libc::PR_SET_NAME as u64, name, 0, 0, 0]);
+        let none = batch.room(16);
+        batch.call(libc::SYS_prlimit64, &[0, limit::RLIMIT_CORE, none, 0]);
+        area.run(pid, &mut batch)?;
         if signal == 0 {
+            let mut batch = Batch::new(area.base());
             batch.call(libc::SYS_exit_group, &[u64::from((status >> 8 & 0xff).cast_unsigned())]);
             area.run_to_death(pid, &mut batch)?;
         } else {
-            let none = batch.room(16);
-            batch.call(libc::SYS_prlimit64, &[0, limit::RLIMIT_CORE, none, 0]);
-            area.run(pid, &mut batch)?;
             ptrace::set_sigmask(pid, 0).context(KIND, doing)?;
             ptrace::cont(pid, signal).context(KIND, doing)?;
             if signal == libc::SIGKILL {

@@ -2,7 +2,8 @@
 //! the programs look at themselves.
 //!
 //! Left out is what runs on by itself between the two: registers, clocks, remaining times (within a tolerance),
-//! the place of the break, and where pages happen to lie in the image.
+//! where pages happen to lie in the image; and what a kind says it loses: the name of a file that has none, and who
+//! sent a message that was queued before anybody asked for its sender.
 
 use std::collections::BTreeSet;
 
@@ -13,10 +14,19 @@ use super::picture::Picture;
 use std::path::Path;
 
 /// What goes on by itself, or says how an image was made.
-const VOLATILE: [&str; 8] =
-    [".pages", ".clocks", ".stopped_ms", ".regs", ".float", ".inode", ".id[0]", ".id[1]"];
-/// Times left, which shrink while the program runs.
-const SHRINKING: [&str; 3] = [".intervals", ".setting", ".Timerfd.value"];
+const VOLATILE: [&str; 9] = [
+    ".pages",
+    ".clocks",
+    ".stopped_ms",
+    ".regs",
+    ".float",
+    ".inode",
+    ".id[0]",
+    ".id[1]",
+    ".Deleted.body.name",
+];
+/// Times left, which shrink while the program runs; senders.
+const LISTS: [&str; 4] = [".intervals", ".setting", ".Timerfd.value", ".who["];
 
 /// Differences as `where: before, after`, at most a handful.
 pub fn differences(before: &Path, after: &Path) -> Result<Vec<String>> {
@@ -28,7 +38,7 @@ pub fn differences(before: &Path, after: &Path) -> Result<Vec<String>> {
 }
 
 fn compare(at: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
-    if VOLATILE.iter().any(|end| at.ends_with(end)) || SHRINKING.iter().any(|part| at.contains(part)) {
+    if VOLATILE.iter().any(|end| at.ends_with(end)) || LISTS.iter().any(|part| at.contains(part)) {
         return;
     }
     match (before, after) {

@@ -108,7 +108,7 @@ const ALL: &[Mutation] = &[
     wrong("lock", "posix", "tree.processes[].body.locks", Nothing),
     wrong("unix", "contents", "files[].state.Unix.queue", Nothing),
     wrong("unix", "shutdown", "files[].state.Unix.shutdown", Nothing),
-    wrong("unix", "credentials", "files[].state.Unix.peer", Nothing),
+    wrong("unix", "credentials", "files[].state.Unix.peer[1]", Add(5)),
     wrong("exec", "umask", "tree.processes[].body.workdir.umask", Other),
 ];
 
