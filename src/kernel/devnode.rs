@@ -150,6 +150,27 @@ fn device(meta: &std::fs::Metadata, root: &Root) -> Option<(String, String)> {
     Some((path, name.to_owned()))
 }
 
+/// Waits until the deadline for nodes that the kernel makes.
+///
+/// # Errors
+/// A node that did not come.
+pub fn check(state: &State, root: &Root, deadline: Instant) -> Result<()> {
+    if state.known.is_empty() {
+        return Ok(());
+    }
+    let fd = detached().context("devnode", || "mounting devtmpfs")?;
+    wait(state, &root.descriptor(fd.as_raw_fd()), deadline)
+}
+
+fn wait(state: &State, top: &Path, deadline: Instant) -> Result<()> {
+    for known in &state.known {
+        super::wait_for(deadline, || top.join(&known.path).symlink_metadata().is_ok()).map_err(|()| {
+            Error::new("devnode", format!("waiting for /dev/{}", known.path), "it did not come")
+        })?;
+    }
+    Ok(())
+}
+
 /// Makes the changes again, waiting until the deadline for nodes that the kernel makes.
 ///
 /// # Errors
@@ -167,11 +188,9 @@ pub fn restore(state: &State, root: &Root, deadline: Instant) -> Result<()> {
 /// # Errors
 /// What could not be made, or a node that did not come.
 pub fn apply(state: &State, top: &Path, root: &Root, deadline: Instant) -> Result<()> {
+    wait(state, top, deadline)?;
     for known in &state.known {
         let path = top.join(&known.path);
-        super::wait_for(deadline, || path.symlink_metadata().is_ok()).map_err(|()| {
-            Error::new("devnode", format!("waiting for /dev/{}", known.path), "it did not come")
-        })?;
         let dress = Node {
             path: known.path.clone(),
             mode: known.mode,

@@ -30,6 +30,7 @@ pub mod route;
 pub mod rule;
 pub mod swap;
 pub mod sysctl;
+pub mod sysfs;
 pub mod sysvipc;
 pub mod tmpfs;
 pub mod tree;
@@ -51,6 +52,8 @@ section! {
         pub sysctl: sysctl::State,
         /// Interfaces, addresses, routes, rules, neighbours.
         pub network: network::State,
+        /// Attributes of devices, interfaces among them.
+        pub sysfs: sysfs::State,
         /// Names of the system.
         pub hostname: hostname::State,
     }
@@ -71,6 +74,7 @@ pub struct Baseline {
     cgroup: Vec<String>,
     contents: Vec<String>,
     network: network::Seen,
+    sysfs: sysfs::Seen,
 }
 
 /// Takes down the kernel as it is before the scripts.
@@ -91,6 +95,7 @@ pub fn baseline(root: &Root) -> Result<Baseline> {
         cgroup: cgroup::baseline(&mounts, root),
         contents: mount::contents::baseline(&mounts, root),
         network: network::baseline(root)?,
+        sysfs: sysfs::baseline(root),
         mounts,
     })
 }
@@ -109,10 +114,13 @@ pub fn capture(before: &Baseline, root: &Root, pids: &[u32]) -> Result<(State, t
     let (module, devnode) = devices(before, &mounts, root, &mut obstacles)?;
     obstacles.extend(sysvipc::capture(&before.sysvipc, root));
     obstacles.extend(cgroup::capture(&before.cgroup, &mounts, root, pids));
+    let (sysfs, more) =
+        if root.cell { Default::default() } else { sysfs::capture(&before.sysfs, &module, root) };
+    obstacles.extend(more);
     let (network, more) = network::capture(&before.network, root)?;
     obstacles.extend(more);
     let sysctl = sysctl::capture(&before.sysctl, root)?;
-    let state = State { module, devnode, mount, sysctl, network, hostname: hostname::capture(root)? };
+    let state = State { module, devnode, mount, sysctl, network, sysfs, hostname: hostname::capture(root)? };
     Ok((state, tmpfs, obstacles))
 }
 
@@ -149,7 +157,12 @@ pub fn check(state: &State, root: &Root, deadline: Instant) -> Result<()> {
     module::check(&state.module, root)?;
     let complete = state.module.list.is_empty();
     mount::check(&state.mount, root, complete.then_some(deadline))?;
-    if complete { link::check(&state.network.link, root, deadline) } else { Ok(()) }
+    if complete {
+        devnode::check(&state.devnode, root, deadline)?;
+        link::check(&state.network.link, root, deadline)?;
+        sysfs::check(&state.sysfs, root, deadline)?;
+    }
+    Ok(())
 }
 
 /// Makes the state of the kernel again, before any task is rebuilt. `phase` is told the name of each kind as
@@ -177,6 +190,8 @@ pub fn restore(
     phase("sysctl");
     sysctl::restore(&state.sysctl, root, sysctl::Phase::Early)?;
     network::restore(&state.network, &state.sysctl, root, deadline, phase)?;
+    phase("sysfs");
+    sysfs::restore(&state.sysfs, root, deadline)?;
     phase("hostname");
     hostname::restore(&state.hostname, root)
 }

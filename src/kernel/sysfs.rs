@@ -1,0 +1,239 @@
+//! Attributes of devices in sysfs that scripts usually write.
+//!
+//! # What
+//! LEDs, backlights, CPUs, I/O schedulers, power control, huge pages, parameters of modules, packet steering: the
+//! list `PATTERNS`. sysfs has no inventory of what can be written, and what reads back is often another form.
+//! # Reads
+//! These attributes before and after the scripts. Of a choice, `none [timer]`, the word in brackets is taken.
+//! # Rebuilds
+//! Writes what was read where it differs from what is there, after the network is made; a device that is not
+//! there yet is waited for.
+//! # Loses
+//! What scripts write elsewhere in sysfs, in debugfs, or to /proc/irq: such a script is a rerun.
+//! # Refuses
+//! GPIO lines and PWM channels that the scripts exported.
+
+use std::time::Instant;
+
+use super::root::Root;
+use crate::error::{Context, Error, Obstacle, Refusal, Result};
+use crate::section;
+
+section! {
+    #[derive(Default)]
+    /// What differs from before the scripts.
+    pub struct State {
+        /// Path below /sys and value, in the order of `PATTERNS`.
+        pub values: Vec<(String, String)>,
+    }
+}
+
+/// Attributes that can be written as they are read; `*` is any one name. The trigger of an LED comes before its
+/// brightness, and a governor before its limits.
+const PATTERNS: &[&str] = &[
+    "class/leds/*/trigger",
+    "class/leds/*/brightness",
+    "class/backlight/*/brightness",
+    "devices/system/cpu/*/online",
+    "devices/system/cpu/cpufreq/*/scaling_governor",
+    "devices/system/cpu/cpufreq/*/scaling_max_freq",
+    "devices/system/cpu/cpufreq/*/scaling_min_freq",
+    "block/*/queue/scheduler",
+    "block/*/queue/read_ahead_kb",
+    "bus/usb/devices/*/power/control",
+    "bus/pci/devices/*/power/control",
+    "kernel/mm/transparent_hugepage/enabled",
+    "kernel/mm/transparent_hugepage/defrag",
+    "module/*/parameters/*",
+    "class/net/*/queues/*/rps_cpus",
+    "class/net/*/queues/*/xps_cpus",
+];
+
+/// Directories whose subdirectories come into being when a line or channel is exported.
+const EXPORTED: &[&str] = &["class/gpio/*", "class/pwm/*/*"];
+
+/// All values, and what is exported.
+#[derive(Debug, Default)]
+pub struct Seen {
+    values: Vec<(String, String)>,
+    exported: Vec<String>,
+}
+
+/// Reads all attributes of the list.
+#[must_use]
+pub fn baseline(root: &Root) -> Seen {
+    let mut seen = Seen::default();
+    for pattern in PATTERNS {
+        for path in paths(pattern, root) {
+            if let Some(value) = value(&path, root) {
+                seen.values.push((path, value));
+            }
+        }
+    }
+    for pattern in EXPORTED {
+        seen.exported.extend(paths(pattern, root).into_iter().filter(|path| exported(path)));
+    }
+    seen
+}
+
+/// `gpio17` and `pwm0`, not the chips (`gpiochip0`) nor the files beside them.
+fn exported(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let number = name.strip_prefix("gpio").or_else(|| name.strip_prefix("pwm")).unwrap_or_default();
+    !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// What a pattern stands for just now.
+fn paths(pattern: &str, root: &Root) -> Vec<String> {
+    let mut found = vec![String::new()];
+    for part in pattern.split('/') {
+        let under = |base: &String, name: &str| {
+            if base.is_empty() { name.to_owned() } else { format!("{base}/{name}") }
+        };
+        found = if part == "*" {
+            let names = |base: &String| root.sys.names(base).unwrap_or_default();
+            found
+                .iter()
+                .flat_map(|base| names(base).into_iter().map(|name| under(base, &name.name)))
+                .collect()
+        } else {
+            found.iter().map(|base| under(base, part)).collect()
+        };
+    }
+    found
+}
+
+/// The value of an attribute that can be written. An LED that is driven by its trigger has no brightness of its
+/// own, and a parameter that was never set is no value.
+fn value(path: &str, root: &Root) -> Option<String> {
+    use std::os::unix::fs::PermissionsExt;
+    if let Some(led) = path.strip_suffix("/brightness").filter(|path| path.starts_with("class/leds/"))
+        && chosen(&root.sys.line(&format!("{led}/trigger"))) != "none"
+    {
+        return None;
+    }
+    let mut file = root.sys.file(path).ok()?;
+    if file.metadata().ok()?.permissions().mode() & 0o200 == 0 {
+        return None;
+    }
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut file, &mut text).ok()?;
+    let text = chosen(text.trim_end_matches('\n'));
+    (!text.is_empty() && text != "(null)" && !text.contains('\n')).then(|| text.to_owned())
+}
+
+/// The word in brackets, or all of it.
+fn chosen(text: &str) -> &str {
+    let word = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+    word.map_or(text, |(word, _)| word)
+}
+
+/// What differs from before. `loaded` are modules that the scripts loaded: `module` carries their parameters.
+#[must_use]
+pub fn capture(before: &Seen, loaded: &super::module::State, root: &Root) -> (State, Vec<Obstacle>) {
+    let now = baseline(root);
+    let theirs = |path: &str| {
+        let module = path.strip_prefix("module/").and_then(|rest| rest.split('/').next());
+        module.is_some_and(|name| loaded.list.iter().any(|module| module.name == name))
+    };
+    // A device that came meanwhile has the values it comes with, unless they are not those at the restore.
+    let changed = |value: &(String, String)| !before.values.contains(value) && !theirs(&value.0);
+    let refusal = || Refusal::new("exported lines are not carried", "export it in a rerun script");
+    let new = now.exported.iter().filter(|path| !before.exported.contains(path));
+    let obstacles = new.map(|path| Obstacle::kernel("sysfs", format!("/sys/{path}"), refusal())).collect();
+    (State { values: now.values.into_iter().filter(changed).collect() }, obstacles)
+}
+
+/// Waits for the devices until the deadline.
+///
+/// # Errors
+/// One that did not come.
+pub fn check(state: &State, root: &Root, deadline: Instant) -> Result<()> {
+    for (path, _) in &state.values {
+        super::wait_for(deadline, || root.sys.exists(path))
+            .map_err(|()| Error::new("sysfs", format!("waiting for {path}"), "it did not come"))?;
+    }
+    Ok(())
+}
+
+/// Writes the attributes that differ from what is there.
+///
+/// # Errors
+/// An attribute that did not come, or the errno of writing.
+pub fn restore(state: &State, root: &Root, deadline: Instant) -> Result<()> {
+    check(state, root, deadline)?;
+    for (path, wanted) in &state.values {
+        if value(path, root).as_ref() != Some(wanted) {
+            root.sys.write(path, wanted).context("sysfs", || format!("setting {path} to {wanted}"))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{State, baseline, capture, chosen, exported, restore};
+    use crate::kernel::Root;
+    use std::fs::{create_dir_all, write};
+    use std::path::PathBuf;
+    use std::time::Instant;
+
+    /// A directory in place of sysfs, which belongs to the machine.
+    fn place(name: &str) -> (PathBuf, Root) {
+        let dir = std::env::temp_dir().join(format!("rcsnap-sysfs-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        for led in ["red", "green"] {
+            create_dir_all(dir.join("class/leds").join(led)).unwrap();
+            write(dir.join(format!("class/leds/{led}/trigger")), "[none] timer\n").unwrap();
+            write(dir.join(format!("class/leds/{led}/brightness")), "0\n").unwrap();
+        }
+        create_dir_all(dir.join("class/gpio/gpiochip0")).unwrap();
+        let root = Root::open("/proc".as_ref(), &dir, "/".as_ref(), "self").unwrap();
+        (dir, root)
+    }
+
+    #[test]
+    fn what_scripts_write_comes_back() {
+        let (dir, root) = place("one");
+        let before = baseline(&root);
+        write(dir.join("class/leds/red/brightness"), "255\n").unwrap();
+        // With a trigger the brightness is the kernel's.
+        write(dir.join("class/leds/green/trigger"), "none [timer]\n").unwrap();
+        write(dir.join("class/leds/green/brightness"), "7\n").unwrap();
+        let (state, obstacles) = capture(&before, &Default::default(), &root);
+        assert!(obstacles.is_empty());
+        let expected = [("class/leds/green/trigger", "timer"), ("class/leds/red/brightness", "255")];
+        assert_eq!(state.values, expected.map(|(path, value)| (path.to_owned(), value.to_owned())));
+        let (other, root) = place("two");
+        restore(&state, &root, Instant::now()).unwrap();
+        assert_eq!(std::fs::read(other.join("class/leds/red/brightness")).unwrap(), b"255");
+        std::fs::remove_dir_all(dir).unwrap();
+        std::fs::remove_dir_all(other).unwrap();
+    }
+
+    #[test]
+    fn exported_line_is_refused() {
+        let (dir, root) = place("gpio");
+        let before = baseline(&root);
+        create_dir_all(dir.join("class/gpio/gpio17")).unwrap();
+        let (_, obstacles) = capture(&before, &Default::default(), &root);
+        assert_eq!(obstacles[0].object, "/sys/class/gpio/gpio17");
+        assert!(!exported("class/gpio/export") && !exported("class/pwm/pwmchip0/npwm"));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn attribute_that_does_not_come_is_an_error() {
+        let (dir, root) = place("late");
+        let state = State { values: vec![("class/leds/blue/trigger".into(), "none".into())] };
+        let error = restore(&state, &root, Instant::now()).unwrap_err();
+        assert_eq!(error.to_string(), "sysfs: waiting for class/leds/blue/trigger: it did not come");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn choice_is_the_word_in_brackets() {
+        assert_eq!(chosen("always [madvise] never"), "madvise");
+        assert_eq!(chosen("powersave"), "powersave");
+    }
+}
