@@ -2,8 +2,8 @@
 //!
 //! What: its bytes, owner and permissions, and one description of it.
 //! Reads: the link text for the old name; the bytes through a description of our own; fdinfo; fstat(2).
-//! Rebuilds: made under its old name and deleted again, or nameless (O_TMPFILE) where the name is taken;
-//!   further descriptions by opening it again through /proc/self/fd.
+//! Rebuilds: made under its old name and deleted again; what has the name by now is moved aside for that
+//!   moment. Further descriptions by opening it again through /proc/self/fd.
 //! Loses: inode number and times; extended attributes; the directory part of the name, where the directory
 //!   is gone too.
 //! Refuses: a deleted file on persistent storage (an image would have to bring back what a boot loses), or
@@ -12,7 +12,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{Mode, stat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -132,65 +132,62 @@ fn make(body: &Body) -> Result<OwnedFd> {
     let doing = || format!("making {} in {} for a moment", body.name, body.dir);
     let dir = place::open(&body.dir, libc::O_DIRECTORY | libc::O_RDONLY, KIND)?;
     let name = body.name.as_str();
-    let fd = match (&body.content, &body.pipe) {
-        (Some(content), _) => {
-            let fd = file(&dir, name).context(KIND, doing)?;
-            content::write(content, &fd)?;
-            fd
-        }
-        (None, Some(contents)) => {
-            let fd = fifo(&dir, name).context(KIND, doing)?;
-            pipe::fill(contents, &fd)?;
-            fd
-        }
-        (None, None) => directory(&dir, name).context(KIND, doing)?,
-    };
+    let fd = under_name(&dir, name, || match (&body.content, &body.pipe) {
+        (Some(_), _) => file(&dir, name),
+        (None, Some(_)) => fifo(&dir, name),
+        (None, None) => directory(&dir, name),
+    });
+    let fd = fd.context(KIND, doing)?;
+    if let Some(content) = &body.content {
+        content::write(content, &fd)?;
+    }
+    if let Some(contents) = &body.pipe {
+        pipe::fill(contents, &fd)?;
+    }
     nix::unistd::fchown(&fd, Some(body.uid.into()), Some(body.gid.into())).context(KIND, doing)?;
     // After the owner, because chown(2) takes set-user-ID bits away.
     nix::sys::stat::fchmod(&fd, Mode::from_bits_retain(body.mode)).context(KIND, doing)?;
     Ok(fd)
 }
 
-fn file(dir: &OwnedFd, name: &str) -> nix::Result<OwnedFd> {
-    let base = OFlag::O_RDWR | OFlag::O_CLOEXEC;
-    let mode = Mode::from_bits_retain(0o600);
-    match nix::fcntl::openat(dir, name, base | OFlag::O_CREAT | OFlag::O_EXCL, mode) {
-        Ok(fd) => {
-            unlinkat(dir, name, UnlinkatFlags::NoRemoveDir)?;
-            Ok(fd)
-        }
-        // Something else has the name by now.
-        Err(Errno::EEXIST) => nix::fcntl::openat(dir, ".", base | OFlag::O_TMPFILE, mode),
-        Err(errno) => Err(errno),
+/// Runs `make` while the name is free: what has it now is moved aside and gets it back.
+fn under_name(
+    dir: &OwnedFd,
+    name: &str,
+    make: impl FnOnce() -> nix::Result<OwnedFd>,
+) -> nix::Result<OwnedFd> {
+    let aside = format!("{name}.rcsnap");
+    let moved = match renameat(dir, name, dir, aside.as_str()) {
+        Ok(()) => true,
+        Err(Errno::ENOENT) => false,
+        Err(errno) => return Err(errno),
+    };
+    let made = make();
+    if moved {
+        renameat(dir, aside.as_str(), dir, name)?;
     }
+    made
 }
 
-/// Makes something under the name, or one like it that is free.
-fn at_free_name(name: &str, make: impl Fn(&str) -> nix::Result<()>) -> nix::Result<String> {
-    let mut name = name.to_owned();
-    while let Err(errno) = make(&name) {
-        if errno != Errno::EEXIST {
-            return Err(errno);
-        }
-        name.push('_');
-    }
-    Ok(name)
+fn file(dir: &OwnedFd, name: &str) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let fd = openat(dir, name, flags, Mode::from_bits_retain(0o600))?;
+    unlinkat(dir, name, UnlinkatFlags::NoRemoveDir)?;
+    Ok(fd)
 }
 
 fn fifo(dir: &OwnedFd, name: &str) -> nix::Result<OwnedFd> {
-    let mode = Mode::from_bits_retain(0o600);
-    let name = at_free_name(name, |name| nix::unistd::mkfifoat(dir, name, mode))?;
+    nix::unistd::mkfifoat(dir, name, Mode::from_bits_retain(0o600))?;
     let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let fd = nix::fcntl::openat(dir, name.as_str(), flags, Mode::empty())?;
-    unlinkat(dir, name.as_str(), UnlinkatFlags::NoRemoveDir)?;
+    let fd = openat(dir, name, flags, Mode::empty())?;
+    unlinkat(dir, name, UnlinkatFlags::NoRemoveDir)?;
     Ok(fd)
 }
 
 fn directory(dir: &OwnedFd, name: &str) -> nix::Result<OwnedFd> {
-    let mode = Mode::from_bits_retain(0o700);
-    let name = at_free_name(name, |name| nix::sys::stat::mkdirat(dir, name, mode))?;
-    let fd = nix::fcntl::openat(dir, name.as_str(), OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    unlinkat(dir, name.as_str(), UnlinkatFlags::RemoveDir)?;
+    nix::sys::stat::mkdirat(dir, name, Mode::from_bits_retain(0o700))?;
+    let fd = openat(dir, name, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    unlinkat(dir, name, UnlinkatFlags::RemoveDir)?;
     Ok(fd)
 }
 
@@ -216,7 +213,8 @@ mod tests {
         std::fs::write(&path, "some text").unwrap();
         let fd = open(&path, libc::O_RDWR, "deleted").unwrap();
         let second = Opener::again(std::os::fd::AsFd::as_fd(&fd), libc::O_RDONLY, "deleted").unwrap();
-        std::fs::remove_file(&path).unwrap();
+        std::fs::write(format!("{dir}/new"), "new").unwrap();
+        std::fs::rename(format!("{dir}/new"), &path).unwrap();
         read(&fd, &mut [0; 5]).unwrap();
         let found = states(&[&fd, &second]);
         let (State::Deleted(before), State::Deleted(after)) = (&found.before[0], &found.after[0]) else {
@@ -227,7 +225,8 @@ mod tests {
         let mut bytes = [0; 9];
         read(&found.open[1], &mut bytes).unwrap();
         assert_eq!(&bytes, b"some TEXT");
-        assert!(!std::fs::exists(&path).unwrap());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(found.before, found.after);
         std::fs::remove_dir_all(dir).unwrap();
     }
 

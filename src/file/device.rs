@@ -15,8 +15,8 @@ use crate::error::{Error, Refusal, Result};
 
 const KIND: &str = "device";
 
-/// null, zero, full, random, urandom, kmsg; tty is 5:0 (Documentation/admin-guide/devices.txt).
-const TRANSPARENT: [(u64, u64); 7] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (1, 11), (5, 0)];
+/// null, zero, full, random, urandom, kmsg (Documentation/admin-guide/devices.txt).
+const TRANSPARENT: [(u64, u64); 6] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (1, 11)];
 /// Kernel log records.
 const KMSG: (u64, u64) = (1, 11);
 

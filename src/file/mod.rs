@@ -40,6 +40,7 @@ pub mod timerfd;
 pub mod tty;
 pub mod unix;
 pub mod unix_name;
+pub mod unix_peer;
 pub mod unix_queue;
 
 use std::cell::OnceCell;

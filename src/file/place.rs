@@ -80,7 +80,7 @@ pub fn find(desc: &Description, world: &World<'_>) -> Result<Place, Refusal> {
     let mut names = vec![desc.link.clone()];
     if is_device {
         names.extend(desc.link.strip_suffix(" (deleted)").map(str::to_owned));
-        names.extend(device_name(desc, world));
+        names.extend(device_name(desc.stat.rdev, desc.stat.format() == libc::S_IFBLK, world));
     }
     let leads =
         |name: &String| name.starts_with('/') && at(name).is_some_and(|found| same(found) || device(found));
@@ -94,9 +94,10 @@ pub fn find(desc: &Description, world: &World<'_>) -> Result<Place, Refusal> {
 }
 
 /// The name that the kernel gives a device in devtmpfs: DEVNAME of its uevent file.
-fn device_name(desc: &Description, world: &World<'_>) -> Option<String> {
-    let sort = if desc.stat.format() == libc::S_IFBLK { "block" } else { "char" };
-    let (major, minor) = super::device::numbers(desc.stat.rdev);
+#[must_use]
+pub fn device_name(rdev: u64, block: bool, world: &World<'_>) -> Option<String> {
+    let sort = if block { "block" } else { "char" };
+    let (major, minor) = super::device::numbers(rdev);
     let path = format!("/sys/dev/{sort}/{major}:{minor}/uevent");
     let text = std::fs::read_to_string(world.inside(&path)).ok()?;
     text.lines().find_map(|line| line.strip_prefix("DEVNAME=")).map(|name| format!("/dev/{name}"))

@@ -4,14 +4,14 @@
 //! Reads: TCGETS2, TIOCGWINSZ, TIOCGETD, TIOCGEXCL; name and path in sysfs.
 //! Rebuilds: by opening the name with O_NOCTTY; modes and window size are set only where they differ,
 //!   because touching a live console garbles output.
-//! Loses: typed input that nobody has read.
+//! Loses: typed input that nobody has read. What was opened as /dev/tty is opened by the terminal's own name.
 //! Refuses: pseudo-terminals; line disciplines other than the usual one; an exclusive terminal.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::place::{self, Place};
 use super::{Description, Opener, World, device};
-use crate::error::{Context, Refusal, Result};
+use crate::error::{Context, Error, Refusal, Result};
 use crate::sys::ioctl::{self, Termios};
 
 const KIND: &str = "tty";
@@ -34,10 +34,32 @@ crate::section! {
     }
 }
 
-/// Whether a character device is a terminal: it answers to TCGETS2. /dev/tty answers for another one.
+/// Whether a character device is a terminal: it answers to TCGETS2.
 #[must_use]
 pub fn is_tty(desc: &Description) -> bool {
-    device::numbers(desc.stat.rdev) != (5, 0) && ioctl::get(desc.fd.as_fd(), &ioctl::GET_TERMIOS).is_ok()
+    ioctl::get(desc.fd.as_fd(), &ioctl::GET_TERMIOS).is_ok()
+}
+
+/// The number of the terminal: that of the node, or for /dev/tty of the one that it stood for when it was
+/// opened, because the process that opens it again has another controlling terminal, or none.
+fn number(desc: &Description) -> Result<u64> {
+    if device::numbers(desc.stat.rdev) != (5, 0) {
+        return Ok(desc.stat.rdev);
+    }
+    let device =
+        ioctl::get(desc.fd.as_fd(), &ioctl::GET_DEVICE).context(KIND, || "asking what /dev/tty is")?;
+    let (major, minor) = (device >> 8 & 0xfff, device & 0xff | device >> 12 & 0xf_ff00);
+    Ok(nix::sys::stat::makedev(major.into(), minor.into()))
+}
+
+/// Where to open it again.
+fn find(desc: &Description, rdev: u64, world: &World<'_>) -> Result<Place, Refusal> {
+    if rdev == desc.stat.rdev {
+        return place::find(desc, world);
+    }
+    let name = place::device_name(rdev, false, world);
+    let path = name.ok_or_else(|| Error::new(KIND, "asking what /dev/tty is", "sysfs does not know it"))?;
+    Ok(Place { path, persistent: false })
 }
 
 /// Reads modes and size.
@@ -45,7 +67,8 @@ pub fn is_tty(desc: &Description) -> bool {
 /// # Errors
 /// A refusal, as the head of the file says.
 pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
-    let (major, minor) = device::numbers(desc.stat.rdev);
+    let rdev = number(desc)?;
+    let (major, minor) = device::numbers(rdev);
     // Unix98 slaves are 136 to 143, the master is 5:2, BSD masters and slaves are 2 and 3.
     if (136..=143).contains(&major) || (major, minor) == (5, 2) || major == 2 || major == 3 {
         return Err(Refusal::new("pseudo-terminals are not carried", "start its owner after `rcsnap ready`"));
@@ -63,8 +86,8 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
         return Err(Refusal::new("it is open exclusively", "start its owner after `rcsnap ready`"));
     }
     Ok(State {
-        place: place::find(desc, world)?,
-        sysfs: device::sysfs(desc.stat.rdev, false, world.root),
+        place: find(desc, rdev, world)?,
+        sysfs: device::sysfs(rdev, false, world.root),
         modes: termios.modes,
         chars: termios.chars.to_vec(),
         speed: termios.speed,

@@ -17,15 +17,14 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::unix_name::{self, Node};
-use super::{Description, Opener, Who, World, options, unix_queue};
+use super::{Description, Opener, World, options, unix_peer, unix_queue};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sys::sockdiag::Unix;
-use crate::sys::{brief, descriptor, socket};
+use crate::sys::{descriptor, socket};
 
 const KIND: &str = "unix";
 const LISTEN: u8 = 10;
 const SO_TYPE: i32 = 3;
-const SO_PEERCRED: i32 = 17;
 
 crate::section! {
     /// A unix socket in the image.
@@ -109,13 +108,9 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
         let reason = "its peer is gone, and other senders' messages are in its queue";
         return Err(Refusal::new(reason, "call `rcsnap ready` when the daemons are idle"));
     }
-    let peer = peer(&desc.fd)?;
-    if let Some((pid, ..)) = peer
-        && !world.has_process(pid)
-        && lives(pid)
-    {
-        let reason = format!("its peer was connected by process {pid}, which is outside the image");
-        return Err(Refusal::new(reason, "start both owners after `rcsnap ready`"));
+    let peer = unix_peer::read(&desc.fd)?;
+    if let Some((pid, ..)) = peer {
+        unix_peer::check(pid, world)?;
     }
     let connected = matches!(role, Role::Listening { .. }) || kind != libc::SOCK_DGRAM && role != Role::Idle;
     if connected && peer.is_none() {
@@ -124,15 +119,6 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
     }
     let options = options::capture(&desc.fd, libc::AF_UNIX, kind, 0)?;
     Ok(State { kind, name, node, role, peer, queue, shutdown: found.shutdown, options })
-}
-
-/// SO_PEERCRED; nothing where nobody was ever connected.
-fn peer(fd: &OwnedFd) -> Result<Option<(u32, u32, u32)>> {
-    let bytes = socket::option(fd.as_fd(), libc::SOL_SOCKET, SO_PEERCRED, 12)
-        .context(KIND, || "asking for its peer")?;
-    let word =
-        |at| bytes.get(at..at + 4).and_then(|b| <[u8; 4]>::try_from(b).ok()).map_or(0, u32::from_ne_bytes);
-    Ok((word(0) != 0).then(|| (word(0), word(4), word(8))))
 }
 
 fn role(desc: &Description, world: &World<'_>, kind: i32, found: &Unix) -> Result<Role, Refusal> {
@@ -219,52 +205,15 @@ fn open(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
         })?;
     }
     if let Role::Listening { backlog } = state.role {
-        listen(opener, &who(state)?, &fd, backlog)?;
+        unix_peer::listen(opener, &unix_peer::who(state)?, &fd, backlog)?;
     }
     Ok(fd)
-}
-
-/// listen(2) as the process that did it, whether it lives or not.
-fn listen(opener: &mut Opener, who: &Who, socket: &OwnedFd, backlog: i32) -> Result<()> {
-    if lives(who.pid) {
-        return opener.actor.listen(who, socket.as_fd(), backlog);
-    }
-    let done = brief::listen_as([who.pid, who.uid, who.gid], socket.as_fd(), backlog);
-    done.context(KIND, || format!("listening as {}, which is gone", who.pid))
-}
-
-/// connect(2) in the same way.
-fn connect(opener: &mut Opener, who: &Who, socket: &OwnedFd, address: &[u8]) -> Result<()> {
-    if lives(who.pid) {
-        return opener.actor.connect(who, socket.as_fd(), address);
-    }
-    let done = brief::connect_as([who.pid, who.uid, who.gid], socket.as_fd(), address);
-    done.context(KIND, || format!("connecting as {}, which is gone", who.pid))
-}
-
-/// socketpair(2) in the same way.
-fn socketpair(opener: &mut Opener, who: &Who, kind: i32) -> Result<(OwnedFd, OwnedFd)> {
-    if lives(who.pid) {
-        return opener.actor.socketpair(who, kind);
-    }
-    let made = brief::pair_as([who.pid, who.uid, who.gid], kind);
-    made.context(KIND, || format!("making a pair as {}, which is gone", who.pid))
-}
-
-fn lives(pid: u32) -> bool {
-    std::fs::exists(format!("/proc/{pid}")).unwrap_or(true)
-}
-
-fn who(state: &State) -> Result<Who> {
-    let (pid, uid, gid) =
-        state.peer.ok_or_else(|| Error::new(KIND, "connecting", "its peer is not known"))?;
-    Ok(Who { pid, uid, gid })
 }
 
 /// Both sockets of a connection. What `first` sees as its peer is who made `second`, and the reverse.
 fn pair(first: &State, second: &State, opener: &mut Opener) -> Result<(OwnedFd, OwnedFd)> {
     if first.name.is_empty() && second.name.is_empty() {
-        let made = socketpair(opener, &who(first)?, first.kind)?;
+        let made = unix_peer::socketpair(opener, &unix_peer::who(first)?, first.kind)?;
         options::restore(&first.options, &made.0)?;
         options::restore(&second.options, &made.1)?;
         return Ok(made);
@@ -285,12 +234,12 @@ fn connection(server: &State, client: &State, opener: &mut Opener) -> Result<(Ow
     if !client.name.is_empty() {
         unix_name::bind(&connected, &client.name, client.node.as_ref(), |_| Ok(()))?;
     }
-    let (makes, connects) = (who(client)?, who(server)?);
+    let (makes, connects) = (unix_peer::who(client)?, unix_peer::who(server)?);
     let address = unix_name::reachable(&server.name, server.node.as_ref());
     let mut accepted = None;
     unix_name::bind(&listener, &server.name, server.node.as_ref(), |_| {
-        listen(opener, &makes, &listener, 1)?;
-        connect(opener, &connects, &connected, &address)?;
+        unix_peer::listen(opener, &makes, &listener, 1)?;
+        unix_peer::connect(opener, &connects, &connected, &address)?;
         accepted = Some(socket::accept(listener.as_fd()).context(KIND, || "accepting")?);
         Ok(())
     })?;
@@ -600,11 +549,11 @@ mod tests {
 
     /// A number that no process has.
     fn free_pid() -> u32 {
-        (20_000..30_000).find(|pid| !super::lives(*pid)).unwrap()
+        (20_000..30_000).find(|pid| !crate::file::unix_peer::lives(*pid)).unwrap()
     }
 
     fn peer(fd: &OwnedFd) -> (u32, u32, u32) {
-        super::peer(fd).unwrap().unwrap()
+        crate::file::unix_peer::read(fd).unwrap().unwrap()
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub const SET_WINDOW: Set<[u16; 4]> = Set(0x5414, PhantomData);
 pub const GET_DISCIPLINE: Get<i32> = Get(0x5424, PhantomData);
 /// Whether the tty is exclusive (`TIOCGEXCL`).
 pub const GET_EXCLUSIVE: Get<i32> = Get(0x8004_5440, PhantomData);
+/// The device behind a terminal (`TIOCGDEV`), for /dev/tty: 20 bits of minor around 12 of major.
+pub const GET_DEVICE: Get<u32> = Get(0x8004_5432, PhantomData);
 /// Expirations of a timerfd that were not read (`TFD_IOC_SET_TICKS`).
 pub const SET_TICKS: Set<u64> = Set(0x4008_5400, PhantomData);
 /// The next watch number of an inotify (`INOTIFY_IOC_SETNEXTWD`).
