@@ -10,6 +10,7 @@ pub mod config;
 pub mod confirm;
 pub mod discard;
 pub mod inspect;
+pub mod key;
 pub mod ready;
 pub mod restore;
 pub mod source;
@@ -57,14 +58,16 @@ enum Command {
     Confirm(confirm::Args),
     Discard(discard::Args),
     Inspect(inspect::Args),
+    Key(key::Args),
     Ready(ready::Args),
     Restore(restore::Args),
     Status(status::Args),
 }
 
 /// The verbs, for telling a command from a boot.
-const VERBS: [&str; 10] =
-    ["abi", "capture", "check", "config", "confirm", "discard", "inspect", "ready", "restore", "status"];
+const VERBS: [&str; 11] = [
+    "abi", "capture", "check", "config", "confirm", "discard", "inspect", "key", "ready", "restore", "status",
+];
 
 /// Whether a first argument is a command of rcsnap.
 #[must_use]
@@ -95,6 +98,7 @@ pub fn run(words: &[String]) -> u8 {
         Command::Confirm(args) => confirm::run(&args),
         Command::Discard(args) => discard::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Key(args) => key::run(&args),
         Command::Ready(args) => ready::run(&args),
         Command::Restore(args) => restore::run(&args),
         Command::Status(args) => status::run(&args),

@@ -15,6 +15,7 @@ use nix::unistd::{chdir, chroot};
 use super::cmdline::Cmdline;
 use super::early::Early;
 use crate::error::{Context, Error, Result};
+use crate::store::spec;
 use crate::{log, sys};
 
 /// Modules to load, one a line: a path below /lib/modules/RELEASE or an absolute one, then parameters.
@@ -102,8 +103,7 @@ fn find(wanted: &str) -> Option<PathBuf> {
     if wanted.starts_with("mtd") || wanted.starts_with("ubi") {
         return Some(PathBuf::from(wanted));
     }
-    let path = PathBuf::from(wanted);
-    path.exists().then_some(path)
+    spec::find(wanted)
 }
 
 /// mount(2) with the first type that fits.

@@ -3,6 +3,7 @@
 
 pub mod budget;
 pub mod cell;
+pub mod cells;
 pub mod crash;
 pub mod fault;
 pub mod power;

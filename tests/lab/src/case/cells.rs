@@ -1,0 +1,192 @@
+//! The boot flow in cells: what a boot decides, and that every way out of it leads to a working system.
+//!
+//! One cold boot makes the image; each case goes on from a copy of that root, so that a case is one or two
+//! boots of some milliseconds.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rcsnap::stage::Stage;
+
+use super::cell::{Boot, Cell};
+use crate::progress;
+
+/// How long anything in a cell may take, on a machine that does much else.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Restored boots of one image in a row.
+const RESTORES: usize = 5;
+/// Where the first slot begins in a store (two copies of its directory of 4 KiB each).
+const SLOT: u64 = 8192;
+
+type Check = fn(&Cell) -> Result<()>;
+
+const CASES: [(&str, Check); 11] = [
+    ("restored again and again", again),
+    ("rcsnap=off leaves the boot alone", off),
+    ("rcsnap=refresh captures anew", refresh),
+    ("an edited script means another key", script),
+    ("an edited configuration means another key", configuration),
+    ("an edited input makes the image useless", input),
+    ("a store that is gone", no_store),
+    ("a store that is empty", empty_store),
+    ("a flipped bit in the header", header),
+    ("a flipped bit in the pages", pages),
+    ("ready is called twice", twice),
+];
+
+/// Runs all cases and one for each fault; says how many.
+pub fn check(rcsnap: &Path) -> Result<usize> {
+    let first = Cell::new(rcsnap)?;
+    cold(&first, &[], "no image yet")?.wait_for("rcsnap: published: slot 0", LIMIT)?;
+    let mut failed = Vec::new();
+    for (name, case) in CASES {
+        note(&mut failed, name, first.copy().and_then(|cell| case(&cell)));
+    }
+    let ways = ["exit", "segv", "hang", "error"];
+    let faults: Vec<(Stage, &str)> =
+        Stage::ALL.iter().filter(|s| **s < Stage::Done).flat_map(|s| ways.map(|way| (*s, way))).collect();
+    // A hang is ended by the conductor's alarm, which takes a minute: QEMU tries that once.
+    for (stage, way) in faults.iter().copied().filter(|(_, way)| *way != "hang") {
+        let name = format!("fault {}:{way}", stage.name());
+        note(&mut failed, &name, first.copy().and_then(|cell| fault(&cell, stage, way)));
+    }
+    if !failed.is_empty() {
+        bail!("{}", failed.join("\n"));
+    }
+    Ok(CASES.len() + faults.len() * 3 / 4)
+}
+
+fn note(failed: &mut Vec<String>, name: &str, result: Result<()>) {
+    match result {
+        Ok(()) => progress::say(format!("  cell: {name}")),
+        Err(error) => failed.push(format!("cell: {name}: {error:#}")),
+    }
+}
+
+/// A boot that must be cold for this reason, up to its getty.
+fn cold(cell: &Cell, words: &[&str], reason: &str) -> Result<Boot> {
+    let mut boot = cell.boot(words)?;
+    boot.wait_for("getty", LIMIT)?;
+    let console = boot.console()?;
+    let told = console.lines().any(|line| line.starts_with("rcsnap: cold: ") && line.contains(reason));
+    ensure!(told, "not cold because \"{reason}\":\n{console}");
+    ensure!(console.lines().any(|line| line == "rcS: end"), "the scripts did not run:\n{console}");
+    Ok(boot)
+}
+
+/// A boot that must be restored, up to its getty, with what only the cold boot can have made.
+fn restored(cell: &Cell) -> Result<Boot> {
+    let token = fs::read_to_string(cell.path("var/lib/token")).context("the token of the cold boot")?;
+    let mut boot = cell.boot(&[])?;
+    boot.wait_for("getty", LIMIT)?;
+    let console = boot.console()?;
+    ensure!(console.contains("rcsnap: restored: ") && !console.contains("rcS"), "not restored:\n{console}");
+    let now = boot.run(&["/bin/cat", "/run/counter"])?;
+    ensure!(now.starts_with(token.trim()), "the counter lost its token: {now}");
+    ensure!(boot.run(&["/bin/hostname"])?.trim() == "cell", "the host name is lost");
+    Ok(boot)
+}
+
+/// A cold boot for this reason, a capture, and a restored boot from it.
+fn anew(cell: &Cell, words: &[&str], reason: &str) -> Result<()> {
+    cold(cell, words, reason)?.wait_for("rcsnap: published: ", LIMIT)?;
+    restored(cell).map(drop)
+}
+
+fn again(cell: &Cell) -> Result<()> {
+    for _ in 0..RESTORES {
+        let boot = restored(cell)?;
+        let status = boot.run(&["/sbin/rcsnap", "status"])?;
+        ensure!(status.starts_with("restored: slot 0") && !status.contains("not confirmed"), "{status}");
+        let tasks = boot.run(&["/bin/ps"])?;
+        ensure!(!tasks.contains("{rcsnap") && !tasks.contains("rcsnap-watcher"), "rcsnap is left:\n{tasks}");
+    }
+    Ok(())
+}
+
+fn off(cell: &Cell) -> Result<()> {
+    drop(cold(cell, &["rcsnap=off"], "turned off by rcsnap=off")?);
+    restored(cell).map(drop)
+}
+
+fn refresh(cell: &Cell) -> Result<()> {
+    anew(cell, &["rcsnap=refresh"], "rcsnap=refresh")
+}
+
+fn script(cell: &Cell) -> Result<()> {
+    let text = fs::read_to_string(cell.path("etc/init.d/rcS"))?;
+    cell.script("etc/init.d/rcS", &(text + "echo more\n"))?;
+    anew(cell, &[], "no image with this key")
+}
+
+fn configuration(cell: &Cell) -> Result<()> {
+    cell.write("etc/rcsnap.conf", "store = /var/lib/store\nlimit.hook_ms = 9000\n")?;
+    anew(cell, &[], "no image with this key")
+}
+
+fn input(cell: &Cell) -> Result<()> {
+    cell.write("etc/hosts", "127.0.0.1 localhost other\n")?;
+    anew(cell, &[], "stage check")
+}
+
+fn no_store(cell: &Cell) -> Result<()> {
+    fs::remove_file(cell.path("var/lib/store"))?;
+    cold(cell, &[], "no store: ").map(drop)
+}
+
+fn empty_store(cell: &Cell) -> Result<()> {
+    fs::write(cell.path("var/lib/store"), vec![0; 32 << 20])?;
+    anew(cell, &[], "no image yet")
+}
+
+fn header(cell: &Cell) -> Result<()> {
+    flip(cell, SLOT + 0x14)?;
+    anew(cell, &[], "burned")
+}
+
+/// The damage shows when the kernel was changed already: a reboot, and the next boot captures.
+fn pages(cell: &Cell) -> Result<()> {
+    flip(cell, SLOT + 8192)?;
+    let mut boot = cell.boot(&[])?;
+    let end = boot.wait_for_end(LIMIT)?;
+    ensure!(boot.console()?.contains("rcsnap: reboot: "), "it ended otherwise ({end}): {}", boot.console()?);
+    drop(boot);
+    anew(cell, &[], "burned")
+}
+
+fn flip(cell: &Cell, at: u64) -> Result<()> {
+    let store = fs::File::options().read(true).write(true).open(cell.path("var/lib/store"))?;
+    let mut byte = [0];
+    store.read_exact_at(&mut byte, at)?;
+    Ok(store.write_all_at(&[byte[0] ^ 4], at)?)
+}
+
+fn twice(cell: &Cell) -> Result<()> {
+    let boot = restored(cell)?;
+    let answer = boot.run(&["/sbin/rcsnap", "ready"])?;
+    ensure!(answer.trim() == "cold", "{answer}");
+    Ok(())
+}
+
+/// A fault in a stage: the boot goes on cold, or the cell reboots and the next boot is cold. Then all is well.
+fn fault(cell: &Cell, stage: Stage, way: &str) -> Result<()> {
+    let mut boot = cell.boot(&[&format!("rcsnap.fault={}:{way}", stage.name())])?;
+    if stage.changes_kernel() {
+        boot.wait_for_end(LIMIT).with_context(|| format!("the cell must reboot:\n{}", shown(&boot)))?;
+        drop(boot);
+        drop(cold(cell, &[], "")?);
+        return Ok(());
+    }
+    boot.wait_for("getty", LIMIT)?;
+    if stage != Stage::Early {
+        ensure!(boot.console()?.contains("rcS: end"), "it was restored all the same:\n{}", shown(&boot));
+    }
+    Ok(())
+}
+
+fn shown(boot: &Boot) -> String {
+    boot.console().unwrap_or_default()
+}
