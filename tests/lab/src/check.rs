@@ -68,13 +68,14 @@ impl Sum {
 /// A check of the tree itself; the number is how many tests it stands for.
 type Check = (&'static str, fn() -> Result<usize>);
 
-const CHECKS: [Check; 4] = [
+const CHECKS: [Check; 5] = [
     ("format", || cargo(&["fmt", "--all", "--check"])),
     ("clippy", || {
         cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
     }),
     ("style", || style::check().map(|()| 1)),
     ("unit tests", unit_tests),
+    ("cells", || case::cells::check(&toolchain::build("fault")?.path)),
 ];
 
 pub fn run(args: &Args) -> Result<bool> {

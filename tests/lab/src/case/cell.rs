@@ -120,13 +120,25 @@ impl Cell {
         Ok(cell)
     }
 
-    /// Another root with the same content, times included.
-    pub fn copy(&self) -> Result<Cell> {
-        let folder = Self::folder()?;
-        let mut copy = Command::new("cp");
-        copy.args(["--archive", "--sparse=always", "--no-target-directory"]).arg(self.folder.path());
-        crate::run::output(copy.arg(folder.path()))?;
-        Ok(Cell { folder, busybox: self.busybox.clone() })
+    /// Keeps the content of the root for [`Cell::reset`].
+    pub fn save(&self) -> Result<tempfile::TempDir> {
+        let saved = Self::folder()?;
+        copy(self.folder.path(), saved.path())?;
+        Ok(saved)
+    }
+
+    /// Puts the content of the root back, times included. The folder stays the same: it is the source of the
+    /// root mount, and an image fits no other.
+    pub fn reset(&self, saved: &Path) -> Result<()> {
+        for entry in fs::read_dir(self.folder.path())? {
+            let path = entry?.path();
+            if path.is_dir() && !path.is_symlink() {
+                fs::remove_dir_all(path)?
+            } else {
+                fs::remove_file(path)?
+            }
+        }
+        copy(saved, self.folder.path())
     }
 
     /// An empty folder on a tmpfs, or where there is none, on a disk.
@@ -177,6 +189,13 @@ impl Cell {
             .context("starting a cell (needs root and unshare of util-linux)")?;
         Ok(Boot { child, console, from, start })
     }
+}
+
+/// Copies the content of a folder with all its times and holes.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let mut command = Command::new("cp");
+    command.args(["--archive", "--sparse=always", "--no-target-directory"]).arg(from).arg(to);
+    crate::run::output(&mut command).map(drop)
 }
 
 impl Boot {
