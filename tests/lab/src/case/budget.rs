@@ -16,10 +16,10 @@ fn binary(bench: &Bench, _: &str) -> Result<()> {
 }
 
 fn image(bench: &Bench, _: &str) -> Result<()> {
-    let line = &bench.captured()?.line;
-    let before = line.split(" bytes").next().and_then(|t| t.rsplit(' ').next());
-    let is: u64 = before.and_then(|n| n.parse().ok()).with_context(|| format!("reading {line}"))?;
-    let limit = bench.guest.board.budget.image_bytes;
-    ensure!(is <= limit, "the image has {is} bytes; the budget is {limit}");
+    let line = &bench.captured()?.published;
+    let before = line.split(" KiB").next().and_then(|t| t.rsplit(' ').next());
+    let kib: u64 = before.and_then(|n| n.parse().ok()).with_context(|| format!("reading {line}"))?;
+    let limit = bench.guest.board.budget.image_bytes >> 10;
+    ensure!(kib <= limit, "the image has {kib} KiB; the budget is {limit}");
     Ok(())
 }

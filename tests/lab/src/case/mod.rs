@@ -64,8 +64,8 @@ pub struct Captured {
     pub app: Value,
     /// the monotonic clock at the capture, in seconds
     pub monotonic: f64,
-    /// what rcsnap said of the capture
-    pub line: String,
+    /// what rcsnap said of the image
+    pub published: String,
 }
 
 /// Something expensive that is made once, by the first case that needs it; a failure is kept too.
@@ -139,18 +139,18 @@ pub fn capture(guest: &Guest, name: &str) -> Result<Captured> {
     let disks = guest.disks(name)?;
     let mut boot = Boot::new(name);
     // crond wakes at the full minute: let that be soon after the capture.
-    boot.clock = Some("2026-03-01T12:00:00".into());
+    boot.clock = Some("2026-03-01T12:00:25".into());
     let mut running = guest.boot(&disks, &boot)?;
     let console = &running.qemu.console;
     console.prompt(0, &["rcsnap: captured: ", " login: "], BOOT_LIMIT)?;
     let line = console.wait(0, &["rcsnap: captured: "], Duration::ZERO)?;
-    console.wait(0, &["rcsnap: published: "], BOOT_LIMIT)?;
+    let published = console.wait(0, &["rcsnap: published: "], BOOT_LIMIT)?.text;
     console.prompt(0, &[" login: "], BOOT_LIMIT)?;
     let app = running.app()?;
     let since = line.at.elapsed().as_secs_f64();
     let monotonic = app["monotonic"].as_f64().context("reading the application's clock")? - since;
     running.qemu.kill()?;
-    Ok(Captured { disks, app, monotonic, line: line.text })
+    Ok(Captured { disks, app, monotonic, published })
 }
 
 /// What a boot has turned out to be.

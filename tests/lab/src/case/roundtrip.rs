@@ -84,8 +84,9 @@ fn application(running: &Running, captured: &Captured) -> Result<()> {
     ensure!(grows("counter"), "the counter thread stands still: {second}");
     ensure!(grows("redis_counter") && grows("worker_done"), "redis or the worker stands still: {second}");
     let clock = float(&first, "monotonic");
+    // Its value at the capture is known only by the host's clock; a clock that starts anew is far below.
     ensure!(
-        clock >= captured.monotonic - 0.5,
+        clock >= captured.monotonic - 6.0,
         "the monotonic clock went back: {:.1} at the capture, now {clock:.1}",
         captured.monotonic
     );
