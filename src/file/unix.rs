@@ -276,7 +276,7 @@ fn left(state: &State, name: &[u8], reset: bool, opener: &mut Opener) -> Result<
         made
     };
     if state.kind != libc::SOCK_DGRAM || state.name.is_empty() {
-        unix_queue::write(&state.queue, &state.name, Some(&peer), opener)?;
+        unix_queue::write(&state.queue, &fd, &state.name, Some(&peer), opener)?;
     }
     if reset {
         socket::send(fd.as_fd(), b"x", None, &[]).context(KIND, || "leaving something unread")?;
@@ -296,10 +296,10 @@ pub fn finish(state: &State, entry: u32, opener: &mut Opener) -> Result<()> {
         Role::Pair { peer } => {
             let peer =
                 opener.get(*peer).ok_or_else(missing)?.try_clone_to_owned().context(KIND, || "copying")?;
-            unix_queue::write(&state.queue, &state.name, Some(&peer), opener)?;
+            unix_queue::write(&state.queue, &fd, &state.name, Some(&peer), opener)?;
         }
         // Before it is connected, because then only its peer may send to it.
-        _ => unix_queue::write(&state.queue, &state.name, None, opener)?,
+        _ => unix_queue::write(&state.queue, &fd, &state.name, None, opener)?,
     }
     if let Role::Client { server } = state.role {
         let address = unix_name::of_server(server, opener)?;
@@ -540,10 +540,14 @@ mod tests {
         socket::set_number(b.as_fd(), 1, libc::SO_PASSCRED, 1).unwrap();
         socket::set_number(b.as_fd(), 1, libc::SO_RCVBUF, 50_000).unwrap();
         say(&a, b"signed");
+        socket::set_number(b.as_fd(), 1, libc::SO_PASSCRED, 0).unwrap();
+        say(&a, b"not signed");
+        socket::set_number(b.as_fd(), 1, libc::SO_PASSCRED, 1).unwrap();
         let found = states(&[&a, &b]);
         same(&found);
         let queue = &state(&found.before[1]).queue;
         assert_eq!(queue[0].who, Some([std::process::id(), 0, 0]));
+        assert_eq!((queue.len(), queue[1].who), (2, None));
         assert_eq!(state(&found.before[1]).options.settings.len(), 2);
     }
 

@@ -1,6 +1,6 @@
 //! What a unix socket has received and nobody has read.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
@@ -21,7 +21,7 @@ crate::section! {
     pub struct Message {
         /// The bytes.
         pub bytes: Vec<u8>,
-        /// pid, uid and gid of the sender, if the receiver asks for them.
+        /// pid, uid and gid of the sender, if the receiver asks for them and the message has them.
         pub who: Option<[u32; 3]>,
         /// The sender's address without the family.
         pub from: Vec<u8>,
@@ -84,7 +84,9 @@ fn peek_all(fd: &OwnedFd, kind: i32, world: &World<'_>) -> Result<Vec<Message>, 
             let reason = "a datagram in its queue is from an address that nobody in the image has";
             return Err(Refusal::new(reason, "call `rcsnap ready` when the daemons are idle"));
         }
-        messages.push(Message { bytes: seen.bytes, who: seen.who, from });
+        // A message without a sender shows process 0.
+        let who = seen.who.filter(|who| who[0] != 0);
+        messages.push(Message { bytes: seen.bytes, who, from });
     }
     if stream && count != total {
         return Err(
@@ -94,11 +96,17 @@ fn peek_all(fd: &OwnedFd, kind: i32, world: &World<'_>) -> Result<Vec<Message>, 
     Ok(messages)
 }
 
-/// Sends the messages again: from the receiver's peer, or to its address from whoever sent them.
+/// Sends the messages to `fd` again: from its peer, or to its address from whoever sent them.
 ///
 /// # Errors
 /// The errno of the calls.
-pub fn write(messages: &[Message], name: &[u8], peer: Option<&OwnedFd>, opener: &Opener) -> Result<()> {
+pub fn write(
+    messages: &[Message],
+    fd: &OwnedFd,
+    name: &[u8],
+    peer: Option<&OwnedFd>,
+    opener: &Opener,
+) -> Result<()> {
     if messages.is_empty() {
         return Ok(());
     }
@@ -115,21 +123,42 @@ pub fn write(messages: &[Message], name: &[u8], peer: Option<&OwnedFd>, opener: 
         let sender = sender.or(peer.map(AsFd::as_fd)).or(unnamed.as_ref().map(AsFd::as_fd));
         let sender = sender.ok_or_else(|| Error::new(KIND, doing(), "nobody can send it"))?;
         // The queue once fitted, but small messages may have been joined: the sender's limit is lifted.
-        let limit = socket::number(sender, libc::SOL_SOCKET, libc::SO_SNDBUF).context(KIND, doing)?;
         let need = i32::try_from(total).unwrap_or(i32::MAX / 4);
-        if need > limit / 2 {
-            socket::set_number(sender, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, need).context(KIND, doing)?;
-        }
-        send(sender, message, &address).context(KIND, doing)?;
-        if need > limit / 2 {
-            socket::set_number(sender, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, limit / 2)
-                .context(KIND, doing)?;
-        }
+        let limit = socket::number(sender, libc::SOL_SOCKET, libc::SO_SNDBUF).context(KIND, doing)?;
+        let lifted = with_option(sender, libc::SO_SNDBUFFORCE, limit / 2, need.max(limit / 2), || {
+            // A socket that asks for credentials gets ours, if the message brings none.
+            with_credentials_off(fd.as_fd(), || {
+                with_credentials_off(sender, || send(sender, message, &address))
+            })
+        });
+        lifted.context(KIND, doing)?;
     }
     Ok(())
 }
 
-fn send(sender: std::os::fd::BorrowedFd<'_>, message: &Message, to: &[u8]) -> nix::Result<()> {
+/// Runs `work` while an option has another value.
+fn with_option(
+    fd: BorrowedFd<'_>,
+    name: i32,
+    before: i32,
+    value: i32,
+    work: impl FnOnce() -> nix::Result<()>,
+) -> nix::Result<()> {
+    if value == before {
+        return work();
+    }
+    socket::set_number(fd, libc::SOL_SOCKET, name, value)?;
+    let done = work();
+    socket::set_number(fd, libc::SOL_SOCKET, name, before)?;
+    done
+}
+
+fn with_credentials_off(fd: BorrowedFd<'_>, work: impl FnOnce() -> nix::Result<()>) -> nix::Result<()> {
+    let before = socket::number(fd, libc::SOL_SOCKET, SO_PASSCRED)?;
+    with_option(fd, SO_PASSCRED, before, 0, work)
+}
+
+fn send(sender: BorrowedFd<'_>, message: &Message, to: &[u8]) -> nix::Result<()> {
     let mut rest = message.bytes.as_slice();
     loop {
         let sent = match socket::send(sender, rest, message.who, to) {
@@ -145,7 +174,7 @@ fn send(sender: std::os::fd::BorrowedFd<'_>, message: &Message, to: &[u8]) -> ni
 }
 
 /// The open socket with this address.
-fn named<'a>(name: &[u8], opener: &'a Opener) -> Option<std::os::fd::BorrowedFd<'a>> {
+fn named<'a>(name: &[u8], opener: &'a Opener) -> Option<BorrowedFd<'a>> {
     let at = opener.entries.iter().position(|entry| match &entry.state {
         State::Unix(state) => state.kind == libc::SOCK_DGRAM && state.name == name,
         _ => false,
