@@ -38,6 +38,12 @@ pub fn scripts(names: &[String], limit: Duration) -> usize {
     failed.count()
 }
 
+/// The first script that is not there. Its processes would be left out of the image and never be started again.
+#[must_use]
+pub fn missing(reruns: &[Rerun]) -> Option<PathBuf> {
+    reruns.iter().map(|rerun| script(&rerun.script)).find(|path| !path.exists())
+}
+
 /// The processes of rerun services, which the image leaves out: given by executable, or by a file that holds
 /// the number. Their descendants are not listed.
 #[must_use]
@@ -140,7 +146,7 @@ fn environment_of_init() -> Vec<(OsString, OsString)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{hooks, processes, script, scripts};
+    use super::{hooks, missing, processes, script, scripts};
     use crate::config::Rerun;
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
@@ -161,6 +167,9 @@ mod tests {
     fn a_bare_name_is_a_script_of_init_d() {
         assert_eq!(script("S40network"), Path::new("/etc/init.d/S40network"));
         assert_eq!(script("/opt/x"), Path::new("/opt/x"));
+        let rerun = |script: &str| [Rerun { script: script.into(), processes: Vec::new() }];
+        assert_eq!(missing(&rerun("/bin/sh")), None);
+        assert_eq!(missing(&rerun("/nonexistent/x")).unwrap(), Path::new("/nonexistent/x"));
     }
 
     #[test]

@@ -128,6 +128,9 @@ impl Take {
                 format!("{change} changed"),
             ));
         }
+        if let Some(script) = rerun::missing(&self.config.reruns()) {
+            return Err(Error::new("rerun", format!("looking for {}", script.display()), "it is not there"));
+        }
         let mut store = spec::open(&self.config, Access::Write)?;
         store.count_boot();
         store.count_capture(&key.hash)?;
