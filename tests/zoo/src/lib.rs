@@ -15,6 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub mod blocked;
 pub mod child;
 pub mod fd;
 pub mod keep;

@@ -9,6 +9,7 @@ mod cage;
 mod compare;
 pub mod keeper;
 mod mutation;
+mod namespace;
 mod picture;
 
 use std::collections::BTreeMap;

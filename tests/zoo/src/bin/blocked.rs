@@ -1,21 +1,11 @@
-//! Kind `blocked`: a call that sleeps goes on sleeping, and returns what it would have returned.
+//! Kind `blocked`: a call that sleeps goes on sleeping until what it waits for comes, and then returns it.
 //!
-//! One child a call. A call with a time-out may begin its time anew (the kernel does not tell how much is left),
-//! but it may never end early, and never with EINTR, for no handler has run.
+//! One child a call. None may end with EINTR, for no handler has run (but where one does run, in the end).
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use zoo::time::{LATER_MS, SLACK_MS, monotonic, spec, val};
+use zoo::blocked::{Blocked, Case, blocked, only, open_mask, pair, recv_into, word};
 use zoo::{Outcome, Zoo, fd, raw, sys};
-
-/// A child in a blocking call, and what ends the call.
-struct Blocked {
-    name: &'static str,
-    pid: i32,
-    wake: Box<dyn FnOnce() -> Outcome>,
-}
-
-type Case = fn(&Zoo) -> Outcome<Blocked>;
 
 fn main() {
     zoo::run(program)
@@ -30,7 +20,6 @@ fn program(zoo: &mut Zoo) -> Outcome {
         select,
         epoll,
         read_eventfd,
-        read_timerfd,
         read_signalfd,
         futex,
         wait4,
@@ -42,69 +31,8 @@ fn program(zoo: &mut Zoo) -> Outcome {
         recv,
         flock,
         fcntl_lock,
-        poll_until,
-        ppoll_until,
-        select_until,
-        epoll_until,
-        nanosleep,
-        clock_nanosleep,
-        futex_until,
-        futex_at,
-        sigwait_until,
-        recv_until,
     ];
-    let mut blocked = Vec::new();
-    for case in cases {
-        blocked.push(case(zoo)?);
-    }
-    zoo.ready();
-    for case in blocked.iter().filter(|case| !case.name.ends_with(" with a time")) {
-        let state = zoo::proc::stat(&case.pid.to_string(), 3);
-        zoo.expect(&format!("state of {} before it is woken", case.name), state, "S".to_owned());
-    }
-    for case in blocked {
-        (case.wake)().map_err(|problem| format!("waking {}: {problem}", case.name))?;
-        zoo.reap(case.name, case.pid);
-    }
-    Ok(())
-}
-
-fn blocked(
-    zoo: &Zoo,
-    name: &'static str,
-    sleep: impl FnOnce(&mut Zoo) -> Outcome,
-    wake: impl FnOnce() -> Outcome + 'static,
-) -> Outcome<Blocked> {
-    let pid = zoo.fork_blocked(move |zoo| {
-        zoo.arrive();
-        sleep(zoo).map_err(|problem| format!("{name}: {problem}").into())
-    })?;
-    Ok(Blocked { name, pid, wake: Box::new(wake) })
-}
-
-/// A call that must return after `LATER_MS`; `call` gives what it returned.
-fn timed_out(
-    zoo: &Zoo,
-    name: &'static str,
-    wanted: &'static str,
-    call: impl FnOnce() -> Outcome<i64> + 'static,
-) -> Outcome<Blocked> {
-    blocked(
-        zoo,
-        name,
-        move |zoo| {
-            let due = monotonic() + LATER_MS * 1_000_000;
-            let got = match call() {
-                Ok(value) => value.to_string(),
-                Err(_) => std::io::Error::from_raw_os_error(sys::errno()).kind().to_string(),
-            };
-            // Before anything else: the errno is read above, the clock here.
-            zoo.due(name, monotonic(), due, LATER_MS + SLACK_MS);
-            zoo.expect(name, got.as_str(), wanted);
-            Ok(())
-        },
-        || Ok(()),
-    )
+    zoo::blocked::run(zoo, cases, false)
 }
 
 fn send(fd: i32) -> impl FnOnce() -> Outcome {
@@ -162,19 +90,6 @@ fn poll(zoo: &Zoo) -> Outcome<Blocked> {
         },
         send(writer),
     )
-}
-
-/// A mask for calls that take one, with SIGUSR1 let in; it is blocked outside.
-fn open_mask() -> libc::sigset_t {
-    let mut set: libc::sigset_t = sys::zeroed();
-    // SAFETY: live sets.
-    unsafe {
-        libc::sigaddset(&raw mut set, libc::SIGUSR1);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
-        libc::sigfillset(&raw mut set);
-        libc::sigdelset(&raw mut set, libc::SIGUSR1);
-    }
-    set
 }
 
 fn ppoll(zoo: &Zoo) -> Outcome<Blocked> {
@@ -246,16 +161,6 @@ fn read_eventfd(zoo: &Zoo) -> Outcome<Blocked> {
     )
 }
 
-fn read_timerfd(zoo: &Zoo) -> Outcome<Blocked> {
-    timed_out(zoo, "read of a timerfd with a time", "1", || {
-        let timer = sys!(timerfd_create(libc::CLOCK_MONOTONIC, 0))?;
-        let new = libc::itimerspec { it_interval: spec(0), it_value: spec(LATER_MS) };
-        sys!(timerfd_settime(timer, 0, &raw const new, std::ptr::null_mut()))?;
-        let count = fd::read(timer, 8)?;
-        Ok(i64::from(count.first().copied().unwrap_or(0)))
-    })
-}
-
 fn wake_signal(
     name: &'static str,
     zoo: &Zoo,
@@ -268,16 +173,6 @@ fn wake_signal(
     Ok(case)
 }
 
-fn only(signal: i32) -> libc::sigset_t {
-    let mut set: libc::sigset_t = sys::zeroed();
-    // SAFETY: a live set.
-    unsafe {
-        libc::sigaddset(&raw mut set, signal);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
-    }
-    set
-}
-
 fn read_signalfd(zoo: &Zoo) -> Outcome<Blocked> {
     wake_signal("read of a signalfd", zoo, libc::SIGUSR1, |zoo| {
         let set = only(libc::SIGUSR1);
@@ -286,12 +181,6 @@ fn read_signalfd(zoo: &Zoo) -> Outcome<Blocked> {
         zoo.expect("signal", got.first().copied(), Some(libc::SIGUSR1 as u8));
         Ok(())
     })
-}
-
-/// A word of memory that parent and child share.
-fn word() -> Outcome<*const u32> {
-    let (rw, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
-    Ok(sys!(mmap(std::ptr::null_mut(), 4096, rw, flags, -1, 0))? as *const u32)
 }
 
 fn futex(zoo: &Zoo) -> Outcome<Blocked> {
@@ -312,22 +201,6 @@ fn futex(zoo: &Zoo) -> Outcome<Blocked> {
             Ok(())
         },
     )
-}
-
-fn futex_until(zoo: &Zoo) -> Outcome<Blocked> {
-    let word = word()?;
-    timed_out(zoo, "futex with a time", "timed out", move || {
-        let limit = spec(LATER_MS);
-        raw!(SYS_futex, word, libc::FUTEX_WAIT, 0, &raw const limit)
-    })
-}
-
-fn futex_at(zoo: &Zoo) -> Outcome<Blocked> {
-    let word = word()?;
-    timed_out(zoo, "absolute futex with a time", "timed out", move || {
-        let limit = zoo::time::nano_spec(monotonic() + LATER_MS * 1_000_000);
-        raw!(SYS_futex, word, libc::FUTEX_WAIT_BITSET, 0, &raw const limit, 0, u32::MAX)
-    })
 }
 
 fn wait4(zoo: &Zoo) -> Outcome<Blocked> {
@@ -413,14 +286,6 @@ fn sigwait(zoo: &Zoo) -> Outcome<Blocked> {
     })
 }
 
-fn sigwait_until(zoo: &Zoo) -> Outcome<Blocked> {
-    timed_out(zoo, "sigtimedwait with a time", "operation would block", || {
-        let (set, limit) = (only(libc::SIGUSR1), spec(LATER_MS));
-        let info = std::ptr::null_mut::<libc::siginfo_t>();
-        raw!(SYS_rt_sigtimedwait, &raw const set, info, &raw const limit, 8)
-    })
-}
-
 /// A listening unix socket with an abstract name of its own.
 fn accept(zoo: &Zoo) -> Outcome<Blocked> {
     let mut name: libc::sockaddr_un = sys::zeroed();
@@ -449,17 +314,6 @@ fn accept(zoo: &Zoo) -> Outcome<Blocked> {
     )
 }
 
-fn pair() -> Outcome<[i32; 2]> {
-    let mut ends = [0; 2];
-    sys!(socketpair(libc::AF_UNIX, libc::SOCK_STREAM, 0, ends.as_mut_ptr()))?;
-    Ok(ends)
-}
-
-fn recv_into(socket: i32) -> Outcome<i64> {
-    let mut bytes = [0_u8; 16];
-    Ok(sys!(recv(socket, bytes.as_mut_ptr().cast(), bytes.len(), 0))? as i64)
-}
-
 fn recv(zoo: &Zoo) -> Outcome<Blocked> {
     let [ours, theirs] = pair()?;
     blocked(
@@ -471,16 +325,6 @@ fn recv(zoo: &Zoo) -> Outcome<Blocked> {
         },
         send(ours),
     )
-}
-
-fn recv_until(zoo: &Zoo) -> Outcome<Blocked> {
-    let [_ours, theirs] = pair()?;
-    timed_out(zoo, "recv under SO_RCVTIMEO with a time", "operation would block", move || {
-        let limit = val(LATER_MS);
-        let length = size_of::<libc::timeval>() as libc::socklen_t;
-        sys!(setsockopt(theirs, libc::SOL_SOCKET, libc::SO_RCVTIMEO, (&raw const limit).cast(), length))?;
-        recv_into(theirs)
-    })
 }
 
 fn lock_file(zoo: &Zoo, name: &str) -> Outcome<i32> {
@@ -520,48 +364,4 @@ fn fcntl_lock(zoo: &Zoo) -> Outcome<Blocked> {
         move |_| sys!(fcntl(ours, libc::F_SETLKW, &raw const write)).map(|_| ()),
         move || sys!(fcntl(ours, libc::F_SETLK, &raw const unlock)).map(|_| ()),
     )
-}
-
-fn poll_until(zoo: &Zoo) -> Outcome<Blocked> {
-    timed_out(zoo, "poll with a time", "0", || {
-        Ok(sys!(poll(std::ptr::null_mut(), 0, LATER_MS as i32))? as i64)
-    })
-}
-
-fn ppoll_until(zoo: &Zoo) -> Outcome<Blocked> {
-    timed_out(zoo, "ppoll with a time", "0", || {
-        let (mask, limit) = (open_mask(), spec(LATER_MS));
-        Ok(sys!(ppoll(std::ptr::null_mut(), 0, &raw const limit, &raw const mask))? as i64)
-    })
-}
-
-fn select_until(zoo: &Zoo) -> Outcome<Blocked> {
-    timed_out(zoo, "select with a time", "0", || {
-        let mut limit = val(LATER_MS);
-        let none = std::ptr::null_mut::<libc::fd_set>();
-        Ok(sys!(select(0, none, none, none, &raw mut limit))? as i64)
-    })
-}
-
-fn epoll_until(zoo: &Zoo) -> Outcome<Blocked> {
-    timed_out(zoo, "epoll_wait with a time", "0", || {
-        let epoll = sys!(epoll_create1(0))?;
-        let mut event = libc::epoll_event { events: 0, u64: 0 };
-        Ok(sys!(epoll_wait(epoll, &raw mut event, 1, LATER_MS as i32))? as i64)
-    })
-}
-
-fn nanosleep(zoo: &Zoo) -> Outcome<Blocked> {
-    timed_out(zoo, "nanosleep with a time", "0", || {
-        let limit = spec(LATER_MS);
-        Ok(sys!(nanosleep(&raw const limit, std::ptr::null_mut()))? as i64)
-    })
-}
-
-fn clock_nanosleep(zoo: &Zoo) -> Outcome<Blocked> {
-    timed_out(zoo, "clock_nanosleep with a time", "0", || {
-        let limit = zoo::time::nano_spec(monotonic() + LATER_MS * 1_000_000);
-        let none = std::ptr::null_mut::<libc::timespec>();
-        raw!(SYS_clock_nanosleep, libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &raw const limit, none)
-    })
 }

@@ -17,6 +17,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::namespace::{close_the_rest, others, own_devpts, runs};
 use super::{compare, mutation};
 
 /// PID 1 of a run of the zoo (started by `zoo`).
@@ -308,7 +309,12 @@ impl<'a> Keeper<'a> {
         if !wait {
             self.done("rcsnap restore", restore, 30)?;
         }
-        let runs = |keeper: &mut Keeper| runs(root) || keeper.ended.contains_key(&restore) && wait;
+        // For a moment a puppet is there that nobody has taken in hand yet: only what lasts counts.
+        let mut times = 0;
+        let runs = |keeper: &mut Keeper| {
+            times = if runs(root) { times + 1 } else { 0 };
+            times >= 5 || wait && keeper.ended.contains_key(&restore)
+        };
         self.until("the tree to run", 30, runs)?;
         self.verdict.restore_ms.push(start.elapsed().as_secs_f64() * 1000.0);
         Ok(if wait { restore } else { root })
@@ -379,34 +385,4 @@ impl<'a> Keeper<'a> {
         }
         self.until("the killed to be gone", 10, |_| others().is_empty())
     }
-}
-
-/// Processes of this namespace but PID 1.
-fn others() -> Vec<i32> {
-    let Ok(dir) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = dir.flatten().filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok());
-    pids.filter(|pid| *pid != 1).collect()
-}
-
-/// Whether a process is there, not stopped and nobody's tracee.
-fn runs(pid: i32) -> bool {
-    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    field("TracerPid:") == Some("0") && field("State:").is_some_and(|state| !state.starts_with(['t', 'T']))
-}
-
-/// What the lab's caller left open must not get into a program: its other end would be an obstacle.
-#[allow(unsafe_code, reason = "std has no way to say it, and the programs must start clean")]
-fn close_the_rest() {
-    // SAFETY: only sets a flag (CLOSE_RANGE_CLOEXEC) on descriptors; nothing is closed before an exec.
-    unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 4_u32) };
-}
-
-/// Terminals of our own, so that numbers are free.
-fn own_devpts() -> Result<()> {
-    let options = Some("newinstance,ptmxmode=0666,mode=0620");
-    mount(Some("devpts"), "/dev/pts", Some("devpts"), MsFlags::empty(), options)
-        .context("mounting /dev/pts")?;
-    let none: Option<&str> = None;
-    mount(Some("/dev/pts/ptmx"), "/dev/ptmx", none, MsFlags::MS_BIND, none).context("binding /dev/ptmx")
 }
