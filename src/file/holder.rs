@@ -7,6 +7,8 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 use super::{Description, Fd, Stat, lock};
 use crate::error::{Context, Error, Result};
 use crate::proc::fdinfo::{self, FdInfo};
@@ -55,6 +57,7 @@ pub fn gather(tables: &[(u32, String)], externals: &[BorrowedFd<'_>]) -> Result<
     }
     let mut groups = group(&mut held)?;
     groups.sort_unstable_by_key(|group| group.first().copied());
+    make_room(groups.len());
     let mut found = Holdings { descriptions: Vec::new(), fds: BTreeMap::new(), posix: Vec::new() };
     for (pid, _) in tables {
         found.fds.insert(*pid, Vec::new());
@@ -76,6 +79,17 @@ pub fn gather(tables: &[(u32, String)], externals: &[BorrowedFd<'_>]) -> Result<
         fds.sort_unstable_by_key(|fd| fd.fd);
     }
     Ok(found)
+}
+
+/// Raises our own limit of descriptors, so that `count` more fit. Where that is not allowed, the call that
+/// finds no number says so.
+pub fn make_room(count: usize) {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    // What is open already is little, and a kind opens a few for a moment.
+    let wanted = soft.max(u64::try_from(count).unwrap_or(0).saturating_add(256));
+    if wanted > soft && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted)).is_err() {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
 }
 
 fn list(pid: u32, held: &mut Vec<Held>) -> Result<()> {

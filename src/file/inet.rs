@@ -106,7 +106,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
         _ => plain(fd, protocol, later)?,
     };
     let connected = matches!(role, Role::Pair { .. } | Role::Over { .. });
-    let mut options = options::capture(fd, family, kind, protocol)?;
+    let mut options = options::capture(fd, (family, kind, protocol), world)?;
     if connected {
         options.settings.retain(|setting| !measured(setting));
     }
@@ -115,7 +115,8 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
     if connected && !mapped {
         options.settings.retain(|setting| (setting.level, setting.name) != (libc::IPPROTO_IPV6, 26));
     }
-    let groups = multicast::capture(fd, world)?;
+    // TCP joins none.
+    let groups = if kind == libc::SOCK_STREAM { Vec::new() } else { multicast::capture(fd, world)? };
     // What is over has no address any more that would matter.
     let over = matches!(role, Role::Over { .. });
     let (local, peer) = if over { (None, None) } else { (local, peer) };

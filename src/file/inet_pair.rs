@@ -3,6 +3,7 @@
 //! Both ends are connected again for real, under the same addresses, so that windows, sequence numbers and
 //! timers are the kernel's own. What was on its way is sent once more by the end it came from.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -25,13 +26,19 @@ const SENT: i32 = 2;
 const QUIETLY: i32 = -1;
 const SO_BUF_LOCK: i32 = 72;
 
-/// The description of the other end.
+/// Address and port of an end.
+type End = (std::net::Ipv6Addr, u16);
+/// Every end of a TCP connection that the image holds: its own address and its peer's, and its entry.
+pub type Connections = BTreeMap<(End, End), u32>;
+
+/// Lists the ends of TCP connections.
 ///
 /// # Errors
 /// The errno of reading an address.
-pub fn other<'a>(local: &Address, peer: &Address, world: &'a World<'_>) -> Result<Option<&'a Description>> {
-    for desc in world.descriptions {
-        if desc.stat.format() != libc::S_IFSOCK || desc.external.is_some() {
+pub fn connections(descriptions: &[Description]) -> Result<Connections> {
+    let mut found = Connections::new();
+    for desc in descriptions {
+        if desc.stat.format() != libc::S_IFSOCK || desc.external.is_some() || desc.is_path() {
             continue;
         }
         let domain = socket::number(desc.fd.as_fd(), libc::SOL_SOCKET, libc::SO_DOMAIN);
@@ -40,16 +47,22 @@ pub fn other<'a>(local: &Address, peer: &Address, world: &'a World<'_>) -> Resul
         if !stream || !matches!(domain, Ok(libc::AF_INET | libc::AF_INET6)) {
             continue;
         }
-        let (Some(its), Some(back)) =
+        if let (Some(local), Some(peer)) =
             (inet_address::read(&desc.fd, false)?, inet_address::read(&desc.fd, true)?)
-        else {
-            continue;
-        };
-        if its.key() == peer.key() && back.key() == local.key() {
-            return Ok(Some(desc));
+        {
+            found.insert((local.key(), peer.key()), desc.entry);
         }
     }
-    Ok(None)
+    Ok(found)
+}
+
+/// The description of the other end.
+///
+/// # Errors
+/// The errno of reading an address.
+pub fn other<'a>(local: &Address, peer: &Address, world: &'a World<'_>) -> Result<Option<&'a Description>> {
+    let entry = world.connections()?.get(&(peer.key(), local.key()));
+    Ok(entry.and_then(|&entry| world.descriptions.get(entry as usize)))
 }
 
 /// What this end has not read: its queue, and what the other end sent that is not in it yet.

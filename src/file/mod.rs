@@ -43,7 +43,7 @@ pub mod unix_name;
 pub mod unix_peer;
 pub mod unix_queue;
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -288,10 +288,23 @@ pub struct World<'a> {
     pub processes: &'a [u32],
     /// Every description of every task in the image; the index is the entry number.
     pub descriptions: &'a [Description],
-    /// What the kernel knows of unix sockets, once it was asked.
-    pub sockets: OnceCell<BTreeMap<u64, Unix>>,
-    /// The multicast groups of all interfaces, once they were listed.
-    pub groups: OnceCell<Vec<(u32, i32, Vec<u8>)>>,
+    /// What was found out already.
+    pub known: Known,
+}
+
+/// What kinds find out once for all descriptions.
+#[derive(Default)]
+pub struct Known {
+    /// What the kernel knows of unix sockets.
+    sockets: OnceCell<BTreeMap<u64, Unix>>,
+    /// The multicast groups of all interfaces.
+    groups: OnceCell<Vec<(u32, i32, Vec<u8>)>>,
+    /// Our network namespace.
+    network: OnceCell<u64>,
+    /// The ends of TCP connections.
+    connections: OnceCell<inet_pair::Connections>,
+    /// The options of fresh sockets.
+    fresh: RefCell<options::Fresh>,
 }
 
 impl World<'_> {
@@ -300,11 +313,9 @@ impl World<'_> {
     /// # Errors
     /// The errno of sock_diag(7): `ENOENT` without the module `unix_diag`.
     pub fn unix(&self) -> Result<&BTreeMap<u64, Unix>> {
-        if let Some(found) = self.sockets.get() {
-            return Ok(found);
-        }
-        let found = crate::sys::sockdiag::unix().context("unix", || "asking the kernel for all sockets")?;
-        Ok(self.sockets.get_or_init(|| found))
+        once(&self.known.sockets, || {
+            crate::sys::sockdiag::unix().context("unix", || "asking the kernel for all sockets")
+        })
     }
 
     /// A path of the captured system as this process reaches it.
@@ -313,9 +324,17 @@ impl World<'_> {
         format!("{}{path}", self.root)
     }
 
+    /// The ends of TCP connections in the image.
+    ///
+    /// # Errors
+    /// The errno of reading an address.
+    pub fn connections(&self) -> Result<&inet_pair::Connections> {
+        once(&self.known.connections, || inet_pair::connections(self.descriptions))
+    }
+
     /// The multicast groups of all interfaces: number, family, address.
     pub fn groups(&self) -> &[(u32, i32, Vec<u8>)] {
-        self.groups.get_or_init(multicast::groups)
+        self.known.groups.get_or_init(multicast::groups)
     }
 
     /// Whether a socket is in the network namespace of this process. A kernel that cannot tell (before
@@ -326,9 +345,11 @@ impl World<'_> {
     pub fn same_network(&self, fd: &OwnedFd) -> Result<bool> {
         let Ok(namespace) = ioctl::open(fd.as_fd(), &ioctl::SOCKET_NAMESPACE) else { return Ok(true) };
         let its = place::stat(&namespace, "socket")?;
-        let own =
-            nix::sys::stat::stat("/proc/self/ns/net").context("socket", || "looking at our own namespace")?;
-        Ok(Stat::from(own).ino == its.ino)
+        let own = once(&self.known.network, || {
+            let own = nix::sys::stat::stat("/proc/self/ns/net");
+            own.map(|own| Stat::from(own).ino).context("socket", || "looking at our own namespace")
+        });
+        Ok(*own? == its.ino)
     }
 
     /// The entry of the first description of the same object.
@@ -345,6 +366,15 @@ impl World<'_> {
     pub fn has_process(&self, pid: u32) -> bool {
         self.processes.binary_search(&pid).is_ok()
     }
+}
+
+/// Finds something out the first time it is asked for.
+fn once<T>(cell: &OnceCell<T>, find: impl FnOnce() -> Result<T>) -> Result<&T> {
+    if let Some(found) = cell.get() {
+        return Ok(found);
+    }
+    let found = find()?;
+    Ok(cell.get_or_init(|| found))
 }
 
 /// Who did something that the kernel remembers (SO_PEERCRED of unix(7)).

@@ -88,7 +88,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
     {
         crate::log!(Info, "netlink: messages of protocol {protocol} that nobody has read are not carried");
     }
-    let options = options::capture(fd, libc::AF_NETLINK, kind, protocol)?;
+    let options = options::capture(fd, (libc::AF_NETLINK, kind, protocol), world)?;
     Ok(State { kind, protocol, port, peer, groups, options })
 }
 

@@ -3,10 +3,12 @@
 //! Every option of a list is compared with that of a fresh socket of the same sort, and kept if it differs.
 //! A list that names few options forgets the rest without a word, so it names all that can be read and set.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 
+use super::World;
 use crate::error::{Context, Refusal, Result};
 use crate::sys::socket;
 
@@ -33,6 +35,11 @@ crate::section! {
         pub filter: Vec<u64>,
     }
 }
+
+/// Family, type and protocol.
+pub type Sort = (i32, i32, i32);
+/// The options of fresh sockets, by their sort, in the order of the lists.
+pub type Fresh = BTreeMap<Sort, Vec<Option<Vec<u8>>>>;
 
 /// A range of names of one level.
 type List = (i32, &'static [i32]);
@@ -89,7 +96,7 @@ const NETLINK: List = (270, &[3, 4, 5, 8, 10, 11, 12]);
 /// The longest value of the lists (TCP_CONGESTION is 16, ICMPV6_FILTER is 32, IP_OPTIONS is 40).
 const LONGEST: usize = 64;
 
-fn lists(family: i32, kind: i32, protocol: i32) -> Vec<List> {
+fn lists((family, kind, protocol): Sort) -> Vec<List> {
     let mut lists = vec![ANY];
     match family {
         libc::AF_INET => lists.push(IP),
@@ -108,25 +115,38 @@ fn lists(family: i32, kind: i32, protocol: i32) -> Vec<List> {
     lists
 }
 
+/// The values of a fresh socket, in the order of the lists.
+fn values(sort: Sort) -> Result<Vec<Option<Vec<u8>>>> {
+    let fresh = socket::socket(sort.0, sort.1, sort.2).context(KIND, || "making a socket to compare with")?;
+    let ask = |level: i32, name: &i32| socket::option(fresh.as_fd(), level, *name, LONGEST).ok();
+    Ok(lists(sort)
+        .into_iter()
+        .flat_map(|(level, names)| names.iter().map(move |name| (level, name)))
+        .map(|(level, name)| ask(level, name))
+        .collect())
+}
+
 /// Reads the options of a socket that differ from a fresh one's.
 ///
 /// # Errors
 /// A refusal for a filter that is not classic.
-pub fn capture(fd: &OwnedFd, family: i32, kind: i32, protocol: i32) -> Result<State, Refusal> {
-    let fresh = socket::socket(family, kind, protocol).context(KIND, || "making a socket to compare with")?;
+pub fn capture(fd: &OwnedFd, sort: Sort, world: &World<'_>) -> Result<State, Refusal> {
+    let mut fresh = world.known.fresh.borrow_mut();
+    if !fresh.contains_key(&sort) {
+        fresh.insert(sort, values(sort)?);
+    }
+    let usual = fresh.get(&sort).map_or(&[][..], Vec::as_slice);
     let mut settings = Vec::new();
     // Buffers grow by themselves; only sizes that were asked for are kept (SO_BUF_LOCK, 5.14).
     let asked = socket::number(fd.as_fd(), 1, SO_BUF_LOCK).unwrap_or(3);
-    for (level, names) in lists(family, kind, protocol) {
-        for &name in names {
-            // An option that this kernel or this sort of socket does not have has no value to keep.
-            let Ok(value) = socket::option(fd.as_fd(), level, name, LONGEST) else { continue };
-            let skip =
-                level == 1 && (name == SO_SNDBUF && asked & 1 == 0 || name == SO_RCVBUF && asked & 2 == 0);
-            let usual = socket::option(fresh.as_fd(), level, name, LONGEST).ok();
-            if !skip && usual.as_ref() != Some(&value) {
-                settings.push(Setting { level, name, value });
-            }
+    let names =
+        lists(sort).into_iter().flat_map(|(level, names)| names.iter().map(move |&name| (level, name)));
+    for ((level, name), usual) in names.zip(usual) {
+        // An option that this kernel or this sort of socket does not have has no value to keep.
+        let Ok(value) = socket::option(fd.as_fd(), level, name, LONGEST) else { continue };
+        let skip = level == 1 && (name == SO_SNDBUF && asked & 1 == 0 || name == SO_RCVBUF && asked & 2 == 0);
+        if !skip && usual.as_ref() != Some(&value) {
+            settings.push(Setting { level, name, value });
         }
     }
     let filter = match socket::filter(fd.as_fd()) {

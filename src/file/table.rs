@@ -1,14 +1,13 @@
 //! The file table: both directions over all descriptions.
 
-use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::holder::{self, Outsider};
 use super::sort::{Sort, one, sort, unknown};
 use super::{
-    Actor, Description, Entry, Fd, Opener, Policy, Scope, State, World, inet, lock, owner, place, regular,
-    unix,
+    Actor, Description, Entry, Fd, Known, Opener, Policy, Scope, State, World, inet, lock, owner, place,
+    regular, unix,
 };
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
 use crate::sys::descriptor::{self, FcntlNumber};
@@ -60,8 +59,7 @@ pub fn capture(request: &Request<'_>) -> Result<Captured> {
         policy: request.policy,
         processes: request.processes,
         descriptions: &found.descriptions,
-        sockets: OnceCell::new(),
-        groups: OnceCell::new(),
+        known: Known::default(),
     };
     let mut captured = Captured { fds: found.fds, posix_locks: found.posix, ..Captured::default() };
     for desc in world.descriptions {
@@ -186,6 +184,8 @@ pub fn restore(
     actor: &mut dyn Actor,
     base: i32,
 ) -> Result<Vec<OwnedFd>> {
+    // Each entry may have an object that is kept for its other descriptions.
+    holder::make_room(usize::try_from(base).unwrap_or(0) + 2 * entries.len());
     let open = entries.iter().map(|_| None).collect();
     let mut opener = Opener { entries, entry: 0, open, base, actor, ends: BTreeMap::new() };
     let mut externals: Vec<Option<OwnedFd>> = externals.into_iter().map(Some).collect();

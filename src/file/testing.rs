@@ -1,10 +1,9 @@
 //! Help for the tests of the kinds: descriptions of this process's own descriptors.
 
-use std::cell::OnceCell;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Actor, Description, Entry, Opener, Policy, Scope, State, Who, World, table};
+use super::{Actor, Description, Entry, Known, Opener, Policy, Scope, State, Who, World, table};
 use crate::error::{Error, Refusal, Result};
 use crate::proc::fdinfo;
 
@@ -48,8 +47,7 @@ pub fn world<T>(descriptions: &[Description], work: impl FnOnce(&World<'_>) -> T
         policy,
         processes: &processes,
         descriptions,
-        sockets: OnceCell::new(),
-        groups: OnceCell::new(),
+        known: Known::default(),
     })
 }
 

@@ -117,7 +117,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
         let reason = "its peer was connected by a process of another pid namespace";
         return Err(Refusal::new(reason, "start both owners after `rcsnap ready`"));
     }
-    let options = options::capture(&desc.fd, libc::AF_UNIX, kind, 0)?;
+    let options = options::capture(&desc.fd, (libc::AF_UNIX, kind, 0), world)?;
     Ok(State { kind, name, node, role, peer, queue, shutdown: found.shutdown, options })
 }
 
