@@ -16,7 +16,7 @@ use crate::report::Report;
 use crate::run::{raw, shown, tail};
 use crate::{progress, style, toolchain};
 
-/// Do all checks: format, lints, unit tests, and the boards in QEMU.
+/// Do all checks: format, lints, unit tests, the zoo, the cells, and the boards in QEMU.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "test")]
 pub struct Args {
@@ -68,13 +68,14 @@ impl Sum {
 /// A check of the tree itself; the number is how many tests it stands for.
 type Check = (&'static str, fn() -> Result<usize>);
 
-const CHECKS: [Check; 5] = [
+const CHECKS: [Check; 6] = [
     ("format", || cargo(&["fmt", "--all", "--check"])),
     ("clippy", || {
         cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
     }),
     ("style", || style::check().map(|()| 1)),
     ("unit tests", unit_tests),
+    ("zoo", || case::zoo::check(&toolchain::build("")?.path)),
     ("cells", || case::cells::check(&toolchain::build("fault")?.path)),
 ];
 

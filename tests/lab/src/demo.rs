@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::disk::Disks;
 use crate::guest::{BOOT_LIMIT, Boot, Guest};
+use crate::initramfs::Entry;
 use crate::report::Report;
 use crate::timeline::{Timeline, ms};
 use crate::{progress, toolchain};
@@ -19,6 +20,10 @@ pub struct Args {
     /// board, qemu-x86_64 by default
     #[argh(option, default = "String::from(\"qemu-x86_64\")")]
     board: String,
+    /// init (the kernel has mounted the root, as with drivers built in; the default) or initramfs (rcsnap is
+    /// /init, loads the drivers' modules and mounts the root: on either kind of boot that is added)
+    #[argh(option, default = "Entry::Init")]
+    entry: Entry,
     /// write the figures to this file
     #[argh(option)]
     json: Option<PathBuf>,
@@ -43,14 +48,14 @@ pub fn run(args: &Args) -> Result<bool> {
     println!("board {}, Linux {}, rcsnap {} bytes", args.board, guest.release(), guest.binary.bytes);
 
     progress::say("cold boot: the rc scripts run, then the system is captured");
-    let cold = boot(&guest, &disks, "cold")?;
+    let cold = boot(&guest, &disks, &Boot::new("cold").entry(args.entry))?;
     progress::say("power off; now a boot from the image");
-    let restored = boot(&guest, &disks, "restored")?;
+    let restored = boot(&guest, &disks, &Boot::new("restored").entry(args.entry))?;
 
     println!("\ncold boot\n{}", cold.timeline.show());
     println!("restored boot\n{}", restored.timeline.show());
     let mut report = Report::new("demo");
-    let good = judge(&guest, &cold, &restored, &mut report)?;
+    let good = judge(&guest, args.entry, &cold, &restored, &mut report)?;
     report.put("cold_note", cold.note);
     report.put("restored_note", restored.note);
     report.write(args.json.as_deref())?;
@@ -58,8 +63,8 @@ pub fn run(args: &Args) -> Result<bool> {
 }
 
 /// Boots, asks every daemon, reads rcsnap's own note of the boot, and cuts the power.
-fn boot(guest: &Guest, disks: &Disks, name: &str) -> Result<Seen> {
-    let mut running = guest.boot(disks, &Boot::new(name))?;
+fn boot(guest: &Guest, disks: &Disks, how: &Boot) -> Result<Seen> {
+    let mut running = guest.boot(disks, how)?;
     running.follow(&["login: "], BOOT_LIMIT)?;
     let timeline = Timeline::read(&running.qemu.console.lines(0)).context("reading the console: no start")?;
     if timeline.moments.iter().any(|(_, m)| m.starts_with("rcsnap: captured")) {
@@ -81,7 +86,7 @@ fn told(name: &str, answer: Result<()>) -> bool {
     answer.is_ok()
 }
 
-fn judge(guest: &Guest, cold: &Seen, restored: &Seen, report: &mut Report) -> Result<bool> {
+fn judge(guest: &Guest, entry: Entry, cold: &Seen, restored: &Seen, report: &mut Report) -> Result<bool> {
     let captured = cold.timeline.text("rcsnap: captured: ").context("the cold boot was not captured")?;
     let image_bytes = restored.note["image_bytes"].as_u64().context("reading the image's size")?;
     let stopped_ms = number_after(&captured, "stopped for ").context("reading the stopped time")?;
@@ -107,6 +112,7 @@ fn judge(guest: &Guest, cold: &Seen, restored: &Seen, report: &mut Report) -> Re
     report.put("phases", phases(&restored.note));
     report.put("daemons", Map::from_iter(restored.daemons.iter().map(|(n, up)| ((*n).into(), json!(up)))));
     report.put("kernel", guest.release());
+    report.put("entry", entry.word());
     println!(
         "PID 1 to ready: cold {:.0} ms, restored {:.0} ms: {speedup:.1} times faster",
         ms(cold_ready),

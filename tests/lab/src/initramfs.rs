@@ -25,6 +25,23 @@ pub enum Entry {
     Init,
 }
 
+impl Entry {
+    /// As the command line of the lab and its reports have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Entry::Initramfs => "initramfs",
+            Entry::Init => "init",
+        }
+    }
+}
+
+impl argh::FromArgValue for Entry {
+    fn from_arg_value(word: &str) -> Result<Self, String> {
+        let known = [Entry::Initramfs, Entry::Init];
+        known.into_iter().find(|e| e.word() == word).ok_or_else(|| format!("{word}: not initramfs or init"))
+    }
+}
+
 /// Writes the archive for an entry into `folder`.
 pub fn write(entry: Entry, board: &Board, kernel: &Kernel, rcsnap: &Path, folder: &Path) -> Result<PathBuf> {
     let (place, init) = match entry {

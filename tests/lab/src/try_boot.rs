@@ -21,8 +21,8 @@ pub struct Args {
     #[argh(option, default = "String::from(\"qemu-x86_64\")")]
     board: String,
     /// initramfs (rcsnap is /init; the default) or init (init= behind the lab's initramfs)
-    #[argh(option, default = "String::from(\"initramfs\")")]
-    entry: String,
+    #[argh(option, default = "Entry::Initramfs")]
+    entry: Entry,
     /// with `--entry init`: which program, /sbin/rcsnap by default
     #[argh(option)]
     init: Option<String>,
@@ -67,10 +67,7 @@ pub fn run(args: &Args) -> Result<bool> {
     } else {
         guest.old_disks("disks")?
     };
-    let mut boot = Boot::new("boot").words(&args.words);
-    if args.entry == "init" {
-        boot = boot.entry(Entry::Init);
-    }
+    let mut boot = Boot::new("boot").words(&args.words).entry(args.entry);
     if let Some(init) = &args.init {
         boot.init = init.clone();
     }

@@ -102,6 +102,23 @@ pub fn run(args: &Args) -> Result<bool> {
     Ok(good)
 }
 
+/// The whole zoo as a step of `cargo lab test`: how many programs passed, or the table of those that did not.
+pub fn check(rcsnap: &Path) -> Result<usize> {
+    let json = tempfile::NamedTempFile::new()?;
+    // A process of its own: the zoo's helpers are this program again, and its table goes to the log.
+    let mut zoo = Command::new(std::env::current_exe()?);
+    zoo.arg("zoo").arg("--rcsnap").arg(rcsnap).arg("--json").arg(json.path());
+    let done = crate::run::raw(&mut zoo)?;
+    if !done.status.success() {
+        let table = String::from_utf8_lossy(&done.stdout).into_owned();
+        let bad: Vec<&str> = table.lines().filter(|l| l.contains("failed") || l.contains(": ")).collect();
+        bail!("{}\n{}", bad.join("\n"), crate::run::tail(&done.stderr, 20));
+    }
+    let figures: serde_json::Value = serde_json::from_reader(json.reopen()?)?;
+    let count = figures["kinds"].as_u64().context("counting the programs of the zoo")?;
+    Ok(usize::try_from(count)?)
+}
+
 /// The programs by name, in the order of the alphabet.
 fn programs(wanted: &[String]) -> Result<Vec<String>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../zoo/src/bin");

@@ -9,8 +9,10 @@ import json
 import os
 import queue
 import socket
+import sys
 import threading
 import time
+import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 # What real applications load before they serve; most of the start is this.
@@ -75,6 +77,13 @@ def table():
     return {n: (n * n % 8191, str(n)) for n in range(40000)}
 
 
+def complain(kind, value, trace):
+    """Nobody reads a daemon's stderr; what ends it goes to the console."""
+    with open("/dev/console", "w") as console:
+        traceback.print_exception(kind, value, trace, file=console)
+
+
+sys.excepthook = complain
 TOKEN = os.urandom(16).hex()
 TABLE = table()
 COUNTER = Counter()
