@@ -4,6 +4,7 @@
 //! A list that names few options forgets the rest without a word, so it names all that can be read and set.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -115,15 +116,15 @@ fn lists((family, kind, protocol): Sort) -> Vec<List> {
     lists
 }
 
+/// Level and name of every option of the lists.
+fn names(sort: Sort) -> impl Iterator<Item = (i32, i32)> {
+    lists(sort).into_iter().flat_map(|(level, names)| names.iter().map(move |&name| (level, name)))
+}
+
 /// The values of a fresh socket, in the order of the lists.
 fn values(sort: Sort) -> Result<Vec<Option<Vec<u8>>>> {
     let fresh = socket::socket(sort.0, sort.1, sort.2).context(KIND, || "making a socket to compare with")?;
-    let ask = |level: i32, name: &i32| socket::option(fresh.as_fd(), level, *name, LONGEST).ok();
-    Ok(lists(sort)
-        .into_iter()
-        .flat_map(|(level, names)| names.iter().map(move |name| (level, name)))
-        .map(|(level, name)| ask(level, name))
-        .collect())
+    Ok(names(sort).map(|(level, name)| socket::option(fresh.as_fd(), level, name, LONGEST).ok()).collect())
 }
 
 /// Reads the options of a socket that differ from a fresh one's.
@@ -132,16 +133,14 @@ fn values(sort: Sort) -> Result<Vec<Option<Vec<u8>>>> {
 /// A refusal for a filter that is not classic.
 pub fn capture(fd: &OwnedFd, sort: Sort, world: &World<'_>) -> Result<State, Refusal> {
     let mut fresh = world.known.fresh.borrow_mut();
-    if !fresh.contains_key(&sort) {
-        fresh.insert(sort, values(sort)?);
-    }
-    let usual = fresh.get(&sort).map_or(&[][..], Vec::as_slice);
+    let usual = match fresh.entry(sort) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(free) => free.insert(values(sort)?),
+    };
     let mut settings = Vec::new();
     // Buffers grow by themselves; only sizes that were asked for are kept (SO_BUF_LOCK, 5.14).
     let asked = socket::number(fd.as_fd(), 1, SO_BUF_LOCK).unwrap_or(3);
-    let names =
-        lists(sort).into_iter().flat_map(|(level, names)| names.iter().map(move |&name| (level, name)));
-    for ((level, name), usual) in names.zip(usual) {
+    for ((level, name), usual) in names(sort).zip(usual) {
         // An option that this kernel or this sort of socket does not have has no value to keep.
         let Ok(value) = socket::option(fd.as_fd(), level, name, LONGEST) else { continue };
         let skip = level == 1 && (name == SO_SNDBUF && asked & 1 == 0 || name == SO_RCVBUF && asked & 2 == 0);
