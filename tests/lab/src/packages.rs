@@ -139,7 +139,8 @@ fn apt_get() -> Command {
     apt
 }
 
-fn as_root(program: &str) -> Command {
+/// A command that runs as root, through sudo where we are not.
+pub fn as_root(program: impl AsRef<std::ffi::OsStr>) -> Command {
     if nix::unistd::geteuid().is_root() {
         return Command::new(program);
     }

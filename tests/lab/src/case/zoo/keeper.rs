@@ -323,7 +323,9 @@ impl<'a> Keeper<'a> {
     /// Waits for the end and reads the result.
     fn judge(&mut self, pid: i32) -> Result<Outcome> {
         self.stage("check");
-        let ended = self.until("the program's end", 60, |keeper| keeper.ended.contains_key(&pid));
+        // A program that a mutation makes hang has noticed; its own limits are longer than that.
+        let limit = if self.args.mutation.is_some() { 10 } else { 60 };
+        let ended = self.until("the program's end", limit, |keeper| keeper.ended.contains_key(&pid));
         let status = self.ended.remove(&pid);
         let word = self.last_word();
         if ended.is_ok() && status == Some(0) && word == "PASS" {
