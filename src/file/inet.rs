@@ -7,9 +7,9 @@
 //!   addresses through a listening socket of the moment; then listeners and everything that is bound.
 //! Loses: received datagrams; connections to the outside that nobody has accepted yet, as a power cut does;
 //!   the mark of urgent data; TCP_MD5SIG keys.
-//! Refuses: connections to a peer outside the image (`close` lets them end with a reset, as after a power
-//!   cut); corked UDP; MPTCP, SCTP and other protocols; TLS in the kernel; a socket of another network
-//!   namespace.
+//! Refuses: connections to a peer outside the image, unless it is a rerun service on the loopback device, whose
+//!   connections end (`close` lets others end with a reset, as after a power cut); corked UDP; MPTCP, SCTP and
+//!   other protocols; TLS in the kernel; a socket of another network namespace.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -185,7 +185,8 @@ fn connection(
 ) -> Result<Role, Refusal> {
     let other = inet_pair::other(local, peer, world)?;
     // CLOSE_WAIT with a peer on this machine that nobody holds: it was closed, and only what it sent is left.
-    let closed = other.is_none() && state == 8 && peer.is_loopback();
+    // So will be what a rerun service holds.
+    let closed = other.is_none() && peer.is_loopback() && (state == 8 || world.outside_ends());
     if other.is_none() && !closed {
         if world.policy.close {
             return Ok(Role::Over { reset: true });

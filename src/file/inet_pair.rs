@@ -433,6 +433,16 @@ mod tests {
     }
 
     #[test]
+    fn connection_of_a_rerun_service_counts_as_ended() {
+        let (listener, server, client) = connection("127.0.0.1:0");
+        drop(listener);
+        (&client).write_all(b"before").unwrap();
+        let states = crate::file::testing::capture_of_system(&[&server.into()]);
+        let Role::Pair { other: None, unread, .. } = &inet(&states[0]).role else { panic!("{states:?}") };
+        assert_eq!(unread, b"before");
+    }
+
+    #[test]
     fn peer_outside_is_refused() {
         let (_listener, server, _client) = connection("127.0.0.1:0");
         assert!(refused(&[&server.into()]).reason.contains("outside the image"));

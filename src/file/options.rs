@@ -190,13 +190,6 @@ fn set(setting: &Setting, fd: &OwnedFd) -> Result<(), Errno> {
     }
 }
 
-/// The setting of one option, if it is in the list.
-#[must_use]
-pub fn find(state: &State, level: i32, name: i32) -> Option<&[u8]> {
-    let found = state.settings.iter().find(|setting| (setting.level, setting.name) == (level, name));
-    found.map(|setting| setting.value.as_slice())
-}
-
 /// Whether an option belongs to where packets go, so that it must be set before bind(2).
 #[must_use]
 pub fn before_bind(setting: &Setting) -> bool {

@@ -5,7 +5,8 @@
 //! Rebuilds: pipe2(2), the size, the bytes; then every description by opening the pipe once more through
 //!   /proc/self/fd, so that it does not matter how many ends there are and in which direction they look.
 //! Loses: how the bytes were spread over the pipe's buffers.
-//! Refuses: a pipe whose other end is held outside the image.
+//! Refuses: a pipe whose other end is held outside the image. In a whole system that is a rerun service, and
+//!   counts as closed.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -71,8 +72,13 @@ pub fn body(desc: &Description, world: &World<'_>) -> Result<Option<Body>, Refus
     // Nobody at the other side shows as a hang-up; somebody whom we do not know does not. A FIFO that was
     // opened first shows none either, but who else has it can be told from its name.
     let named = desc.link.starts_with('/');
-    let lonely =
-        |flag| Ok::<_, Error>(named || alone(desc, flag).context(KIND, || "looking for the other end")?);
+    let lonely = |flag| {
+        Ok::<_, Error>(
+            named
+                || world.outside_ends()
+                || alone(desc, flag).context(KIND, || "looking for the other end")?,
+        )
+    };
     if (!writer && !lonely(libc::POLLHUP)?) || (reader.is_none() && !lonely(libc::POLLERR)?) {
         return Err(Refusal::new(
             "its other end is outside the image",

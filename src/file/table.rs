@@ -106,12 +106,13 @@ fn entry(desc: &Description, world: &World<'_>, outsider: Option<&Outsider>) -> 
         });
     }
     let state = sort(desc).ok_or_else(|| unknown(desc)).and_then(|sort| sort.capture(desc, world))?;
-    if let Some(outsider) = outsider {
-        let Outsider { pid, comm, fd } = outsider;
-        return Err(Refusal::new(
-            format!("{comm}[{pid}], which is outside the image, has it open too, as fd {fd}"),
-            "start both after `rcsnap ready`",
-        ));
+    if let Some(Outsider { pid, comm, fd }) = outsider {
+        if world.outside_ends() {
+            crate::log!(Info, "file: {comm}[{pid}], which is left out, has {} open too", desc.link);
+        } else {
+            let reason = format!("{comm}[{pid}], which is outside the image, has it open too, as fd {fd}");
+            return Err(Refusal::new(reason, "start both after `rcsnap ready`"));
+        }
     }
     let flags = desc.info.flags & KEPT;
     if flags & libc::O_PATH != 0 {

@@ -39,16 +39,13 @@ fn describe_as(fd: &OwnedFd, entry: u32) -> Description {
 
 /// A world of these descriptions and this process.
 pub fn world<T>(descriptions: &[Description], work: impl FnOnce(&World<'_>) -> T) -> T {
+    world_of(Scope::Tree, descriptions, work)
+}
+
+fn world_of<T>(scope: Scope, descriptions: &[Description], work: impl FnOnce(&World<'_>) -> T) -> T {
     let processes = [std::process::id()];
     let policy = Policy::default();
-    work(&World {
-        scope: Scope::Tree,
-        root: "",
-        policy,
-        processes: &processes,
-        descriptions,
-        known: Known::default(),
-    })
+    work(&World { scope, root: "", policy, processes: &processes, descriptions, known: Known::default() })
 }
 
 /// Capture and restore of one kind.
@@ -88,6 +85,22 @@ pub fn round_trip<S: PartialEq + std::fmt::Debug>(
 pub fn entries(fds: &[&OwnedFd]) -> Result<Vec<Entry>, Refusal> {
     let descriptions: Vec<_> = (0..).zip(fds).map(|(i, fd)| describe_as(fd, i)).collect();
     world(&descriptions, table::entries)
+}
+
+/// Round trip of descriptors as if all others of this process belonged to a rerun service.
+pub fn states_of_system(fds: Vec<OwnedFd>) -> States {
+    let descriptions: Vec<_> = (0..).zip(&fds).map(|(i, fd)| describe_as(fd, i)).collect();
+    let before = world_of(Scope::System, &descriptions, table::entries).unwrap();
+    let flags = fds.iter().map(kept_flags).collect();
+    drop((fds, descriptions));
+    again(flags, before)
+}
+
+/// The states of descriptors in the same view.
+pub fn capture_of_system(fds: &[&OwnedFd]) -> Vec<State> {
+    let descriptions: Vec<_> = (0..).zip(fds).map(|(i, fd)| describe_as(fd, i)).collect();
+    let entries = world_of(Scope::System, &descriptions, table::entries).unwrap();
+    entries.into_iter().map(|entry| entry.state).collect()
 }
 
 /// The refusal of the first descriptor that is refused.

@@ -10,7 +10,8 @@
 //!   remembers of the caller is done by the process that did it (see [`Actor`](super::Actor)).
 //! Loses: supplementary groups in SO_PEERGROUPS; urgent data's mark; the sender's number on a queued message,
 //!   if that process is gone.
-//! Refuses: a peer outside the image; connections that nobody has accepted; descriptors in a queue
+//! Refuses: a peer outside the image (in a whole system that is a rerun service, and counts as ended);
+//!   connections that nobody has accepted; descriptors in a queue
 //!   (SCM_RIGHTS); a queued datagram from an address that nobody in the image has; a relative name whose
 //!   file was moved.
 
@@ -132,6 +133,9 @@ fn role(desc: &Description, world: &World<'_>, kind: i32, found: &Unix) -> Resul
     }
     let is_peer = |other: &&Description| other.stat.dev == desc.stat.dev && other.stat.ino == u64::from(peer);
     let Some(other) = world.descriptions.iter().find(is_peer) else {
+        if world.outside_ends() {
+            return Ok(Role::Left { name: unix_name::peer(&desc.fd, world), reset: false });
+        }
         return Err(Refusal::new("its peer is outside the image", "start both owners after `rcsnap ready`"));
     };
     if other.external.is_some() {
@@ -328,7 +332,7 @@ mod tests {
     use std::os::fd::{AsFd, OwnedFd};
 
     use super::Role;
-    use crate::file::testing::{States, directory, refused, states, states_alone, table};
+    use crate::file::testing::{States, directory, refused, states, states_alone, states_of_system, table};
     use crate::file::{State, unix};
     use crate::sys::socket::{self, accept, bind, connect, listen, pair, receive, send, shutdown};
 
@@ -577,6 +581,15 @@ mod tests {
         let expected = [(first, 0, 0), (first, 0, 0), (second, 0, 9), (first, 7, 8), (first, 7, 8)];
         assert_eq!(seen, expected);
         std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn peer_of_a_rerun_service_counts_as_ended() {
+        let (a, b) = pair(libc::SOCK_STREAM).unwrap();
+        say(&b, b"before");
+        let found = states_of_system(vec![a]);
+        assert_eq!(hear(&found.open[0]), b"before");
+        assert_eq!(hear(&found.open[0]), b"");
     }
 
     #[test]

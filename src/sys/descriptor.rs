@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "fcntl, kcmp, tee and handles by raw calls")]
 
 use std::cmp::Ordering;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
@@ -268,12 +268,6 @@ pub fn lock_whole(fd: BorrowedFd<'_>, write: bool) -> Result<(), Errno> {
     // SAFETY: numbers only.
     check(libc::c_long::from(unsafe { libc::flock(fd.as_raw_fd(), how | libc::LOCK_NB) }))?;
     Ok(())
-}
-
-/// Gives up a descriptor under its number, for a table that outlives this process's view of it.
-#[must_use]
-pub fn into_number(fd: OwnedFd) -> i32 {
-    fd.into_raw_fd()
 }
 
 /// Opens a file by its handle, as a place (`O_PATH`), on the file system that `mount` is on.

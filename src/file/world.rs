@@ -1,0 +1,144 @@
+//! What kinds may ask about everything else during a capture.
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::{Description, Stat, inet_pair, multicast, options, place};
+use crate::error::{Context, Result};
+use crate::sys::ioctl;
+use crate::sys::sockdiag::Unix;
+
+/// What is captured: everything under PID 1, or one tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The whole system, with the state of the kernel.
+    System,
+    /// One process tree; what is shared with the outside is an obstacle.
+    Tree,
+}
+
+/// What the configuration allows beyond the defaults.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Policy<'a> {
+    /// Files that may be open for writing on persistent storage (globs).
+    pub writable: &'a [String],
+    /// Device nodes that may simply be opened again, losing what the driver remembered (globs).
+    pub devices: &'a [String],
+    /// TCP connections to the outside end with a reset on a restored boot, instead of being refused.
+    pub close: bool,
+}
+
+/// Whether one of the globs matches.
+#[must_use]
+pub fn allowed(globs: &[String], path: &str) -> bool {
+    globs.iter().any(|glob| crate::glob::matches(glob, path))
+}
+
+/// What kinds may ask about the rest of the frozen world during a capture.
+pub struct World<'a> {
+    /// Whole system or tree.
+    pub scope: Scope,
+    /// What stands before every path of the captured system: empty, or `/proc/1/root` for the watcher.
+    pub root: &'a str,
+    /// What the configuration allows.
+    pub policy: Policy<'a>,
+    /// Every process and thread in the image, sorted.
+    pub processes: &'a [u32],
+    /// Every description of every task in the image; the index is the entry number.
+    pub descriptions: &'a [Description],
+    /// What was found out already.
+    pub known: Known,
+}
+
+/// What kinds find out once for all descriptions.
+#[derive(Default)]
+pub struct Known {
+    /// What the kernel knows of unix sockets.
+    sockets: OnceCell<BTreeMap<u64, Unix>>,
+    /// The multicast groups of all interfaces.
+    groups: OnceCell<Vec<(u32, i32, Vec<u8>)>>,
+    /// Our network namespace.
+    network: OnceCell<u64>,
+    /// The ends of TCP connections.
+    connections: OnceCell<inet_pair::Connections>,
+    /// The options of fresh sockets.
+    pub(super) fresh: RefCell<options::Fresh>,
+}
+
+impl World<'_> {
+    /// All unix sockets of the network namespace, by inode number. The kernel is asked once.
+    ///
+    /// # Errors
+    /// The errno of sock_diag(7): `ENOENT` without the module `unix_diag`.
+    pub fn unix(&self) -> Result<&BTreeMap<u64, Unix>> {
+        once(&self.known.sockets, || {
+            crate::sys::sockdiag::unix().context("unix", || "asking the kernel for all sockets")
+        })
+    }
+
+    /// A path of the captured system as this process reaches it.
+    #[must_use]
+    pub fn inside(&self, path: &str) -> String {
+        format!("{}{path}", self.root)
+    }
+
+    /// The ends of TCP connections in the image.
+    ///
+    /// # Errors
+    /// The errno of reading an address.
+    pub fn connections(&self) -> Result<&inet_pair::Connections> {
+        once(&self.known.connections, || inet_pair::connections(self.descriptions))
+    }
+
+    /// The multicast groups of all interfaces: number, family, address.
+    pub fn groups(&self) -> &[(u32, i32, Vec<u8>)] {
+        self.known.groups.get_or_init(multicast::groups)
+    }
+
+    /// Whether a socket is in the network namespace of this process. A kernel that cannot tell (before
+    /// SIOCGSKNS, 4.10) is taken at its word.
+    ///
+    /// # Errors
+    /// The errno of stat(2).
+    pub fn same_network(&self, fd: &OwnedFd) -> Result<bool> {
+        let Ok(namespace) = ioctl::open(fd.as_fd(), &ioctl::SOCKET_NAMESPACE) else { return Ok(true) };
+        let its = place::stat(&namespace, "socket")?;
+        let own = once(&self.known.network, || {
+            let own = nix::sys::stat::stat("/proc/self/ns/net");
+            own.map(|own| Stat::from(own).ino).context("socket", || "looking at our own namespace")
+        });
+        Ok(*own? == its.ino)
+    }
+
+    /// The entry of the first description of the same object.
+    #[must_use]
+    pub fn first(&self, desc: &Description) -> u32 {
+        let same = |other: &&Description| {
+            (other.stat.dev, other.stat.ino) == (desc.stat.dev, desc.stat.ino) && !other.is_path()
+        };
+        self.descriptions.iter().find(same).map_or(desc.entry, |first| first.entry)
+    }
+
+    /// Whether what is outside the image will be gone after a restore, as when its processes had ended. In a
+    /// whole system, only the processes of rerun services are outside: they are started anew.
+    #[must_use]
+    pub fn outside_ends(&self) -> bool {
+        self.scope == Scope::System
+    }
+
+    /// Whether a process is in the image.
+    #[must_use]
+    pub fn has_process(&self, pid: u32) -> bool {
+        self.processes.binary_search(&pid).is_ok()
+    }
+}
+
+/// Finds something out the first time it is asked for.
+fn once<T>(cell: &OnceCell<T>, find: impl FnOnce() -> Result<T>) -> Result<&T> {
+    if let Some(found) = cell.get() {
+        return Ok(found);
+    }
+    let found = find()?;
+    Ok(cell.get_or_init(|| found))
+}
