@@ -110,13 +110,15 @@ pub fn run(args: &Args) -> Result<bool> {
 /// The whole zoo as one step of `cargo lab test`; the number is that of programs and mutations that came out well.
 pub fn check(rcsnap: &Path) -> Result<usize> {
     let folder = build()?;
-    let figures = tempfile::NamedTempFile::new()?;
+    // In a folder: root may not write into somebody's file right in /tmp.
+    let scratch = tempfile::tempdir()?;
+    let figures = scratch.path().join("figures");
     // A process of its own, because it must be root.
     let mut zoo = packages::as_root(std::env::current_exe()?);
-    zoo.arg("zoo").arg("--rcsnap").arg(rcsnap).arg("--built").arg(&folder).arg("--json").arg(figures.path());
+    zoo.arg("zoo").arg("--rcsnap").arg(rcsnap).arg("--built").arg(&folder).arg("--json").arg(&figures);
     let done = crate::run::raw(&mut zoo)?;
     let figures: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(figures.path())?).unwrap_or_default();
+        serde_json::from_slice(&std::fs::read(&figures).unwrap_or_default()).unwrap_or_default();
     let count = |name: &str| figures[name].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
     let good = count("passed") + count("mutations_caught");
     if !done.status.success() || good == 0 {
