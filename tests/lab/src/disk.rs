@@ -89,6 +89,13 @@ impl Disks {
         file.write_all(bytes).context("writing the store")
     }
 
+    /// Zeroes the store from a place on; its size stays.
+    pub fn empty_store_from(&self, at: u64, bytes: u64) -> Result<()> {
+        let file = OpenOptions::new().write(true).open(&self.store)?;
+        file.set_len(at)?;
+        file.set_len(bytes).context("emptying a part of the store")
+    }
+
     /// A guest that was killed leaves its journal behind; it would undo an edit made before replay.
     fn replay_journal(&self) -> Result<()> {
         let mut check = packages::sbin("e2fsck");

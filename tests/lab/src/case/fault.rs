@@ -3,9 +3,12 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Bench, Case, cold_and_works};
+use super::{Bench, Case, cold_and_works, restored_and_works};
 use crate::disk::Disks;
 use crate::guest::{BOOT_LIMIT, Boot};
+
+/// Where the first slot begins in a store: behind two copies of the directory, of 4 KiB each.
+const SLOT: u64 = 8192;
 
 /// One way to break a captured system.
 struct Fault {
@@ -37,31 +40,31 @@ const FAULTS: [Fault; 13] = [
     Fault {
         name: "config changed",
         change: |disks, _| disks.put_text("# an integrator was here\n", "/etc/rcsnap.conf", 0o644),
-        says: &["config", "rcsnap.conf"],
+        says: &["config", "rcsnap.conf", "/etc changed"],
         captures: true,
     },
     Fault { name: "daemon's binary replaced", change: daemon_replaced, says: &["lighttpd"], captures: true },
     Fault {
         name: "image cut short",
-        change: |disks, _| zero(disks, 0.75),
+        change: |disks, _| zero(disks, middle(disks)?),
         says: &["image", "slot", "section", "block"],
         captures: true,
     },
     Fault {
         name: "bit flipped in the header",
-        change: |disks, _| flip(disks, 0.0),
+        change: |disks, _| flip(disks, SLOT + 0x14),
         says: &[""],
         captures: true,
     },
     Fault {
         name: "bit flipped in the sections",
-        change: |disks, _| flip(disks, 0.02),
+        change: |disks, _| flip(disks, SLOT + 4096),
         says: &[""],
         captures: true,
     },
     Fault {
         name: "bit flipped in the pages",
-        change: |disks, _| flip(disks, 0.6),
+        change: |disks, _| flip(disks, middle(disks)?),
         says: &[""],
         captures: true,
     },
@@ -107,7 +110,8 @@ const FAULTS: [Fault; 13] = [
 ];
 
 pub fn cases() -> Vec<Case> {
-    FAULTS.into_iter().map(|f| Case::new("fault", f.name, move |bench, id| run(&f, bench, id))).collect()
+    let cold = FAULTS.into_iter().map(|f| Case::new("fault", f.name, move |bench, id| run(&f, bench, id)));
+    cold.chain([Case::new("fault", "bit flipped in one copy of the directory", directory)]).collect()
 }
 
 fn run(fault: &Fault, bench: &Bench, id: &str) -> Result<()> {
@@ -142,31 +146,30 @@ fn daemon_replaced(disks: &Disks, _: &mut Boot) -> Result<()> {
     disks.put(copy.path(), place, 0o755)
 }
 
-/// Where in the store something is written: from the first byte that is not zero to the last.
-fn used(disks: &Disks) -> Result<(usize, usize)> {
+/// The middle of what is written in the store: among the pages.
+fn middle(disks: &Disks) -> Result<u64> {
     let bytes = disks.store_bytes()?;
-    let first = bytes.iter().position(|b| *b != 0).context("looking at the store: empty")?;
-    let last = bytes.iter().rposition(|b| *b != 0).unwrap_or(first);
-    Ok((first, last))
+    let last = bytes.iter().rposition(|b| *b != 0).context("looking at the store: empty")?;
+    Ok(SLOT + (last as u64 - SLOT) / 2)
 }
 
-/// Zeroes everything behind this part of what is written.
-fn zero(disks: &Disks, part: f64) -> Result<()> {
-    let (first, last) = used(disks)?;
-    let at = place(first, last, part);
-    disks.write_store(at as u64, &vec![0; last + 1 - at])
+/// Zeroes everything from here on.
+fn zero(disks: &Disks, at: u64) -> Result<()> {
+    let length = disks.store_bytes()?.len();
+    disks.empty_store_from(at, length as u64)
 }
 
-/// Flips one bit at this part of what is written.
-fn flip(disks: &Disks, part: f64) -> Result<()> {
-    let (first, last) = used(disks)?;
-    let at = place(first, last, part);
-    let byte = disks.store_bytes()?.get(at).copied().context("looking at the store")?;
-    disks.write_store(at as u64, &[byte ^ 0x10])
+/// Flips one bit.
+fn flip(disks: &Disks, at: u64) -> Result<()> {
+    let byte = disks.store_bytes()?.get(usize::try_from(at)?).copied().context("looking at the store")?;
+    disks.write_store(at, &[byte ^ 0x10])
 }
 
-/// Whole thousandths, so that no float needs to become an index.
-fn place(first: usize, last: usize, part: f64) -> usize {
-    let thousandths = (1..=1000).take_while(|n| f64::from(*n) <= part * 1000.0).count();
-    first + (last - first) / 1000 * thousandths
+/// The store keeps its directory twice: damage to one copy costs nothing.
+fn directory(bench: &Bench, id: &str) -> Result<()> {
+    let disks = bench.copy(id)?;
+    flip(&disks, 0x14)?;
+    let mut running = bench.guest.boot(&disks, &Boot::new(id))?;
+    restored_and_works(&mut running)?;
+    running.qemu.kill()
 }

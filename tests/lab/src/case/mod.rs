@@ -189,15 +189,17 @@ pub fn works(running: &mut Running) -> Result<()> {
     running.must("true").map(drop)
 }
 
-/// A cold boot that says why in one line, and works. Returns the reason.
+/// A cold boot that says so in one line, and works. Returns what rcsnap said up to that line: when a restore
+/// was tried, the reason is the line before.
 pub fn cold_and_works(running: &mut Running) -> Result<String> {
     let (kind, timeline) = come_up(running)?;
     ensure!(kind == Kind::Cold, "the boot was restored:\n{}", timeline.show());
-    let reasons: Vec<&String> =
-        timeline.moments.iter().map(|(_, m)| m).filter(|m| m.starts_with("rcsnap: cold: ")).collect();
-    ensure!(reasons.len() == 1, "one line must say why the boot was cold:\n{}", timeline.show());
+    let said: Vec<&str> = timeline.moments.iter().map(|(_, moment)| moment.as_str()).collect();
+    let decided = |line: &&&str| line.starts_with("rcsnap: cold: ");
+    ensure!(said.iter().filter(decided).count() == 1, "one line must say it is cold:\n{}", timeline.show());
     works(running)?;
-    Ok(reasons[0]["rcsnap: cold: ".len()..].to_string())
+    let last = said.iter().position(|line| decided(&line)).unwrap_or_default();
+    Ok(said[..=last].join("\n"))
 }
 
 /// A restored boot that works. Returns how long it took.
