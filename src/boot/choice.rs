@@ -85,7 +85,6 @@ impl Choice {
         let Plan::Cold { why, capture } = &self.plan else { return };
         note(match why {
             Why::Unconfirmed { slot, .. } => store.fail(*slot).map(drop),
-            Why::Noted => store.note_cold(false),
             // A capture writes the count of boots with its own note.
             _ if *capture => Ok(()),
             _ => store.settle(),

@@ -7,7 +7,6 @@
 //! | turned off, single user, another init | cold | no | nothing |
 //! | no store | cold | no | nothing |
 //! | an attempt that nobody confirmed | cold | no | failed attempt; the second in a row burns the slot |
-//! | "the next boot is cold" | cold | no | the note is taken back |
 //! | `rcsnap=refresh` | cold | yes, beyond the limits | - |
 //! | a published image with this key | restore | - | armed |
 //! | none, and the limits are not reached | cold | yes | - |
@@ -79,8 +78,6 @@ pub enum Why {
         /// Whether this makes the second in a row, so that the slot is burned.
         burns: bool,
     },
-    /// A restore asked for it. The caller calls `Store::note_cold(false)`.
-    Noted,
     /// `rcsnap=refresh`.
     Refresh,
     /// No image at all.
@@ -102,7 +99,6 @@ impl fmt::Display for Why {
             Why::Unconfirmed { slot, burns: true } => {
                 write!(f, "the last two restores of slot {slot} were not confirmed; it is burned")
             }
-            Why::Noted => f.write_str("the last restore failed after it had changed the kernel"),
             Why::Refresh => f.write_str("a new image is asked for (rcsnap=refresh)"),
             Why::Empty => f.write_str("no image yet"),
             Why::Burned => f.write_str("the image with this key is burned"),
@@ -122,13 +118,10 @@ pub fn decide(wish: &Wish, found: &Found<'_>, key: &Key) -> Plan {
         Found::Nothing(cause) => return cold(Why::NoStore(cause.clone()), false),
         Found::Store(store) => store,
     };
-    // Before the note: an attempt that ended in "next boot cold" was not confirmed either, and counts.
+    // A restore that failed after it had changed the kernel is one of these.
     if let Some(slot) = store.slots.iter().position(|slot| slot.pending) {
         let burns = store.slots[slot].failures.saturating_add(1) >= crate::store::MAX_FAILURES;
         return cold(Why::Unconfirmed { slot, burns }, false);
-    }
-    if store.cold {
-        return cold(Why::Noted, false);
     }
     if *wish == Wish::Refresh {
         return cold(Why::Refresh, true);
@@ -172,14 +165,13 @@ mod tests {
         wish: Option<Wish>,
         store: Option<bool>,
         pending: Option<u8>,
-        cold: Option<bool>,
         slot: Option<&'static str>,
         limited: Option<bool>,
         plan: Plan,
     }
 
     fn any(plan: Plan) -> Row {
-        Row { wish: None, store: None, pending: None, cold: None, slot: None, limited: None, plan }
+        Row { wish: None, store: None, pending: None, slot: None, limited: None, plan }
     }
 
     fn cold(why: Why, capture: bool) -> Plan {
@@ -201,7 +193,6 @@ mod tests {
             Row { store: Some(false), ..any(cold(Why::NoStore("gone".into()), false)) },
             Row { pending: Some(1), ..any(cold(Why::Unconfirmed { slot: 0, burns: false }, false)) },
             Row { pending: Some(2), ..any(cold(Why::Unconfirmed { slot: 0, burns: true }, false)) },
-            Row { cold: Some(true), ..any(cold(Why::Noted, false)) },
             Row { wish: Some(Wish::Refresh), ..any(cold(Why::Refresh, true)) },
             Row { slot: Some("mine"), ..any(Plan::Restore { slot: 1 }) },
         ];
@@ -212,10 +203,9 @@ mod tests {
     }
 
     /// Slot 0 carries the pending attempt, slot 1 what is looked for.
-    fn directory(pending: u8, cold: bool, slot: &str, per_key: bool, per_boots: bool) -> Directory {
+    fn directory(pending: u8, slot: &str, per_key: bool, per_boots: bool) -> Directory {
         let mut store = Directory::new(1 << 20, 2);
         store.boots = 100;
-        store.cold = cold;
         (store.slots[0].pending, store.slots[0].failures) = (pending > 0, pending.saturating_sub(1));
         let (state, key) = match slot {
             "mine" => (State::Published, KEY.hash),
@@ -242,7 +232,7 @@ mod tests {
         let wishes = [Wish::Auto, Wish::Refresh, Wish::Off("rcsnap=off".into())];
         let mut seen = vec![false; table().len()];
         let mut combinations = 0;
-        for bits in 0..3 * 2 * 3 * 2 * 4 * 4 {
+        for bits in 0..3 * 2 * 3 * 4 * 4 {
             let mut rest = bits;
             let mut pick = |of: usize| {
                 let found = rest % of;
@@ -252,17 +242,15 @@ mod tests {
             let wish = wishes[pick(3)].clone();
             let opened = pick(2) == 1;
             let pending = u8::try_from(pick(3)).unwrap();
-            let noted = pick(2) == 1;
             let slot = ["mine", "burned", "other", "empty"][pick(4)];
             let (per_key, per_boots) = [(false, false), (true, false), (false, true), (true, true)][pick(4)];
-            let store = directory(pending, noted, slot, per_key, per_boots);
+            let store = directory(pending, slot, per_key, per_boots);
             let found = if opened { Found::Store(&store) } else { Found::Nothing("gone".into()) };
             let table = table();
             let row = table.iter().position(|row| {
                 row.wish.as_ref().is_none_or(|w| *w == wish)
                     && row.store.is_none_or(|s| s == opened)
                     && row.pending.is_none_or(|p| p == pending)
-                    && row.cold.is_none_or(|c| c == noted)
                     && row.slot.is_none_or(|s| s == slot)
                     && row.limited.is_none_or(|l| l == (per_key || per_boots))
             });
@@ -271,20 +259,20 @@ mod tests {
             seen[row] = true;
             combinations += 1;
         }
-        assert_eq!(combinations, 576);
+        assert_eq!(combinations, 288);
         assert!(seen.iter().all(|seen| *seen), "every row is reached");
     }
 
     #[test]
     fn the_newest_of_two_images_with_the_key_is_restored() {
-        let mut store = directory(0, false, "mine", false, false);
+        let mut store = directory(0, "mine", false, false);
         store.slots[0] = Slot { published: 9, ..store.slots[1].clone() };
         assert_eq!(decide(&Wish::Auto, &Found::Store(&store), &KEY), Plan::Restore { slot: 0 });
     }
 
     #[test]
     fn old_captures_of_other_keys_do_not_count() {
-        let mut store = directory(0, false, "empty", false, true);
+        let mut store = directory(0, "empty", false, true);
         store.boots += 20;
         let plan = decide(&Wish::Auto, &Found::Store(&store), &KEY);
         assert_eq!(plan, cold(Why::Empty, true));

@@ -234,7 +234,6 @@ impl Store {
         if burned {
             slot.state = State::Burned;
         }
-        self.directory.cold = false;
         self.note("noting a failed attempt")?;
         Ok(burned)
     }
@@ -247,15 +246,6 @@ impl Store {
         let slot = self.slot(slot)?;
         (slot.state, slot.pending) = (State::Burned, false);
         self.note("burning a slot")
-    }
-
-    /// Notes whether the next boot must be cold.
-    ///
-    /// # Errors
-    /// The medium's.
-    pub fn note_cold(&mut self, cold: bool) -> Result<()> {
-        self.directory.cold = cold;
-        self.note("noting a cold boot")
     }
 
     /// Notes that a capture begins: even one that crashes the board counts against the limits.
@@ -277,7 +267,6 @@ impl Store {
             *slot = Slot::default();
         }
         self.directory.captures.clear();
-        self.directory.cold = false;
         self.note("discarding the images")?;
         if erase {
             let zeroes = vec![0; 256 * 1024];

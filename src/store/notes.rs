@@ -8,7 +8,7 @@
 //! ```text
 //! 0000  magic "RCSTORE\n"       8     layout            u32     slots             u32
 //! 0010  sequence              u64     store length      u64
-//! 0020  boots                 u32     flags (1: the next boot is cold)            u32
+//! 0020  boots                 u32     zero                u32
 //! 0028  4 slots of 80 bytes:
 //!       +00 state u8, pending u8, failures u8, confirmed u8     +04 boot of publishing u32
 //!       +08 image length u64     +10 publish number u64     +18 generation 16     +28 key 32     +48 hints 8
@@ -34,8 +34,6 @@ pub const MAX_CAPTURES: usize = 16;
 pub const MAGIC: [u8; 8] = *b"RCSTORE\n";
 /// Raised when the layout of the store changes.
 const LAYOUT: u32 = 1;
-/// Flag: the next boot is cold.
-const COLD: u32 = 1;
 /// Where the slots' entries stand, and their length.
 const ENTRIES_AT: usize = 0x28;
 const ENTRY: usize = 80;
@@ -97,8 +95,6 @@ pub struct Directory {
     pub length: u64,
     /// How many boots have used the store.
     pub boots: u32,
-    /// The next boot is cold, because a restore failed after it had changed the kernel.
-    pub cold: bool,
     /// The slots.
     pub slots: Vec<Slot>,
     /// The last captures, oldest first.
@@ -182,7 +178,6 @@ impl Directory {
         sector[0x10..0x18].copy_from_slice(&self.sequence.to_le_bytes());
         sector[0x18..0x20].copy_from_slice(&self.length.to_le_bytes());
         sector[0x20..0x24].copy_from_slice(&self.boots.to_le_bytes());
-        sector[0x24..0x28].copy_from_slice(&u32::from(self.cold).to_le_bytes());
         for (entry, slot) in sector[ENTRIES_AT..CAPTURES_AT].chunks_exact_mut(ENTRY).zip(&self.slots) {
             entry.copy_from_slice(&slot.encode());
         }
@@ -225,7 +220,6 @@ impl Directory {
             sequence: long(sector, 0x10),
             length: long(sector, 0x18),
             boots: word(sector, 0x20),
-            cold: word(sector, 0x24) & COLD != 0,
             slots: entries.map(Slot::decode).collect::<Result<_>>()?,
             captures: captures.collect(),
         })
@@ -295,14 +289,7 @@ mod tests {
         };
         let slots = vec![slot.clone(), Slot { state: State::Burned, ..slot.clone() }, Slot::default(), slot];
         let captures = (0..MAX_CAPTURES).map(|i| Capture { key: [3; 4], boot: u32::try_from(i).unwrap() });
-        Directory {
-            sequence: 5,
-            length: 1 << 34,
-            boots: 300,
-            cold: true,
-            slots,
-            captures: captures.collect(),
-        }
+        Directory { sequence: 5, length: 1 << 34, boots: 300, slots, captures: captures.collect() }
     }
 
     #[test]
