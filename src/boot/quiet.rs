@@ -1,4 +1,4 @@
-//! A quiet moment for the capture: no task runs or waits for a disk, none has used the processor of late.
+//! A quiet moment for the capture: no thread runs or waits for a disk, none has used the processor of late.
 //!
 //! The last script starts daemons that still read their configuration when it is done. A capture in the middle
 //! of that works, but the image then repeats that work on every boot, and each boot ends it at another moment.
@@ -34,25 +34,31 @@ pub fn wait(limit: Duration) -> bool {
 /// All tasks but ourselves and those of the kernel; `None` when one of them is busy right now.
 fn look(own: u32) -> Option<Seen> {
     let mut seen = Vec::new();
-    for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        if pid == own {
+    for pid in numbers("/proc").filter(|pid| *pid != own) {
+        let Some(leader) = read(pid, pid) else { continue };
+        if leader.kernel {
             continue;
         }
-        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-        let Some(task) = parse(&stat) else { continue };
-        if task.kernel {
-            continue;
+        for tid in numbers(&format!("/proc/{pid}/task")) {
+            let Some(task) = read(pid, tid) else { continue };
+            if matches!(task.state, 'R' | 'D') {
+                return None;
+            }
+            seen.push((tid, task.ticks));
         }
-        if matches!(task.state, 'R' | 'D') {
-            return None;
-        }
-        seen.push((pid, task.ticks));
     }
     seen.sort_unstable();
     Some(seen)
+}
+
+/// The names in a folder that are numbers; none if it is gone.
+fn numbers(folder: &str) -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn read(pid: u32, tid: u32) -> Option<Task> {
+    parse(&fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?)
 }
 
 struct Task {
@@ -78,7 +84,27 @@ fn parse(stat: &str) -> Option<Task> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{look, numbers, parse, read};
+
+    #[test]
+    fn threads_are_looked_at_too() {
+        let own = std::process::id();
+        let (send, receive) = std::sync::mpsc::channel();
+        let end = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let until = end.clone();
+        let busy = std::thread::spawn(move || {
+            send.send(nix::unistd::gettid().as_raw().cast_unsigned()).unwrap();
+            while !until.load(std::sync::atomic::Ordering::Relaxed) {}
+        });
+        let tid = receive.recv().unwrap();
+        assert_ne!(tid, own);
+        assert!(numbers("/proc/self/task").any(|found| found == tid));
+        let task = read(own, tid).unwrap();
+        assert!(task.state == 'R' && !task.kernel);
+        assert!(look(0).is_none(), "this thread, or that one");
+        end.store(true, std::sync::atomic::Ordering::Relaxed);
+        busy.join().unwrap();
+    }
 
     #[test]
     fn busy_tasks_and_kernel_threads_are_told_apart() {
