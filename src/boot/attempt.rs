@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use super::choice::note;
+use super::cmdline::Cmdline;
 use super::conduct::{Broken, End, Next};
 use super::guard::Guard;
 use super::ready::Answer;
@@ -41,6 +42,7 @@ crate::section! {
 pub fn run(
     store: Store,
     image: &Trusted,
+    line: &Cmdline,
     config: &Config,
     guard: &mut Guard,
     times: &mut Times,
@@ -52,7 +54,7 @@ pub fn run(
     let store = RefCell::new(store);
     let mut own = *times;
     let end = conduct::run(leader, LIMIT, times, || {
-        conduct(&Conductor { store: &store, image, config, started }, guard, &mut own)
+        conduct(&Conductor { store: &store, image, line, config, started }, guard, &mut own)
     });
     // The conductor has written to the store since we read it, and kept it locked through us.
     drop(store);
@@ -72,6 +74,7 @@ pub fn run(
 struct Conductor<'a> {
     store: &'a RefCell<Store>,
     image: &'a Trusted,
+    line: &'a Cmdline,
     config: &'a Config,
     /// When PID 1 began.
     started: u64,
@@ -107,12 +110,21 @@ fn restore(this: &Conductor<'_>, times: &mut Times, useless: &mut bool) -> Resul
     let root = Root::conductor().map_err(Failure::Clean)?;
     let mut source = Shelf { store: this.store, slot: this.image.slot };
     // What cannot be read now can never be read: a capture takes its place.
-    let read = sections(&mut source).inspect_err(|_| *useless = true);
+    let read = check_bytes(&mut source, this.config).and_then(|()| sections(&mut source));
+    let read = read.inspect_err(|_| *useless = true);
     let (image, inputs, notes) = read.map_err(Failure::Clean)?;
     pids::pass(image.meta.highest_id).map_err(Failure::Clean)?;
     let wait = Duration::from_millis(this.config.number(Key::LimitDevice).into());
     let mut between = Between { conductor: this, inputs, notes, wait, useless };
     restore::system(&image, &mut source, &root, Instant::now() + wait, &mut between, times)
+}
+
+/// Every byte of the image, if that is wanted: an error then comes before anything was changed.
+fn check_bytes(source: &mut dyn Source, config: &Config) -> Result<()> {
+    if config.is_yes(Key::Verify) {
+        image::verify::verify(source)?;
+    }
+    Ok(())
 }
 
 fn sections(source: &mut dyn Source) -> Result<(Image, Inputs, Notes)> {
@@ -159,7 +171,7 @@ impl restore::Boot for Between<'_> {
             obstacles: &[],
         };
         // Neither is worth a reboot: an attempt that is not noted here is not confirmed, and that is safe.
-        note(status.write());
+        note(status.write().and_then(|()| status::note_words(this.line.words())));
         note(status::note_attempt(&this.image.header.generation));
         // Pending, since `ready` has it blocked; it is the first thing that `ready` sees.
         ready::answer(self.notes.ready, Answer::Restored);

@@ -48,6 +48,20 @@ impl Cmdline {
         Cmdline { words: args.get(1..).unwrap_or_default().to_vec() }
     }
 
+    /// The same, for a process of the cell: as the boot noted it, in the form of /proc/PID/cmdline.
+    #[must_use]
+    pub fn noted(bytes: &[u8]) -> Cmdline {
+        let args = bytes.strip_suffix(&[0]).unwrap_or(bytes).split(|byte| *byte == 0);
+        Cmdline::of_cell(&args.map(|arg| String::from_utf8_lossy(arg).into_owned()).collect::<Vec<_>>())
+    }
+
+    /// What [`Cmdline::noted`] reads.
+    #[must_use]
+    pub fn note(words: &[String]) -> String {
+        let name = "rcsnap".to_owned();
+        std::iter::once(&name).chain(words).map(|word| format!("{word}\0")).collect()
+    }
+
     /// All words.
     #[must_use]
     pub fn words(&self) -> &[String] {
@@ -101,6 +115,14 @@ mod tests {
         assert_eq!(line.words(), ["console=ttyS0", "dyndbg=file a +p", "ro"]);
         assert_eq!(line.get("dyndbg"), Some("file a +p"));
         assert!(line.has("ro") && !line.has("rw"));
+    }
+
+    #[test]
+    fn words_of_a_cell_are_noted_for_its_processes() {
+        let words = ["rcsnap.store=/dev/a b".to_owned(), "3".to_owned()];
+        assert_eq!(Cmdline::noted(Cmdline::note(&words).as_bytes()).words(), words);
+        assert!(Cmdline::noted(Cmdline::note(&[]).as_bytes()).words().is_empty());
+        assert!(Cmdline::noted(b"").words().is_empty());
     }
 
     #[test]

@@ -114,7 +114,7 @@ fn begin(
     if let Some(image) = choice.candidate()
         && let Some(store) = choice.store.take()
     {
-        let end = attempt::run(store, &image, config, guard, times)?;
+        let end = attempt::run(store, &image, line, config, guard, times)?;
         // An image that was of no use before anything was tried makes room for a new one.
         return Ok((end.reason, choice.key.filter(|_| end.burn)));
     }

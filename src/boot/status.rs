@@ -1,14 +1,18 @@
 //! /run/rcsnap: what this boot was and why, for `rcsnap status`, scripts and daemons.
 //!
-//! `state` is one line for people and shells, `boot.json` the same with every figure, `generation` a random id
+//! `state` is for people and shells: its first line says what the boot was and why, those after it the capture,
+//! the time of each stage and the obstacles. `boot.json` is the same with every figure, `generation` a random id
 //! that is new on every boot, so that a daemon can see that it was restored and draw new secrets. The folder
-//! is never in an image: a restored boot has its own. `attempt` is there until a restored boot is confirmed.
+//! is never in an image: a restored boot has its own. `attempt` is there until a restored boot is confirmed. In a
+//! cell `cmdline` holds the words that PID 1 was given: those that speak to rcsnap do not reach the real init.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use super::cmdline::Cmdline;
+use super::early;
 use super::ready::Answer;
 use crate::config::Config;
 use crate::error::{Context, Obstacle, Result};
@@ -19,6 +23,8 @@ use crate::store::spec;
 
 /// Where it all lies.
 pub const FOLDER: &str = "/run/rcsnap";
+/// The words of a cell.
+const CMDLINE: &str = "cmdline";
 
 /// What is known about this boot.
 #[derive(Debug)]
@@ -79,6 +85,25 @@ impl Status<'_> {
         put("boot.json", &(self.json() + "\n"))?;
         put("generation", &random_id().context("status", || "drawing a generation")?)
     }
+}
+
+/// Notes the words of this boot's command line for the commands, where /proc/cmdline is not this boot's.
+///
+/// # Errors
+/// They cannot be written.
+pub fn note_words(words: &[String]) -> Result<()> {
+    if early::is_cell() { put(CMDLINE, &Cmdline::note(words)) } else { Ok(()) }
+}
+
+/// The command line of this boot, for the commands.
+#[must_use]
+pub fn words() -> Cmdline {
+    if !early::is_cell() {
+        return Cmdline::kernel();
+    }
+    // Without the note, what the real init was given.
+    let noted = fs::read(Path::new(FOLDER).join(CMDLINE)).or_else(|_| fs::read("/proc/1/cmdline"));
+    Cmdline::noted(&noted.unwrap_or_default())
 }
 
 /// Notes in /run/rcsnap that this boot came from an image and must be confirmed.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::boot::cmdline::Cmdline;
+use crate::boot::status;
 use crate::config::Config;
 use crate::error::Result;
 use crate::image::Source;
@@ -14,7 +14,7 @@ use crate::store::{Store, spec};
 /// The configuration of the running system, as the boot saw it. Its warnings are told.
 #[must_use]
 pub fn config() -> Config {
-    let config = Config::load(Cmdline::kernel().words());
+    let config = Config::load(status::words().words());
     for warning in &config.warnings {
         log!(Warning, "{warning}");
     }
