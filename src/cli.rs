@@ -37,7 +37,7 @@ pub const NO_IMAGE: u8 = 4;
 /// Boots an embedded Linux board from a picture of itself.
 #[derive(FromArgs)]
 #[argh(
-    note = "As PID 1 it boots the board; see rcsnap(8) in docs/.",
+    note = "As PID 1 it boots the board; see docs/.",
     error_code(1, "An error, told on stderr."),
     error_code(2, "A mistake in the arguments."),
     error_code(3, "Obstacles stand in the way of a capture (check, capture)."),

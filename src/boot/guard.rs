@@ -2,7 +2,7 @@
 //!
 //! A mistake in PID 1 would be a kernel panic. So from the first decision on a fatal signal makes PID 1 the
 //! real init ([`crash`]), or reboots when a restore has changed the kernel by then. A panic of the kernel
-//! itself during a restore reboots after a second (kernel.panic), so that the armed attempt is over and the
+//! itself during a restore reboots after two seconds (kernel.panic), so that the armed attempt is over and the
 //! next boot is a cold one; a stock kernel would wait for ever.
 
 use std::ffi::CString;
