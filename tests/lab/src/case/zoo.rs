@@ -216,7 +216,8 @@ fn one(args: &Args, cage: &Cage, program: String) -> Result<Row> {
 impl Row {
     /// What the table shows: the worst of its verdicts but those of mutations.
     fn outcome(&self) -> Outcome {
-        let faithful = || self.verdicts.iter().filter(|(mode, _)| !matches!(mode, Mode::Mutated(_)));
+        let falsified = |mode: &Mode| matches!(mode, Mode::Mutated(m) if *m != mutation::CONTROL);
+        let faithful = || self.verdicts.iter().filter(|(mode, _)| !falsified(mode));
         match faithful().find(|(_, verdict)| verdict.outcome != Outcome::Passed) {
             Some((_, verdict)) => verdict.outcome,
             None => Outcome::Passed,
@@ -225,10 +226,9 @@ impl Row {
 
     /// Mutations tried, and those that the program noticed.
     fn mutations(&self) -> (usize, usize) {
-        let tried = self
-            .verdicts
-            .iter()
-            .filter(|(mode, v)| matches!(mode, Mode::Mutated(_)) && v.outcome != Outcome::Skipped);
+        let tried = self.verdicts.iter().filter(|(mode, v)| {
+            matches!(mode, Mode::Mutated(m) if *m != mutation::CONTROL) && v.outcome != Outcome::Skipped
+        });
         let (mut all, mut caught) = (0, 0);
         for (_, verdict) in tried {
             all += 1;

@@ -353,16 +353,23 @@ impl<'a> Keeper<'a> {
             self.verdict.problem = "the image has nothing of the kind".into();
             return Ok(Outcome::Skipped);
         }
-        let noticed = match self.restore(&falsified, true, root) {
-            Ok(waiting) => {
-                self.go()?;
-                self.judge(waiting).is_err()
-            }
-            Err(_) => true,
-        };
-        self.stage("mutation");
+        let run = self.restore(&falsified, true, root).and_then(|waiting| {
+            self.go()?;
+            self.judge(waiting)
+        });
+        let by = std::mem::replace(&mut self.verdict.stage, "mutation".into());
         self.kill_all()?;
-        if noticed { Ok(Outcome::Passed) } else { bail!("nobody noticed") }
+        match run {
+            Err(error) if name == mutation::CONTROL.name => {
+                Err(error.context("an unchanged image was noticed"))
+            }
+            Err(error) => {
+                self.verdict.problem = format!("noticed by {by}: {error:#}");
+                Ok(Outcome::Passed)
+            }
+            Ok(_) if name == mutation::CONTROL.name => Ok(Outcome::Passed),
+            Ok(_) => bail!("nobody noticed"),
+        }
     }
 
     /// A second life from the same image: the line RANDOM must be another one.

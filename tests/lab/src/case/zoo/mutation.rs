@@ -31,6 +31,8 @@ enum How {
     Add(u64),
     /// It becomes nothing: an empty list, zero, none.
     Nothing,
+    /// It stays as it is: the control, which must go unnoticed.
+    Same,
 }
 
 const fn wrong(program: &'static str, name: &'static str, path: &'static str, how: How) -> Mutation {
@@ -129,9 +131,15 @@ const ALL: &[Mutation] = &[
     wrong("exec", "umask", "tree.processes[].body.workdir.umask", Other),
 ];
 
-/// The mutations that a program must notice.
+/// An image that is read and written again as it is: if a program notices this, its other mutations prove nothing.
+pub const CONTROL: Mutation = wrong("", "nothing", "", How::Same);
+
+/// The mutations that a program must notice, after the control that it must not notice.
 pub fn of(program: &str) -> impl Iterator<Item = Mutation> + '_ {
-    ALL.iter().copied().filter(move |mutation| mutation.program == program)
+    let own = ALL.iter().copied().filter(move |mutation| mutation.program == program);
+    let mut own = own.peekable();
+    let control = own.peek().map(|_| CONTROL);
+    control.into_iter().chain(own)
 }
 
 /// Writes a falsified copy; false when the image has nothing that could be falsified so.
@@ -139,7 +147,7 @@ pub fn falsify(program: &str, name: &str, image: &Path, copy: &Path) -> Result<b
     let Some(mutation) = of(program).find(|mutation| mutation.name == name) else { return Ok(false) };
     let picture = Picture::read(image)?;
     let mut values = picture.values()?;
-    if !change(&mut values, mutation.path, mutation.how) {
+    if mutation != CONTROL && !change(&mut values, mutation.path, mutation.how) {
         return Ok(false);
     }
     picture.write(values, copy)?;
@@ -176,6 +184,7 @@ fn falsified(value: &mut Value, how: How) -> bool {
                 Other => number ^ 1,
                 Add(more) => number.wrapping_add(more),
                 Nothing => 0,
+                How::Same => number,
             };
             *value = match (number.as_u64(), number.as_i64()) {
                 (Some(number), _) => changed(number).into(),
