@@ -288,12 +288,6 @@ pub fn batch_position(regs: &Regs) -> u64 {
     regs.rbx
 }
 
-/// The stack pointer.
-#[must_use]
-pub fn stack_pointer(regs: &Regs) -> u64 {
-    regs.rsp
-}
-
 const ERESTARTSYS: i64 = -512;
 const ERESTARTNOHAND: i64 = -514;
 const ERESTART_RESTARTBLOCK: i64 = -516;
@@ -349,9 +343,26 @@ pub fn rewind(regs: &mut Regs, signal_waits: bool) {
     regs.orig_rax = u64::MAX;
 }
 
-/// Cuts an XSAVE area to what is in use: the header's XSTATE_BV stays as it is, so unused components keep
-/// their initial state.
-pub fn trim_float(_area: &mut Vec<u8>) {}
+/// What rt_sigreturn(2) takes from the stack to put a task back where it was: struct rt_sigframe of
+/// arch/x86/include/asm/sigframe.h up to the signal mask. The stack pointer for the call lies 8 bytes above
+/// its start. Vector registers come back empty, which a task inside a system call does not notice.
+#[must_use]
+pub fn signal_frame(regs: &Regs, mask: u64) -> Vec<u8> {
+    // The stack segment is in the frame, and is meant.
+    const FLAGS: u64 = 0x2 | 0x4;
+    // An alternate stack that is too small to be accepted: the present one stays.
+    const NO_STACK: [u64; 3] = [0, 0, 1];
+    let r = regs;
+    let segments = (r.cs & 0xffff) | (r.gs & 0xffff) << 16 | (r.fs & 0xffff) << 32 | (r.ss & 0xffff) << 48;
+    let mut words = vec![0, FLAGS, 0];
+    words.extend(NO_STACK);
+    words.extend([r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15]);
+    words.extend([r.rdi, r.rsi, r.rbp, r.rbx, r.rdx, r.rax, r.rcx, r.rsp, r.rip, r.eflags, segments]);
+    // err, trapno, oldmask, cr2, fpstate (none), reserved
+    words.extend([0; 13]);
+    words.push(mask);
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
 
 /// Maps this boot's [vvar] and [vdso] so that the group starts at `start` (ARCH_MAP_VDSO_64, arch_prctl(2);
 /// needs CONFIG_CHECKPOINT_RESTORE). The bytes of a vdso differ between boots, so they are never restored.

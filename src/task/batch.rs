@@ -14,6 +14,8 @@ const MAX_CALLS: usize = 1000;
 pub(super) const DATA: u64 = CALLS + 64 * 1024;
 /// Offset of the call of last resort.
 pub(super) const LAST_RESORT: u64 = DATA - 64;
+/// Offset of the page for the stack of the call of last resort.
+pub(super) const FRAME: u64 = AREA - 4096;
 /// Bit 63 of a call's number: the batch goes on when it fails.
 const MAY_FAIL: u64 = 1 << 63;
 
@@ -82,7 +84,7 @@ impl Batch {
     /// Whether another `calls` calls and `data` bytes still fit.
     #[must_use]
     pub fn fits(&self, calls: usize, data: usize) -> bool {
-        self.calls.len() + calls <= MAX_CALLS && (self.data.len() + data + 16 * calls) as u64 <= AREA - DATA
+        self.calls.len() + calls <= MAX_CALLS && (self.data.len() + data + 16 * calls) as u64 <= FRAME - DATA
     }
 
     /// Whether there is nothing to do.

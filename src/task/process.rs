@@ -110,7 +110,8 @@ fn ask_inside(
     let pid = process.pid;
     let mut refusals = Vec::new();
     let Some(leader) = process.threads.first() else { return Ok((false, refusals)) };
-    let area = Area::inject(pid, pid, &leader.regs, 0)?;
+    let mut area = Area::inject(pid, pid, &leader.regs, 0)?;
+    area.go_on(&leader.regs, leader.mask)?;
     let mut batch = Batch::new(area.base());
     let brk = memory::ask(&mut batch);
     let actions = signal::ask_actions(&mut batch, dispositions.0, dispositions.1);

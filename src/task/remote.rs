@@ -14,7 +14,7 @@ use crate::error::{Context, Error, Result};
 use crate::sys::ptrace::{self, Status};
 use crate::sys::vm;
 pub use crate::task::batch::{AREA, Batch};
-use crate::task::batch::{CALLS, DATA, LAST_RESORT};
+use crate::task::batch::{CALLS, DATA, FRAME, LAST_RESORT};
 
 const KIND: &str = "remote";
 /// Every signal but SIGTRAP, which ends a batch.
@@ -50,13 +50,15 @@ pub struct Area {
     base: u64,
     tgid: u32,
     insn: u64,
+    /// Stack pointer for the call of last resort.
+    stack: u64,
 }
 
 impl Area {
     /// An area that is already in the target because it was mapped before it was forked.
     #[must_use]
     pub fn inherited(base: u64, tgid: u32) -> Area {
-        Area { base, tgid, insn: 0 }
+        Area { base, tgid, insn: 0, stack: 0 }
     }
 
     /// Address of the area.
@@ -81,7 +83,7 @@ impl Area {
         let base = succeed(base, "mapping an area")?;
         let open = borrowed(tid, regs, insn, libc::SYS_mprotect, &[base + CALLS, AREA - CALLS, rw, 0, 0, 0])?;
         succeed(open, "opening the area for writing")?;
-        let area = Area { base, tgid, insn };
+        let area = Area { base, tgid, insn, stack: 0 };
         area.write_code()?;
         Ok(area)
     }
@@ -115,24 +117,7 @@ impl Area {
             return Ok(());
         }
         let doing = || format!("running a batch in {tid}");
-        let regs = ptrace::regs(tid).context(KIND, doing)?;
-        self.run_from(tid, &regs, batch)
-    }
-
-    fn run_from(&self, tid: u32, regs: &Regs, batch: &mut Batch) -> Result<()> {
-        let doing = || format!("running a batch in {tid}");
-        let first = self.base + CALLS;
-        let end = first + 64 * batch.calls.len() as u64;
-        if batch.base != self.base || !batch.fits(0, 0) {
-            return Err(Error::new(KIND, doing(), "it does not fit the area"));
-        }
-        vm::write(self.tgid, first, &flat(&batch.calls)).context(KIND, doing)?;
-        vm::write(self.tgid, self.base + DATA, &batch.data).context(KIND, doing)?;
-        let mut regs = regs.clone();
-        let last_resort = self.base + LAST_RESORT;
-        let run = Loop { code: self.base, first, end, tgid: self.tgid, tid, last_resort, stack: 0 };
-        arch::set_batch(&mut regs, &run);
-        ptrace::set_regs(tid, &regs).context(KIND, doing)?;
+        let (first, end) = self.start(tid, batch)?;
         self.to_end(tid)?;
         let mut calls = vec![0; 64 * batch.calls.len()];
         vm::read(self.tgid, first, &mut calls).context(KIND, doing)?;
@@ -144,6 +129,24 @@ impl Area {
             return Err(self.failed(tid, batch, stopped.wrapping_sub(first) / 64));
         }
         vm::read(self.tgid, self.base + DATA, &mut batch.data).context(KIND, doing)
+    }
+
+    /// Writes a batch and sets the registers for it. Returns the addresses of its calls.
+    fn start(&self, tid: u32, batch: &Batch) -> Result<(u64, u64)> {
+        let doing = || format!("writing a batch into {tid}");
+        let first = self.base + CALLS;
+        let end = first + 64 * batch.calls.len() as u64;
+        if batch.base != self.base || !batch.fits(0, 0) {
+            return Err(Error::new(KIND, doing(), "it does not fit the area"));
+        }
+        vm::write(self.tgid, first, &flat(&batch.calls)).context(KIND, doing)?;
+        vm::write(self.tgid, self.base + DATA, &batch.data).context(KIND, doing)?;
+        let mut regs = ptrace::regs(tid).context(KIND, doing)?;
+        let last_resort = self.base + LAST_RESORT;
+        let run = Loop { code: self.base, first, end, tgid: self.tgid, tid, last_resort, stack: self.stack };
+        arch::set_batch(&mut regs, &run);
+        ptrace::set_regs(tid, &regs).context(KIND, doing)?;
+        Ok((first, end))
     }
 
     fn failed(&self, tid: u32, batch: &Batch, index: u64) -> Error {
@@ -181,17 +184,9 @@ impl Area {
     ///
     /// # Errors
     /// The batch cannot be written.
-    pub fn run_to_death(&self, tid: u32, batch: &mut Batch) -> Result<()> {
-        let doing = || format!("ending {tid}");
-        let first = self.base + CALLS;
-        vm::write(self.tgid, first, &flat(&batch.calls)).context(KIND, doing)?;
-        let mut regs = ptrace::regs(tid).context(KIND, doing)?;
-        let end = first + 64 * batch.calls.len() as u64;
-        let last_resort = self.base + LAST_RESORT;
-        let run = Loop { code: self.base, first, end, tgid: self.tgid, tid, last_resort, stack: 0 };
-        arch::set_batch(&mut regs, &run);
-        ptrace::set_regs(tid, &regs).context(KIND, doing)?;
-        ptrace::cont(tid, 0).context(KIND, doing)
+    pub fn run_to_death(&self, tid: u32, batch: &Batch) -> Result<()> {
+        self.start(tid, batch)?;
+        ptrace::cont(tid, 0).context(KIND, || format!("ending {tid}"))
     }
 
     /// Sets the call that the loop makes when its tracer is gone.
@@ -204,6 +199,21 @@ impl Area {
         call[1..=args.len()].copy_from_slice(args);
         vm::write(self.tgid, self.base + LAST_RESORT, &flat(&[call]))
             .context(KIND, || format!("writing the last resort of {}", self.tgid))
+    }
+
+    /// Lets a live process go on where it was, should its tracer die inside a batch: the last resort is
+    /// rt_sigreturn(2). This saves PID 1, which ignores the untraced SIGTRAP; another process ends by it.
+    ///
+    /// # Errors
+    /// The area cannot be written.
+    pub fn go_on(&mut self, regs: &Regs, mask: u64) -> Result<()> {
+        let frame = self.base + FRAME;
+        let mut regs = regs.clone();
+        arch::rewind(&mut regs, false);
+        vm::write(self.tgid, frame, &arch::signal_frame(&regs, mask))
+            .context(KIND, || format!("writing the last resort of {}", self.tgid))?;
+        self.stack = frame + 8;
+        self.last_resort(libc::SYS_rt_sigreturn, &[])
     }
 
     /// Takes the area out of a process that goes on. The caller then sets registers and mask.
@@ -306,6 +316,40 @@ fn find_insn(pid: u32, regs: &Regs) -> Result<u64> {
 mod tests {
     use super::{Area, Batch};
     use crate::sys::{clone, ptrace};
+
+    #[test]
+    fn a_task_goes_on_when_its_tracer_leaves_inside_a_batch() {
+        let child = clone::puppet_anywhere().unwrap();
+        let pause = format!("{} ", libc::SYS_pause);
+        let call = || std::fs::read_to_string(format!("/proc/{child}/syscall")).unwrap_or_default();
+        let pauses = || {
+            (0..400).any(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+                call().starts_with(&pause)
+            })
+        };
+        assert!(pauses());
+        ptrace::seize(child, ptrace::FOLLOW).unwrap();
+        ptrace::interrupt(child).unwrap();
+        ptrace::wait(child.cast_signed(), 0).unwrap();
+        let (regs, mask) = (ptrace::regs(child).unwrap(), ptrace::sigmask(child).unwrap());
+        let mut area = Area::inject(child, child, &regs, 0).unwrap();
+        // As PID 1 does, it ignores the signal that ends the batch.
+        let mut batch = Batch::new(area.base());
+        let ignore = batch.bytes(&[1u64, 0, 0, 0].map(u64::to_ne_bytes).concat());
+        batch.call(libc::SYS_rt_sigaction, &[5, ignore, 0, 8]);
+        area.run(child, &mut batch).unwrap();
+        area.go_on(&regs, mask).unwrap();
+        let mut batch = Batch::new(area.base());
+        batch.call(libc::SYS_getpid, &[]);
+        area.start(child, &batch).unwrap();
+        ptrace::detach(child, 0).unwrap();
+        let again = pauses();
+        let where_to = call();
+        clone::kill(child).unwrap();
+        ptrace::wait(child.cast_signed(), 0).unwrap();
+        assert!(again && where_to.trim_end().ends_with(&format!("{:#x}", regs.ip())), "{where_to}");
+    }
 
     #[test]
     fn a_batch_runs_in_another_process_and_stops_at_the_first_failure() {

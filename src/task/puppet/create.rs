@@ -124,7 +124,7 @@ impl Puppets<'_> {
         if signal == 0 {
             let mut batch = Batch::new(area.base());
             batch.call(libc::SYS_exit_group, &[u64::from((status >> 8 & 0xff).cast_unsigned())]);
-            area.run_to_death(pid, &mut batch)?;
+            area.run_to_death(pid, &batch)?;
         } else {
             ptrace::set_sigmask(pid, 0).context(KIND, doing)?;
             ptrace::cont(pid, signal).context(KIND, doing)?;
