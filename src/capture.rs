@@ -9,15 +9,21 @@
 //!
 //! An obstacle does not stop the pass: all are found, then there is no image.
 
-use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+mod command;
+mod memory;
+mod meta;
 
-use crate::config::{Config, Key};
-use crate::error::{Context, Error, Obstacle, Refusal, Result};
+use std::fs::File;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+pub use command::{check, tree};
+use memory::Clock;
+
+use crate::error::{Context, Obstacle, Refusal, Result};
 use crate::file::{self, Entry, Policy, Scope};
-use crate::image::pages::{PageIndex, PageWriter};
-use crate::image::{self, Clocks, Meta, Target, Title, Writer};
+use crate::image::pages::PageIndex;
+use crate::image::{self, Meta, Target, Title, Writer};
 use crate::kernel;
 use crate::task::freeze::{self, Frozen};
 use crate::task::memory::{Object, Shared};
@@ -52,6 +58,10 @@ pub struct Request<'a> {
     pub except: u32,
     /// How long to wait for tasks that do not stop.
     pub patience: Duration,
+    /// How long tasks may stand still; then they run on, and there is no image.
+    pub limit: Duration,
+    /// Whether memory is read too. Without it the picture is of no use, and only the obstacles count.
+    pub pages: bool,
     /// What stands before every path of the system: empty, or `/proc/1/root` for the watcher.
     pub prefix: &'a str,
     /// Descriptions that a restore will be given (tree only).
@@ -99,7 +109,7 @@ pub enum Outcome {
 /// # Errors
 /// Something that must work does not; everything runs on.
 pub fn capture(request: &Request<'_>, kill: bool) -> Result<Outcome> {
-    let begin = Instant::now();
+    let clock = Clock::start(request.limit);
     let freeze = freeze::Request {
         scope: request.scope,
         root: request.root,
@@ -108,8 +118,12 @@ pub fn capture(request: &Request<'_>, kill: bool) -> Result<Outcome> {
         patience: request.patience,
     };
     let mut frozen = freeze::freeze(&freeze)?;
-    let mut eye =
-        Eye { request, obstacles: std::mem::take(&mut frozen.obstacles), shared: Shared::default() };
+    let mut eye = Eye {
+        request,
+        clock,
+        obstacles: std::mem::take(&mut frozen.obstacles),
+        shared: Shared::new(request.prefix),
+    };
     let picture = eye.look(&frozen)?;
     if kill && eye.obstacles.is_empty() {
         frozen.kill()?;
@@ -120,13 +134,14 @@ pub fn capture(request: &Request<'_>, kill: bool) -> Result<Outcome> {
         return Ok(Outcome::Obstacles(eye.obstacles));
     }
     let mut picture = picture;
-    picture.meta.stopped_ms = u32::try_from(begin.elapsed().as_millis()).unwrap_or(u32::MAX);
+    picture.meta.stopped_ms = clock.milliseconds();
     Ok(Outcome::Picture(Box::new(picture)))
 }
 
 /// One pass over the frozen world.
 struct Eye<'a> {
     request: &'a Request<'a>,
+    clock: Clock,
     obstacles: Vec<Obstacle>,
     shared: Shared,
 }
@@ -137,12 +152,12 @@ impl Eye<'_> {
         let mut files = self.files(frozen)?;
         let mut processes = self.processes(frozen, &mut files)?;
         // After the timers were read: the time that passed meanwhile makes them a little late, never early.
-        let clocks = clocks(self.request.root)?;
+        let clocks = meta::clocks(self.request.root)?;
         self.check_plan(&processes);
         let kernel = self.kernel(&processes)?;
         let (objects, origins) = self.origins(frozen, &processes)?;
-        let (index, blocks) = if self.obstacles.is_empty() {
-            memory(&origins, &mut processes, &objects)?
+        let (index, blocks) = if self.request.pages && self.obstacles.is_empty() {
+            memory::capture(&origins, &mut processes, &objects, self.clock)?
         } else {
             (PageIndex { blocks: Vec::new(), runs: Vec::new(), zeros: Vec::new() }, Vec::new())
         };
@@ -150,7 +165,7 @@ impl Eye<'_> {
         let mut inputs = files.inputs;
         inputs.extend(self.shared.files.iter().map(|f| f.path.clone()));
         Ok(Picture {
-            meta: meta(self.request.scope, clocks, &processes)?,
+            meta: meta::meta(self.request.scope, clocks, &processes)?,
             session_leader: root.is_some_and(|p| p.ids.session == p.ids.pid),
             tree: Tree { root: self.request.root, processes, mapped: self.shared.files.clone(), objects },
             files: files.entries,
@@ -165,19 +180,33 @@ impl Eye<'_> {
         self.obstacles.push(Obstacle::process(kind, pid, comm, object, refusal));
     }
 
-    /// Tasks must live in the namespaces of the root; in a tree, of the caller, who will restore there.
+    /// Tasks must live in the namespaces of the root, and under its label of a security module; in a tree, of
+    /// the caller, who will restore there. Only a time namespace is made anew: it is the root's.
     fn check_namespaces(&mut self, frozen: &Frozen) {
-        for name in process::NAMESPACES {
-            let ours = match self.request.scope {
-                Scope::System => process::namespace(self.request.root, name),
-                Scope::Tree => process::namespace(std::process::id(), name),
-            };
-            for p in frozen.processes.values().filter(|p| !p.threads.is_empty()) {
-                let theirs = process::namespace(p.pid, name);
-                if theirs != ours {
-                    let refusal =
-                        Refusal::new(format!("it has a {name} namespace of its own"), "rerun the service");
-                    self.refuse("namespace", p.pid, &p.stat.comm.clone(), theirs, refusal);
+        let home = match self.request.scope {
+            Scope::System => self.request.root,
+            Scope::Tree => std::process::id(),
+        };
+        let ours = process::NAMESPACES.map(|name| process::namespace(home, home, name));
+        let time = process::namespace(self.request.root, self.request.root, "time");
+        let label = process::label(home, home);
+        for p in frozen.processes.values() {
+            for tid in p.threads.iter().map(|t| t.tid) {
+                let namespaces = process::NAMESPACES.iter().zip(&ours);
+                let times = process::TIME_NAMESPACES.iter().zip([&time, &time]);
+                for (name, ours) in namespaces.chain(times) {
+                    let theirs = process::namespace(p.pid, tid, name);
+                    if theirs != *ours {
+                        let reason = format!("it has a {name} namespace of its own");
+                        let refusal = Refusal::new(reason, "rerun the service");
+                        self.refuse("namespace", p.pid, &p.stat.comm, theirs, refusal);
+                    }
+                }
+                let theirs = process::label(p.pid, tid);
+                if !theirs.is_empty() && theirs != "unconfined" && theirs != label {
+                    let reason = "a security module gave it a label of its own";
+                    let refusal = Refusal::new(reason, "rerun the service");
+                    self.refuse("creds", p.pid, &p.stat.comm, format!("label {theirs}"), refusal);
                 }
             }
         }
@@ -218,6 +247,9 @@ impl Eye<'_> {
             let mut ids = self.ids(frozen, p);
             let mut body = None;
             if ids.exit.is_none() {
+                if self.obstacles.is_empty() {
+                    self.clock.check()?;
+                }
                 let mut told = Vec::new();
                 let captured = process::capture(p, &mut self.shared, &mut |kind, object, refusal| {
                     told.push(Obstacle::process(kind, p.pid, &*comm, object, refusal));
@@ -323,61 +355,6 @@ impl Eye<'_> {
     }
 }
 
-/// Stores all memory, process by process, then the objects.
-fn memory(origins: &Origins, processes: &mut [Process], objects: &[Object]) -> Result<(PageIndex, Vec<u8>)> {
-    let mut writer = PageWriter::new(Vec::new());
-    let mut mm = 0;
-    for process in processes {
-        if let Some(body) = &mut process.body {
-            body.memory.guards = pages::capture(origins, mm, &body.memory, &mut writer)?;
-        }
-        mm += 1;
-    }
-    for object in objects {
-        pages::capture_object(origins, mm, object.size, &mut writer)?;
-        mm += 1;
-    }
-    writer.finish()
-}
-
-fn meta(scope: Scope, clocks: Clocks, processes: &[Process]) -> Result<Meta> {
-    let uname = nix::sys::utsname::uname().context(KIND, || "asking for the kernel's name")?;
-    let ids = processes.iter().flat_map(|p| {
-        let threads = p.body.iter().flat_map(|b| b.threads.iter().map(|t| t.tid));
-        [p.ids.pid, p.ids.pgrp, p.ids.session].into_iter().chain(threads)
-    });
-    let threads = processes.iter().filter_map(|p| p.body.as_ref()).map(|b| b.threads.len()).sum::<usize>();
-    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Ok(Meta {
-        rcsnap: env!("CARGO_PKG_VERSION").to_owned(),
-        kernel_release: uname.release().to_string_lossy().into_owned(),
-        kernel_version: uname.version().to_string_lossy().into_owned(),
-        whole_system: scope == Scope::System,
-        clocks,
-        highest_id: ids.max().unwrap_or(1),
-        processes: number(processes.len()),
-        threads: number(threads),
-        stopped_ms: 0,
-        features: Vec::new(),
-    })
-}
-
-/// The clocks as the captured processes see them: ours, with the offset of their time namespace.
-fn clocks(root: u32) -> Result<Clocks> {
-    use nix::time::{ClockId, clock_gettime};
-    let read = |id: ClockId| -> Result<i64> {
-        let time = clock_gettime(id).context(KIND, || "reading a clock")?;
-        Ok(time.tv_sec() * 1_000_000_000 + time.tv_nsec())
-    };
-    let theirs = crate::task::clock::offsets(root)?;
-    let ours = crate::task::clock::offsets(std::process::id())?;
-    Ok(Clocks {
-        monotonic: read(ClockId::CLOCK_MONOTONIC)? - ours.monotonic + theirs.monotonic,
-        boottime: read(ClockId::CLOCK_BOOTTIME)? - ours.boottime + theirs.boottime,
-        realtime: read(ClockId::CLOCK_REALTIME)?,
-    })
-}
-
 impl Picture {
     /// Writes the image. The header goes last.
     ///
@@ -411,91 +388,3 @@ impl Picture {
 
 /// Writes sections that somebody else knows: the inputs.
 pub type Extra<'a> = dyn FnMut(&mut Writer<'_>) -> Result<()> + 'a;
-
-/// Captures the tree under `root` into a file. Returns the obstacles if there are any.
-///
-/// # Errors
-/// The tree cannot be captured, or the file not written.
-pub fn tree(
-    root: u32,
-    path: &std::path::Path,
-    kill: bool,
-    externals: &[BorrowedFd<'_>],
-) -> Result<Vec<Obstacle>> {
-    let request = Request {
-        scope: Scope::Tree,
-        root,
-        except: std::process::id(),
-        patience: Duration::from_secs(10),
-        prefix: "",
-        externals,
-        policy: Policy::default(),
-        baseline: None,
-        leave_out: &[],
-    };
-    if freeze::read_stat(root).is_none() {
-        return Err(Error::new(KIND, format!("capturing the tree of {root}"), "there is no such process"));
-    }
-    let picture = match capture(&request, kill)? {
-        Outcome::Obstacles(obstacles) => return Ok(obstacles),
-        Outcome::Picture(picture) => picture,
-    };
-    let mut bytes = Vec::new();
-    picture.write(&mut bytes, [0; 32], &mut |_| Ok(()))?;
-    write_private(path, &bytes)?;
-    Ok(Vec::new())
-}
-
-/// Looks at the running system, or at one tree, and names what could not be captured. Nothing is written.
-///
-/// # Errors
-/// This system was not booted by rcsnap: its tasks are not ours to stop.
-pub fn check(config: &Config, tree: Option<u32>) -> Result<Vec<Obstacle>> {
-    let booted = std::path::Path::new(crate::boot::status::FOLDER).join("boot.json").exists();
-    if tree.is_none() && !booted {
-        let cause = "rcsnap did not boot this system (there is no /run/rcsnap/boot.json)";
-        return Err(Error::new(KIND, "checking the whole system", cause));
-    }
-    let writable: Vec<String> = config.list(Key::Writable).map(str::to_owned).collect();
-    let devices: Vec<String> = config.list(Key::Devices).map(str::to_owned).collect();
-    let close = config.is_yes(Key::Close);
-    let mut leave_out = crate::boot::rerun::processes(&config.reruns());
-    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let own = [input.as_fd(), output.as_fd(), error.as_fd()];
-    // Who called us is no service: its shell, its terminal and its connection.
-    let mut parent = freeze::read_stat(std::process::id()).map(|s| s.ppid).filter(|pid| *pid > 1);
-    while let Some(pid) = parent.filter(|_| tree.is_none()) {
-        leave_out.push(pid);
-        parent = freeze::read_stat(pid).map(|s| s.ppid).filter(|pid| *pid > 1);
-    }
-    let request = Request {
-        scope: if tree.is_some() { Scope::Tree } else { Scope::System },
-        root: tree.unwrap_or(1),
-        except: std::process::id(),
-        patience: Duration::from_secs(2),
-        prefix: "",
-        externals: if tree.is_some() { &own } else { &[] },
-        policy: Policy { writable: &writable, devices: &devices, close },
-        baseline: None,
-        leave_out: &leave_out,
-    };
-    match capture(&request, false)? {
-        Outcome::Obstacles(obstacles) => Ok(obstacles),
-        Outcome::Picture(_) => Ok(Vec::new()),
-    }
-}
-
-/// Writes a file that only its owner may read, whole or not at all: an image holds all secrets in memory.
-fn write_private(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let doing = || format!("writing {}", path.display());
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let mut options = File::options();
-    let mut file =
-        options.write(true).create(true).truncate(true).mode(0o600).open(&part).context(KIND, doing)?;
-    file.write_all(bytes).context(KIND, doing)?;
-    file.sync_all().context(KIND, doing)?;
-    std::fs::rename(&part, path).context(KIND, doing)
-}

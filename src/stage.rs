@@ -45,7 +45,7 @@ stages! {
     Plan "plan" "the store is read and it is decided between a restore and a cold boot",
     Wait "wait" "PID 1 waits for the conductor",
     Open "open" "the conductor reads the image's sections",
-    Check "check" "the conductor checks inputs, devices and kernel features",
+    Check "check" "the conductor checks the kernel, inputs and devices",
     Arm "arm" "the attempt is noted in the store",
     Kernel "kernel" "the state of the kernel is restored; from here on a failure needs a reboot",
     Puppet "puppet" "the tasks are created with their pids",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::attempt::Notes;
 use super::ready::{self, Answer};
-use super::status::Status;
+use super::status::{self, Status};
 use super::{namespace, rerun, watcher};
 use crate::capture::{self, Outcome, Picture, Request};
 use crate::config::{Config, Key as Setting};
@@ -107,7 +107,7 @@ impl Take {
             figures,
             obstacles,
         };
-        if let Err(error) = status.write() {
+        if let Err(error) = status.write().and_then(|()| status::note_words(&self.words)) {
             log!(Info, "{error}");
         }
     }
@@ -165,12 +165,16 @@ impl Take {
         let writable: Vec<String> = self.config.list(Setting::Writable).map(Into::into).collect();
         let devices: Vec<String> = self.config.list(Setting::Devices).map(Into::into).collect();
         let close = self.config.is_yes(Setting::Close);
+        // One limit for both: tasks on their way to a stop stand still already.
+        let limit = Duration::from_millis(self.config.number(Setting::LimitStop).into());
         let leave_out = rerun::processes(&self.config.reruns());
         let request = Request {
             scope: Scope::System,
             root: 1,
             except: std::process::id(),
-            patience: Duration::from_millis(self.config.number(Setting::LimitStop).into()),
+            patience: limit,
+            limit,
+            pages: true,
             prefix: "/proc/1/root",
             externals: &[],
             policy: Policy { writable: &writable, devices: &devices, close },

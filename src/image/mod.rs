@@ -127,8 +127,6 @@ crate::section! {
         pub threads: u32,
         /// How long the tasks stood still, in milliseconds.
         pub stopped_ms: u32,
-        /// Kernel features that a restore needs, by name, checked before anything is touched.
-        pub features: Vec<String>,
     }
 }
 

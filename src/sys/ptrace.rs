@@ -158,6 +158,15 @@ pub fn rseq(tid: u32) -> Sys<RseqConfiguration> {
     Ok(conf)
 }
 
+/// Whether this kernel has rseq(2) at all. The call says what is wrong with its arguments, or that it is unknown.
+#[must_use]
+pub fn knows_rseq() -> bool {
+    let none: libc::c_long = 0;
+    // SAFETY: a length of 0 is refused before the address is looked at, whatever is registered.
+    let result = unsafe { libc::syscall(libc::SYS_rseq, none, none, none, none) };
+    Errno::result(result) != Err(Errno::ENOSYS)
+}
+
 /// The signal of a signal-delivery-stop: si_signo and si_code.
 pub fn stop_signal_code(tid: u32) -> Sys<(i32, i32)> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();

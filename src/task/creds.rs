@@ -2,8 +2,9 @@
 //! Reads: /proc/PID/task/TID/status; securebits and the parent-death signal by prctl(2) inside.
 //! Rebuilds: in an order where no step needs what an earlier one gave away (credentials(7),
 //!   capabilities(7), "Effect of user ID changes").
-//! Loses: nothing.
-//! Refuses: seccomp, in this version (`process.rs`, before anything is injected).
+//! Loses: keyrings (keyrings(7)): nobody but the thread itself can see which it has.
+//! Refuses: seccomp, in this version, and a label of a security module that is not the one of PID 1, or, in a
+//!   tree, of the caller (`process.rs`, before anything is injected).
 
 use crate::proc::status::Status;
 use crate::task::remote::Batch;

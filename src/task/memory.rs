@@ -4,8 +4,14 @@
 //!   (its bytes differ between boots and are never restored); then every mapping, exactly where it was.
 //! Loses: contents of MADV_WIPEONFORK and MAP_DROPPABLE ranges, on purpose: they come back as zeroes, so
 //!   that random generators in them draw fresh. Names of anonymous memory.
-//! Refuses: device memory, huge pages of hugetlbfs, deleted mapped files, shadow stacks, uprobes, sealed or
-//!   tagged mappings, userfaultfd.
+//! Refuses: a program that was deleted, or whose name leads to another file now, and a mapped file that did;
+//!   a deleted file on persistent storage (one in memory is carried), and a shared, writable mapping of a file
+//!   there; a memfd that nobody has open; System V shared memory; device memory; huge pages of hugetlbfs;
+//!   shadow stacks; sealed or tagged mappings; userfaultfd; mappings of an unknown sort, as `[uprobes]`.
+
+mod backing;
+
+pub use backing::{Found, Shared};
 
 use crate::error::{Context, Refusal, Result};
 use crate::proc::smaps::{self, Mapping};
@@ -146,51 +152,6 @@ impl Vma {
     }
 }
 
-/// An object, where it was first met.
-#[derive(Debug, Clone)]
-pub struct Found {
-    dev: String,
-    ino: u64,
-    /// A process that maps it.
-    pub pid: u32,
-    /// A range of its map.
-    pub range: (u64, u64),
-    /// The name that it had, if it was a file.
-    pub path: String,
-}
-
-/// Lists that the address spaces of all processes share.
-#[derive(Debug, Default)]
-pub struct Shared {
-    /// Files, without duplicates.
-    pub files: Vec<MappedFile>,
-    /// Shared anonymous memory and deleted files, without duplicates.
-    pub objects: Vec<Found>,
-    /// Open descriptions by device and inode, for memfds: filled by the capture from the file table.
-    pub entries: Vec<(u64, u32)>,
-}
-
-impl Shared {
-    fn file(&mut self, path: &str, writable: bool) -> u32 {
-        let found = self.files.iter().position(|f| f.path == path && f.writable == writable);
-        let index = found.unwrap_or_else(|| {
-            self.files.push(MappedFile { path: path.to_owned(), writable });
-            self.files.len() - 1
-        });
-        u32::try_from(index).unwrap_or(u32::MAX)
-    }
-
-    fn object(&mut self, pid: u32, map: &Mapping, path: &str) -> u32 {
-        let found = self.objects.iter().position(|o| o.dev == map.dev && o.ino == map.ino);
-        let index = found.unwrap_or_else(|| {
-            let (dev, range) = (map.dev.clone(), (map.start, map.end));
-            self.objects.push(Found { dev, ino: map.ino, pid, range, path: path.to_owned() });
-            self.objects.len() - 1
-        });
-        u32::try_from(index).unwrap_or(u32::MAX)
-    }
-}
-
 /// Reads the mappings of a stopped process. `refuse` is told of each that cannot be carried.
 ///
 /// # Errors
@@ -212,7 +173,7 @@ pub fn capture(
         auxv: std::fs::read(format!("/proc/{pid}/auxv")).context(KIND, || "reading the auxiliary vector")?,
         exe: 0,
     };
-    match exe(pid) {
+    match backing::exe(pid, &shared.root) {
         Ok(path) => state.exe = shared.file(&path, false),
         Err(refusal) => refuse("exe".into(), refusal),
     }
@@ -233,16 +194,6 @@ pub fn capture(
     Ok(state)
 }
 
-fn exe(pid: u32) -> Result<String, Refusal> {
-    let link = std::fs::read_link(format!("/proc/{pid}/exe")).context(KIND, || "reading the exe link")?;
-    let path = link.to_string_lossy().into_owned();
-    if path.ends_with(" (deleted)") {
-        let remedy = "start it from a file that stays";
-        return Err(Refusal::new(format!("its program {path} was deleted"), remedy));
-    }
-    Ok(path)
-}
-
 fn vma(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Vma, Refusal> {
     if let Some((_, reason)) = REFUSED.iter().find(|(flag, _)| map.has(flag)) {
         return Err(Refusal::new(*reason, "rerun the service"));
@@ -255,57 +206,9 @@ fn vma(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Vma, Refusal> {
         prot: map.prot,
         shared: map.shared,
         offset: map.offset,
-        backing: backing(pid, map, shared)?,
+        backing: backing::backing(pid, map, shared)?,
         flags,
     })
-}
-
-fn backing(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Backing, Refusal> {
-    let deleted = map.name.strip_suffix(" (deleted)");
-    if map.ino == 0 {
-        return match map.name.as_str() {
-            "" | "[heap]" | "[stack]" => Ok(Backing::Anonymous),
-            name if name.starts_with("[anon") => Ok(Backing::Anonymous),
-            name => Err(Refusal::new(format!("{name} is a mapping of an unknown sort"), "rerun the service")),
-        };
-    }
-    match deleted {
-        Some("/dev/zero") => Ok(Backing::Shared(shared.object(pid, map, ""))),
-        Some(name) if name.starts_with("/memfd:") => {
-            let found = shared.entries.iter().find(|(ino, _)| *ino == map.ino);
-            let entry = found.ok_or_else(|| {
-                Refusal::new("the memfd behind it is not open any more", "rerun the service")
-            })?;
-            Ok(Backing::Entry(entry.1))
-        }
-        Some(name) if name.starts_with("/SYSV") => {
-            Err(Refusal::new("it is System V shared memory", "rerun the service"))
-        }
-        Some(name) if !is_persistent(pid, name) => Ok(Backing::Shared(shared.object(pid, map, name))),
-        Some(_) => Err(Refusal::new("the file behind it was deleted", "restart it after an update")),
-        None if map.name.starts_with('/') => {
-            let writable = map.shared && map.has(b"mw");
-            if writable && map.prot & 2 != 0 && is_persistent(pid, &map.name) {
-                let reason = "it is a shared, writable mapping of a file on persistent storage";
-                return Err(Refusal::new(reason, "rerun the service"));
-            }
-            Ok(Backing::File(shared.file(&map.name, writable)))
-        }
-        None => {
-            Err(Refusal::new(format!("{} is a mapping of an unknown sort", map.name), "rerun the service"))
-        }
-    }
-}
-
-/// Whether a file lies on a file system that outlives a reboot.
-fn is_persistent(pid: u32, path: &str) -> bool {
-    use nix::sys::statfs::{self, FsType};
-    const RAMFS: FsType = FsType(0x8584_58f6);
-    // A deleted file is looked for where it was: in its directory.
-    let folder = path.rsplit_once('/').map_or("/", |(folder, _)| folder);
-    let full = format!("/proc/{pid}/root{folder}/");
-    let volatile = [statfs::TMPFS_MAGIC, statfs::PROC_SUPER_MAGIC, statfs::SYSFS_MAGIC, RAMFS];
-    statfs::statfs(full.as_str()).map_or(true, |fs| !volatile.contains(&fs.filesystem_type()))
 }
 
 /// Asks for the end of the heap.

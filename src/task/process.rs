@@ -27,13 +27,28 @@ pub type Refuse<'a> = dyn FnMut(&'static str, String, Refusal) + 'a;
 
 /// The namespaces of a task (namespaces(7)), by name.
 pub const NAMESPACES: [&str; 7] = ["mnt", "net", "ipc", "uts", "pid", "user", "cgroup"];
+/// The time namespaces of a task: its own, and that of its next children.
+pub const TIME_NAMESPACES: [&str; 2] = ["time", "time_for_children"];
 
-/// The identity of a namespace of a process: the link text of /proc/PID/ns/NAME.
+/// The identity of a namespace of a thread: the link text of /proc/PID/task/TID/ns/NAME. Empty where the kernel
+/// has no such namespaces.
 #[must_use]
-pub fn namespace(pid: u32, name: &str) -> String {
-    std::fs::read_link(format!("/proc/{pid}/ns/{name}"))
+pub fn namespace(pid: u32, tid: u32, name: &str) -> String {
+    std::fs::read_link(format!("/proc/{pid}/task/{tid}/ns/{name}"))
         .map(|link| link.to_string_lossy().into_owned())
         .unwrap_or_default()
+}
+
+/// The label that a security module gave to a thread; empty without such a module.
+#[must_use]
+pub fn label(pid: u32, tid: u32) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/attr/current")).unwrap_or_default();
+    text.trim_end_matches(['\0', '\n']).to_owned()
+}
+
+/// The threads under seccomp(2), which belongs to a thread.
+fn filtered(process: &Process) -> impl Iterator<Item = u32> {
+    process.threads.iter().map(|t| t.tid).filter(|tid| freeze::read_status(*tid).seccomp != 0)
 }
 
 /// Reads a live process. Its descriptors are added by the caller. When this returns the process stands as
@@ -49,9 +64,9 @@ pub fn capture(process: &Process, shared: &mut Shared, refuse: &mut Refuse<'_>) 
         complete = false;
         refuse(kind, object, refusal);
     };
-    if status.seccomp != 0 {
+    for tid in filtered(process) {
         let refusal = Refusal::new("it runs under seccomp", "rerun the service, or turn its seccomp off");
-        told("creds", "seccomp".into(), refusal);
+        told("creds", format!("seccomp of thread {tid}"), refusal);
     }
     check_sharing(process, &mut told);
     let memory = memory::capture(pid, &process.stat.layout, shared, &mut |object, refusal| {
@@ -94,8 +109,8 @@ pub fn capture(process: &Process, shared: &mut Shared, refuse: &mut Refuse<'_>) 
     let asked = ask_inside(process, &mut body, posix, (status.caught, status.ignored));
     let (subreaper, refusals) = asked?;
     complete &= refusals.is_empty();
-    for refusal in refusals {
-        refuse("creds", "credentials".into(), refusal);
+    for (tid, refusal) in refusals {
+        refuse("thread", format!("thread {tid}"), refusal);
     }
     Ok(complete.then_some(Captured { body, subreaper }))
 }
@@ -106,7 +121,7 @@ fn ask_inside(
     body: &mut Body,
     posix: Vec<timer::Posix>,
     dispositions: (u64, u64),
-) -> Result<(bool, Vec<Refusal>)> {
+) -> Result<(bool, Vec<(u32, Refusal)>)> {
     let pid = process.pid;
     let mut refusals = Vec::new();
     let Some(leader) = process.threads.first() else { return Ok((false, refusals)) };
@@ -121,7 +136,7 @@ fn ask_inside(
     let limits = limit::ask(&mut batch);
     let reaper = batch.room(8);
     batch.call(libc::SYS_prctl, &[libc::PR_GET_CHILD_SUBREAPER as u64, reaper, 0, 0, 0]);
-    let asked = thread::ask(&mut batch);
+    let asked = thread::ask(&mut batch, pid);
     area.run(pid, &mut batch)?;
     let subreaper = batch.half(reaper) != 0;
     body.limits = limit::capture(&batch, limits);
@@ -131,15 +146,15 @@ fn ask_inside(
     body.dumpable = u32::try_from(batch.result(dumpable)).unwrap_or(1);
     body.no_thp = batch.result(no_thp) == 1;
     if let Some(state) = body.threads.first_mut() {
-        refusals.extend(thread::complete(state, &batch, asked).err());
+        refusals.extend(thread::complete(state, &batch, asked).err().map(|refusal| (pid, refusal)));
     }
     for (t, state) in process.threads.iter().zip(&mut body.threads).skip(1) {
         crate::sys::ptrace::set_sigmask(t.tid, !(1 << (libc::SIGTRAP - 1)))
             .context(KIND, || format!("blocking signals of {}", t.tid))?;
         let mut batch = Batch::new(area.base());
-        let asked = thread::ask(&mut batch);
+        let asked = thread::ask(&mut batch, t.tid);
         area.run(t.tid, &mut batch)?;
-        refusals.extend(thread::complete(state, &batch, asked).err());
+        refusals.extend(thread::complete(state, &batch, asked).err().map(|refusal| (t.tid, refusal)));
         put_back(t, false)?;
     }
     area.eject(pid, &leader.regs)?;

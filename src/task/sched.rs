@@ -1,8 +1,9 @@
 //! What: how a thread is scheduled: policy, nice value, affinity, I/O priority, timer slack; and of a
-//!   process: OOM score adjustment and core-dump filter.
+//!   process: OOM score adjustment, core-dump filter and personality(2).
 //! Reads: sched_getattr(2), sched_getaffinity(2), ioprio_get(2), /proc/PID/{timerslack_ns, oom_score_adj,
-//!   coredump_filter}.
-//! Rebuilds: the same, from outside, where it differs from what the puppet has.
+//!   coredump_filter, personality}.
+//! Rebuilds: the same, from outside, where it differs from what the puppet has; the personality by the process
+//!   itself.
 //! Loses: uclamp values.
 //! Refuses: nothing.
 

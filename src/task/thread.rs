@@ -5,7 +5,7 @@
 //!   An interrupted system call is issued again; a thread inside a restartable sequence goes to its abort
 //!   handler (Documentation/userspace-api/rseq).
 //! Loses: CPU times and start time.
-//! Refuses: rseq that cannot be read (kernels before 5.13).
+//! Refuses: an rseq on kernels before 5.13, which do not show it.
 
 use nix::errno::Errno;
 
@@ -68,15 +68,17 @@ crate::section! {
 pub struct Asked {
     altstack: u64,
     clear_tid: (usize, u64),
+    rseq: Option<usize>,
     creds: (usize, u64),
 }
 
 /// Asks for what only the thread itself can tell.
-pub fn ask(batch: &mut Batch) -> Asked {
+pub fn ask(batch: &mut Batch, tid: u32) -> Asked {
     let altstack = signal::ask_altstack(batch);
     let room = batch.room(8);
     let call = batch.try_call(libc::SYS_prctl, &[PR_GET_TID_ADDRESS, room, 0, 0, 0]);
-    Asked { altstack, clear_tid: (call, room), creds: creds::ask(batch) }
+    let rseq = hides_rseq(tid).then(|| ask_rseq(batch));
+    Asked { altstack, clear_tid: (call, room), rseq, creds: creds::ask(batch) }
 }
 
 /// What the outside can see, before anything is injected.
@@ -132,6 +134,9 @@ pub fn complete(state: &mut State, batch: &Batch, asked: Asked) -> Result<(), Re
         .outcome(asked.clear_tid.0)
         .context(KIND, || "asking for clear_child_tid (CONFIG_CHECKPOINT_RESTORE)")?;
     state.clear_tid = batch.word(asked.clear_tid.1);
+    if let Some(asked) = asked.rseq {
+        check_rseq(batch, asked)?;
+    }
     state.creds = creds::capture(&freeze::read_status(state.tid), batch, asked.creds);
     Ok(())
 }
@@ -140,12 +145,38 @@ fn rseq(tid: u32) -> Result<Option<Rseq>, Refusal> {
     match ptrace::rseq(tid) {
         Ok(conf) if conf.address == 0 => Ok(None),
         Ok(conf) => Ok(Some(Rseq { address: conf.address, size: conf.size, signature: conf.signature })),
-        // EIO: the request is unknown, so the kernel is older than 5.13 or has no rseq at all.
-        Err(Errno::EIO | Errno::EINVAL) if !std::path::Path::new("/sys/kernel/debug/rseq").exists() => {
-            Ok(None)
-        }
+        // The kernel has no rseq, or cannot tell: then the thread is asked.
+        Err(Errno::EIO) => Ok(None),
         Err(errno) => Err(Error::os(KIND, format!("reading the rseq of {tid}"), errno).into()),
     }
+}
+
+/// Whether the thread may have an rseq that this kernel does not show: 4.18 to 5.12.
+fn hides_rseq(tid: u32) -> bool {
+    ptrace::rseq(tid) == Err(Errno::EIO) && ptrace::knows_rseq()
+}
+
+/// Asks for an rseq that the kernel does not show. A thread can register one only if it has none, and the one of
+/// the batch is taken back at once.
+fn ask_rseq(batch: &mut Batch) -> usize {
+    const UNREGISTER: u64 = 1;
+    /// Size and alignment of the first struct rseq.
+    const SIZE: u64 = 32;
+    const SIGNATURE: u64 = 0x5263_736e;
+    let room = batch.room(64).next_multiple_of(SIZE);
+    let registered = batch.try_call(libc::SYS_rseq, &[room, SIZE, 0, SIGNATURE]);
+    // Of another registration this takes nothing: the address is not its.
+    batch.try_call(libc::SYS_rseq, &[room, SIZE, UNREGISTER, SIGNATURE]);
+    registered
+}
+
+/// The answer to [`ask_rseq`].
+fn check_rseq(batch: &Batch, asked: usize) -> Result<(), Refusal> {
+    if batch.outcome(asked).is_ok() {
+        return Ok(());
+    }
+    let remedy = "start it with GLIBC_TUNABLES=glibc.pthread.rseq=0, or use a kernel from 5.13 on";
+    Err(Refusal::new("it has registered an rseq, which this kernel does not show", remedy))
 }
 
 /// If the thread stands inside a critical section: where it must go on instead.
@@ -211,4 +242,39 @@ pub fn finish(state: &State) -> Result<()> {
     ptrace::set_regset(state.tid, arch::FLOAT_NOTE, &float).context(KIND, doing)?;
     ptrace::set_regs(state.tid, &state.regs).context(KIND, doing)?;
     ptrace::set_sigmask(state.tid, state.mask).context(KIND, doing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Batch, ask_rseq, check_rseq, forget_rseq};
+    use crate::sys::{clone, ptrace};
+    use crate::task::remote::Area;
+
+    #[test]
+    fn rseq_that_the_kernel_does_not_show_is_found() {
+        let child = clone::puppet_anywhere().unwrap();
+        ptrace::seize(child, ptrace::FOLLOW | ptrace::EXITKILL).unwrap();
+        ptrace::interrupt(child).unwrap();
+        ptrace::wait(child.cast_signed(), 0).unwrap();
+        let regs = ptrace::regs(child).unwrap();
+        let area = Area::inject(child, child, &regs, 0).unwrap();
+        let ask = || {
+            let mut batch = Batch::new(area.base());
+            let asked = ask_rseq(&mut batch);
+            area.run(child, &mut batch).unwrap();
+            check_rseq(&batch, asked).is_ok()
+        };
+        // Asking leaves nothing behind: the second answer is the first.
+        let has = ptrace::rseq(child).is_ok_and(|conf| conf.address != 0);
+        assert_eq!((ask(), ask()), (!has, !has));
+        if has {
+            let mut batch = Batch::new(area.base());
+            forget_rseq(child, &mut batch).unwrap();
+            area.run(child, &mut batch).unwrap();
+            assert!(ask());
+        }
+        area.eject(child, &regs).unwrap();
+        clone::kill(child).unwrap();
+        ptrace::wait(child.cast_signed(), 0).unwrap();
+    }
 }

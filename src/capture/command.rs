@@ -1,0 +1,104 @@
+//! The captures that a command asks for: a tree into a file, and a look without an image.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use super::{KIND, Outcome, Request, capture};
+use crate::config::{Config, Key};
+use crate::error::{Context, Error, Obstacle, Result};
+use crate::file::{Policy, Scope};
+use crate::task::freeze;
+
+/// Captures the tree under `root` into a file. Returns the obstacles if there are any.
+///
+/// # Errors
+/// The tree cannot be captured, or the file not written.
+pub fn tree(
+    root: u32,
+    path: &std::path::Path,
+    kill: bool,
+    externals: &[BorrowedFd<'_>],
+) -> Result<Vec<Obstacle>> {
+    let request = Request {
+        scope: Scope::Tree,
+        root,
+        except: std::process::id(),
+        patience: Duration::from_secs(10),
+        // Whoever captures a tree waits for it.
+        limit: Duration::MAX,
+        pages: true,
+        prefix: "",
+        externals,
+        policy: Policy::default(),
+        baseline: None,
+        leave_out: &[],
+    };
+    if freeze::read_stat(root).is_none() {
+        return Err(Error::new(KIND, format!("capturing the tree of {root}"), "there is no such process"));
+    }
+    let picture = match capture(&request, kill)? {
+        Outcome::Obstacles(obstacles) => return Ok(obstacles),
+        Outcome::Picture(picture) => picture,
+    };
+    let mut bytes = Vec::new();
+    picture.write(&mut bytes, [0; 32], &mut |_| Ok(()))?;
+    write_private(path, &bytes)?;
+    Ok(Vec::new())
+}
+
+/// Looks at the running system, or at one tree, and names what could not be captured. Nothing is written.
+///
+/// # Errors
+/// This system was not booted by rcsnap: its tasks are not ours to stop.
+pub fn check(config: &Config, tree: Option<u32>) -> Result<Vec<Obstacle>> {
+    let booted = std::path::Path::new(crate::boot::status::FOLDER).join("boot.json").exists();
+    if tree.is_none() && !booted {
+        let cause = "rcsnap did not boot this system (there is no /run/rcsnap/boot.json)";
+        return Err(Error::new(KIND, "checking the whole system", cause));
+    }
+    let writable: Vec<String> = config.list(Key::Writable).map(str::to_owned).collect();
+    let devices: Vec<String> = config.list(Key::Devices).map(str::to_owned).collect();
+    let close = config.is_yes(Key::Close);
+    let mut leave_out = crate::boot::rerun::processes(&config.reruns());
+    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let own = [input.as_fd(), output.as_fd(), error.as_fd()];
+    // Who called us is no service: its shell, its terminal and its connection.
+    let mut parent = freeze::read_stat(std::process::id()).map(|s| s.ppid).filter(|pid| *pid > 1);
+    while let Some(pid) = parent.filter(|_| tree.is_none()) {
+        leave_out.push(pid);
+        parent = freeze::read_stat(pid).map(|s| s.ppid).filter(|pid| *pid > 1);
+    }
+    let request = Request {
+        scope: if tree.is_some() { Scope::Tree } else { Scope::System },
+        root: tree.unwrap_or(1),
+        except: std::process::id(),
+        patience: Duration::from_secs(2),
+        limit: Duration::from_millis(config.number(Key::LimitStop).into()),
+        pages: false,
+        prefix: "",
+        externals: if tree.is_some() { &own } else { &[] },
+        policy: Policy { writable: &writable, devices: &devices, close },
+        baseline: None,
+        leave_out: &leave_out,
+    };
+    match capture(&request, false)? {
+        Outcome::Obstacles(obstacles) => Ok(obstacles),
+        Outcome::Picture(_) => Ok(Vec::new()),
+    }
+}
+
+/// Writes a file that only its owner may read, whole or not at all: an image holds all secrets in memory.
+fn write_private(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let doing = || format!("writing {}", path.display());
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let mut options = File::options();
+    let mut file =
+        options.write(true).create(true).truncate(true).mode(0o600).open(&part).context(KIND, doing)?;
+    file.write_all(bytes).context(KIND, doing)?;
+    file.sync_all().context(KIND, doing)?;
+    std::fs::rename(&part, path).context(KIND, doing)
+}

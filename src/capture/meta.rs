@@ -1,0 +1,51 @@
+//! What an image says of itself: versions, counts, and the clocks.
+
+use super::KIND;
+use crate::error::{Context, Result};
+use crate::file::Scope;
+use crate::image::{Clocks, Meta};
+use crate::task::tree::Process;
+
+/// The section META of these processes.
+///
+/// # Errors
+/// The kernel does not tell its name.
+pub fn meta(scope: Scope, clocks: Clocks, processes: &[Process]) -> Result<Meta> {
+    let uname = nix::sys::utsname::uname().context(KIND, || "asking for the kernel's name")?;
+    let ids = processes.iter().flat_map(|p| {
+        let threads = p.body.iter().flat_map(|b| b.threads.iter().map(|t| t.tid));
+        [p.ids.pid, p.ids.pgrp, p.ids.session].into_iter().chain(threads)
+    });
+    let threads = processes.iter().filter_map(|p| p.body.as_ref()).map(|b| b.threads.len()).sum::<usize>();
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Ok(Meta {
+        rcsnap: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel_release: uname.release().to_string_lossy().into_owned(),
+        kernel_version: uname.version().to_string_lossy().into_owned(),
+        whole_system: scope == Scope::System,
+        clocks,
+        highest_id: ids.max().unwrap_or(1),
+        processes: number(processes.len()),
+        threads: number(threads),
+        stopped_ms: 0,
+    })
+}
+
+/// The clocks as the captured processes see them: ours, with the offset of their time namespace.
+///
+/// # Errors
+/// A clock cannot be read.
+pub fn clocks(root: u32) -> Result<Clocks> {
+    use nix::time::{ClockId, clock_gettime};
+    let read = |id: ClockId| -> Result<i64> {
+        let time = clock_gettime(id).context(KIND, || "reading a clock")?;
+        Ok(time.tv_sec() * 1_000_000_000 + time.tv_nsec())
+    };
+    let theirs = crate::task::clock::offsets(root)?;
+    let ours = crate::task::clock::offsets(std::process::id())?;
+    Ok(Clocks {
+        monotonic: read(ClockId::CLOCK_MONOTONIC)? - ours.monotonic + theirs.monotonic,
+        boottime: read(ClockId::CLOCK_BOOTTIME)? - ours.boottime + theirs.boottime,
+        realtime: read(ClockId::CLOCK_REALTIME)?,
+    })
+}

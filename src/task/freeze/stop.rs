@@ -1,0 +1,128 @@
+//! Waiting for tasks on their way to a stop, and for what keeps them from it.
+
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use super::{Frozen, KIND, read_stat};
+use crate::error::{Context, Error, Obstacle, Refusal, Result};
+use crate::sys::ptrace::{self, Status};
+
+impl Frozen {
+    /// Waits until every seized task is stopped.
+    pub(super) fn collect(&mut self, deadline: Instant) -> Result<()> {
+        let mut waiting: Vec<u32> = self.tids.keys().copied().filter(|t| !self.stopped.contains(t)).collect();
+        let mut nap = Duration::from_micros(50);
+        while !waiting.is_empty() {
+            let before = waiting.len();
+            let mut left = Vec::new();
+            for tid in waiting {
+                if self.try_stop(tid)? {
+                    self.stopped.insert(tid);
+                } else {
+                    left.push(tid);
+                }
+            }
+            waiting = left;
+            if waiting.len() < before {
+                nap = Duration::from_micros(50);
+            } else {
+                self.release_vforked(&waiting);
+                if Instant::now() > deadline {
+                    self.does_not_stop(&waiting);
+                    return Ok(());
+                }
+                std::thread::sleep(nap);
+                nap = (nap * 2).min(Duration::from_millis(10));
+            }
+        }
+        Ok(())
+    }
+
+    /// One look at a task: stopped or gone (true), or not yet (false).
+    fn try_stop(&mut self, tid: u32) -> Result<bool> {
+        let doing = || format!("stopping {tid}");
+        loop {
+            let status = match ptrace::wait(tid.cast_signed(), libc::WNOHANG) {
+                Ok(Some((_, status))) => status,
+                Ok(None) => return Ok(false),
+                Err(Errno::ECHILD) => {
+                    self.tids.remove(&tid);
+                    return Ok(true);
+                }
+                Err(errno) => return Err(Error::os(KIND, doing(), errno)),
+            };
+            match ptrace::decode(status) {
+                Status::Interrupted => return Ok(true),
+                Status::GroupStop(signal) => {
+                    self.job_stopped(tid, signal);
+                    return Ok(true);
+                }
+                Status::Gone(_) => {
+                    self.tids.remove(&tid);
+                    return Ok(true);
+                }
+                // A real signal came first: give it back, our stop follows.
+                Status::Signal(signal) => ptrace::cont(tid, signal).context(KIND, doing)?,
+                Status::NewChild => {
+                    let child = ptrace::event_message(tid).context(KIND, doing)?;
+                    let child = u32::try_from(child).unwrap_or(0);
+                    let tgid = read_status_tgid(child).unwrap_or(child);
+                    self.tids.insert(child, tgid);
+                    ptrace::cont(tid, 0).context(KIND, doing)?;
+                }
+                Status::Syscall | Status::Event(_) => ptrace::cont(tid, 0).context(KIND, doing)?,
+            }
+        }
+    }
+
+    fn job_stopped(&mut self, tid: u32, signal: i32) {
+        let name = read_stat(tid).map(|s| s.comm).unwrap_or_default();
+        let refusal = Refusal::new(
+            format!("it is stopped by signal {signal}"),
+            "continue it (kill -CONT) before the end of the rc scripts",
+        );
+        let pid = self.tids.get(&tid).copied().unwrap_or(tid);
+        self.obstacles.push(Obstacle::process(KIND, pid, name, "stopped job", refusal));
+    }
+
+    /// The child of a vfork(2) must run until it calls execve(2) or exits, or its parent never stops.
+    fn release_vforked(&mut self, waiting: &[u32]) {
+        for parent in waiting.iter().filter(|tid| read_stat(**tid).is_some_and(|s| s.state == 'D')) {
+            let children: Vec<u32> = self
+                .tids
+                .iter()
+                .filter(|(tid, tgid)| *tid == *tgid && read_stat(**tid).is_some_and(|s| s.ppid == *parent))
+                .map(|(tid, _)| *tid)
+                .collect();
+            for child in children.into_iter().filter(|c| shares_memory(*parent, *c)) {
+                if ptrace::detach(child, 0).is_ok() {
+                    self.tids.remove(&child);
+                    self.stopped.remove(&child);
+                }
+            }
+        }
+    }
+
+    /// Names the tasks that are still on their way to a stop.
+    fn does_not_stop(&mut self, waiting: &[u32]) {
+        for stat in waiting.iter().filter_map(|tid| read_stat(*tid)) {
+            let call = std::fs::read_to_string(format!("/proc/{}/wchan", stat.pid)).unwrap_or_default();
+            let refusal = Refusal::new(
+                format!("it does not stop: state {}, waiting in {}", stat.state, call.trim()),
+                "let it finish what it waits for (a vfork(2) child must call execve(2)) before `rcsnap ready`",
+            );
+            self.obstacles.push(Obstacle::process(KIND, stat.pid, stat.comm, "task", refusal));
+        }
+    }
+}
+
+fn read_status_tgid(tid: u32) -> Option<u32> {
+    let text = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    text.lines().find_map(|l| l.strip_prefix("Tgid:"))?.trim().parse().ok()
+}
+
+/// Whether two processes share one address space: kcmp(2) with KCMP_VM.
+fn shares_memory(a: u32, b: u32) -> bool {
+    crate::sys::vm::same_memory(a, b).unwrap_or(false)
+}
