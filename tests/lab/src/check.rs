@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::case::{self, Bench, Case};
 use crate::report::Report;
 use crate::run::{raw, shown, tail};
-use crate::{progress, style, toolchain};
+use crate::{progress, toolchain};
 
 /// Do all checks: format, lints, unit tests, the zoo, the cells, and the boards in QEMU.
 #[derive(FromArgs)]
@@ -68,12 +68,11 @@ impl Sum {
 /// A check of the tree itself; the number is how many tests it stands for.
 type Check = (&'static str, fn() -> Result<usize>);
 
-const CHECKS: [Check; 6] = [
+const CHECKS: [Check; 5] = [
     ("format", || cargo(&["fmt", "--all", "--check"])),
     ("clippy", || {
         cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
     }),
-    ("style", || style::check().map(|()| 1)),
     ("unit tests", unit_tests),
     ("zoo", || case::zoo::check(&toolchain::build("")?.path)),
     ("cells", || case::cells::check(&toolchain::build("fault")?.path)),

@@ -22,7 +22,6 @@ mod qemu;
 mod report;
 mod rootfs;
 mod run;
-mod style;
 mod timeline;
 mod toolchain;
 mod try_boot;

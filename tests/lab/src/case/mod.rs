@@ -143,7 +143,8 @@ pub fn capture(guest: &Guest, name: &str) -> Result<Captured> {
     let mut running = guest.boot(&disks, &boot)?;
     let console = &running.qemu.console;
     console.prompt(0, &["rcsnap: captured: ", " login: "], BOOT_LIMIT)?;
-    let line = console.wait(0, &["rcsnap: captured: "], Duration::ZERO)?;
+    // The prompt may be the beginning of that line: give it the time to end.
+    let line = console.wait(0, &["rcsnap: captured: "], Duration::from_secs(2))?;
     let published = console.wait(0, &["rcsnap: published: "], BOOT_LIMIT)?.text;
     console.prompt(0, &[" login: "], BOOT_LIMIT)?;
     let app = running.app()?;
