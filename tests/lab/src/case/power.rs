@@ -9,19 +9,26 @@ use super::{Bench, Case, come_up, works};
 use crate::guest::{BOOT_LIMIT, Boot};
 use crate::progress;
 
-/// Milliseconds after the tasks were read, which is when writing begins.
-const MOMENTS: [u64; 4] = [0, 40, 200, 800];
+/// Milliseconds after the tasks were read, which is when writing begins, and whether an image was there
+/// before.
+const MOMENTS: [(u64, bool); 5] = [(0, false), (400, false), (40, true), (800, true), (2000, true)];
 
 pub fn cases() -> Vec<Case> {
+    let name = |ms, before| {
+        format!("cut {ms} ms after the {}", if before { "capture, beside an image" } else { "first capture" })
+    };
     MOMENTS
         .into_iter()
-        .map(|ms| Case::new("power", format!("cut {ms} ms after the capture"), move |b, id| run(b, id, ms)))
+        .map(|(ms, before)| Case::new("power", name(ms, before), move |b, id| run(b, id, ms, before)))
         .collect()
 }
 
 /// `rcsnap=refresh` writes beside an image that is there: it must survive, or the new one be whole.
-fn run(bench: &Bench, id: &str, ms: u64) -> Result<()> {
+fn run(bench: &Bench, id: &str, ms: u64, before: bool) -> Result<()> {
     let disks = bench.copy(id)?;
+    if !before {
+        disks.empty_store(bench.guest.board.disk.store_mib << 20)?;
+    }
     let boot = Boot::new(&format!("{id}-cut")).words("rcsnap=refresh");
     let mut running = bench.guest.boot(&disks, &boot)?;
     running.qemu.console.wait(0, &["rcsnap: captured: "], BOOT_LIMIT)?;
