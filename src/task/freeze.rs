@@ -163,6 +163,9 @@ pub fn freeze(request: &Request<'_>) -> Result<Frozen> {
             break;
         }
         world.collect(deadline)?;
+        if Instant::now() > deadline {
+            break; // what did not stop is named
+        }
     }
     for stat in members(request)? {
         world.take(stat)?;
@@ -229,7 +232,7 @@ impl Frozen {
                             Refusal::new("its leader has exited while threads live", "none in this version");
                         self.obstacles.push(Obstacle::process("freeze", pid, &*stat.comm, "thread", refusal));
                     }
-                    Err(Errno::ESRCH) if !self.stopped.contains(&tid) => {
+                    Err(Errno::ESRCH) => {
                         let refusal = Refusal::new(
                             "it lives on the memory of its parent, which waits for it in vfork(2)",
                             "let it call execve(2) or exit before `rcsnap ready`",
