@@ -2,9 +2,11 @@
 //!
 //! Without KVM: it does not run on every machine, and figures from both kinds would not compare.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 
@@ -89,7 +91,16 @@ fn drive(file: &Path) -> String {
     format!("if=virtio,format=raw,file={}", file.display())
 }
 
-/// A port nobody listens on now. Another program may take it first; then QEMU says so and ends.
+/// A port nobody listens on now, and that no other machine of this lab was given: the kernel may hand out
+/// the same one again before QEMU has taken it.
 fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0)).context("finding a free port")?.local_addr()?.port())
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    for _ in 0..100 {
+        let port = TcpListener::bind(("127.0.0.1", 0)).context("finding a free port")?.local_addr()?.port();
+        if given.insert(port) {
+            return Ok(port);
+        }
+    }
+    bail!("finding a free port: the same ones come again");
 }
