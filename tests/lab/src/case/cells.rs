@@ -16,6 +16,8 @@ use crate::progress;
 
 /// How long anything in a cell may take, on a machine that does much else.
 const LIMIT: Duration = Duration::from_secs(30);
+/// How long a conductor may take.
+const ALARM: Duration = Duration::from_secs(60);
 /// Restored boots of one image in a row.
 const RESTORES: usize = 5;
 /// Where the first slot begins in a store (two copies of its directory of 4 KiB each).
@@ -48,7 +50,8 @@ pub fn check(rcsnap: &Path) -> Result<usize> {
     }
     // A hang is ended by the conductor's alarm, after a minute: too long to try it for every stage.
     let ways = ["exit", "segv", "error"];
-    let faults: Vec<(Stage, &str)> = stages().flat_map(|stage| ways.map(|way| (stage, way))).collect();
+    let mut faults: Vec<(Stage, &str)> = stages().flat_map(|stage| ways.map(|way| (stage, way))).collect();
+    faults.push((Stage::Memory, "hang"));
     for (stage, way) in faults.iter().copied() {
         let name = format!("fault {}:{way}", stage.name());
         note(&mut failed, &name, first.reset(saved.path()).and_then(|()| fault(&first, stage, way)));
@@ -184,7 +187,8 @@ fn twice(cell: &Cell) -> Result<()> {
 fn fault(cell: &Cell, stage: Stage, way: &str) -> Result<()> {
     let mut boot = cell.boot(&[&format!("rcsnap.fault={}:{way}", stage.name())])?;
     if stage.changes_kernel() {
-        boot.wait_for_end(LIMIT).with_context(|| format!("the cell must reboot:\n{}", shown(&boot)))?;
+        let limit = if way == "hang" { LIMIT + ALARM } else { LIMIT };
+        boot.wait_for_end(limit).with_context(|| format!("the cell must reboot:\n{}", shown(&boot)))?;
         drop(boot);
         drop(cold(cell, &[], "")?);
         return Ok(());
