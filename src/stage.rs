@@ -7,10 +7,9 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::errno::Errno;
-use nix::time::{ClockId, clock_gettime};
 
 use crate::error::{Error, Result};
-use crate::sys;
+use crate::sys::{self, time};
 
 macro_rules! stages {
     ($( $name:ident $text:literal $sentence:literal ),* $(,)?) => {
@@ -92,9 +91,7 @@ impl Stage {
 /// Now on CLOCK_MONOTONIC, in nanoseconds.
 #[must_use]
 pub fn now() -> u64 {
-    let Ok(time) = clock_gettime(ClockId::CLOCK_MONOTONIC) else { return 0 };
-    let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
-    seconds * 1_000_000_000 + u64::try_from(time.tv_nsec()).unwrap_or(0)
+    time::nanoseconds(libc::CLOCK_MONOTONIC).map_or(0, i64::cast_unsigned)
 }
 
 /// Room for every stage once.

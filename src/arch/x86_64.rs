@@ -16,6 +16,7 @@
 
 use std::arch::global_asm;
 
+use crate::sys::abi::Number;
 use crate::task::remote::Batch;
 
 /// This architecture in the image header (EM_X86_64 of elf(5)).
@@ -233,7 +234,7 @@ pub fn blob() -> &'static [u8] {
 }
 
 /// Prepares one system call at a borrowed `syscall` instruction.
-pub fn set_call(regs: &mut Regs, insn: u64, number: i64, args: &[u64; 6]) {
+pub fn set_call(regs: &mut Regs, insn: u64, number: Number, args: &[u64; 6]) {
     regs.rip = insn;
     regs.rax = number.cast_unsigned();
     [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = *args;

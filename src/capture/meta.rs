@@ -4,6 +4,7 @@ use super::KIND;
 use crate::error::{Context, Result};
 use crate::file::Scope;
 use crate::image::{Clocks, Meta};
+use crate::sys::time;
 use crate::task::tree::Process;
 
 /// The section META of these processes.
@@ -36,16 +37,12 @@ pub fn meta(scope: Scope, clocks: Clocks, processes: &[Process]) -> Result<Meta>
 /// # Errors
 /// A clock cannot be read.
 pub fn clocks(root: u32) -> Result<Clocks> {
-    use nix::time::{ClockId, clock_gettime};
-    let read = |id: ClockId| -> Result<i64> {
-        let time = clock_gettime(id).context(KIND, || "reading a clock")?;
-        Ok(time.tv_sec() * 1_000_000_000 + time.tv_nsec())
-    };
+    let read = |clock| time::nanoseconds(clock).context(KIND, || "reading a clock");
     let theirs = crate::task::clock::offsets(root)?;
     let ours = crate::task::clock::offsets(std::process::id())?;
     Ok(Clocks {
-        monotonic: read(ClockId::CLOCK_MONOTONIC)? - ours.monotonic + theirs.monotonic,
-        boottime: read(ClockId::CLOCK_BOOTTIME)? - ours.boottime + theirs.boottime,
-        realtime: read(ClockId::CLOCK_REALTIME)?,
+        monotonic: read(libc::CLOCK_MONOTONIC)? - ours.monotonic + theirs.monotonic,
+        boottime: read(libc::CLOCK_BOOTTIME)? - ours.boottime + theirs.boottime,
+        realtime: read(libc::CLOCK_REALTIME)?,
     })
 }

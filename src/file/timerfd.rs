@@ -10,11 +10,9 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::time::{ClockId, clock_gettime};
-
 use super::{Description, Opener, World};
 use crate::error::{Context, Error, Refusal, Result};
-use crate::sys::{anonymous, ioctl};
+use crate::sys::{anonymous, ioctl, time};
 
 const KIND: &str = "timerfd";
 const NANO: i64 = 1_000_000_000;
@@ -52,8 +50,8 @@ pub fn capture(desc: &Description, _world: &World<'_>) -> Result<State, Refusal>
     if !absolute {
         return Ok(State { clock, flags: 0, ticks, value: left, interval });
     }
-    let now = clock_gettime(ClockId::CLOCK_REALTIME).context(KIND, || "reading the wall clock")?;
-    Ok(State { clock, flags: set, ticks, value: sum(left, (now.tv_sec(), now.tv_nsec())), interval })
+    let now = time::now(libc::CLOCK_REALTIME).context(KIND, || "reading the wall clock")?;
+    Ok(State { clock, flags: set, ticks, value: sum(left, now), interval })
 }
 
 /// Whether a clock is set by people: CLOCK_REALTIME and CLOCK_REALTIME_ALARM.

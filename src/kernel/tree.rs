@@ -13,17 +13,15 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::AT_FDCWD;
 use nix::libc::off_t;
-use nix::sys::stat::{Mode, SFlag, UtimensatFlags, makedev, mknod, utimensat};
-use nix::sys::time::TimeSpec;
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{Whence, ftruncate, lseek};
 
 use super::bytes::Bytes;
 use super::root::errno;
 use crate::error::{Context, Refusal, Result};
 use crate::section;
-use crate::sys::xattr;
+use crate::sys::{time, xattr};
 
 section! {
     /// One name in the tree.
@@ -316,12 +314,6 @@ fn dress(path: &Path, node: &Node) -> Result<(), Errno> {
     set_time(path, node)
 }
 
-#[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions, reason = "narrower on 32 bit")]
 fn set_time(path: &Path, node: &Node) -> Result<(), Errno> {
-    // Both fields are wider than, or as wide as, what stat(2) gave at capture.
-    let time = TimeSpec::new(
-        node.mtime.0.try_into().map_err(|_| Errno::EOVERFLOW)?,
-        node.mtime.1.try_into().map_err(|_| Errno::EOVERFLOW)?,
-    );
-    utimensat(AT_FDCWD, path, &time, &time, UtimensatFlags::NoFollowSymlink)
+    time::set_of_file(path, node.mtime)
 }

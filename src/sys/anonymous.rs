@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
+use super::abi;
 use super::descriptor::{check, owned};
 
 /// eventfd2(2), with `EFD_CLOEXEC`.
@@ -47,21 +48,11 @@ pub fn set_timer(
     value: (i64, i64),
     interval: (i64, i64),
 ) -> Result<(), Errno> {
-    let new = libc::itimerspec { it_interval: time(interval)?, it_value: time(value)? };
-    // SAFETY: the call reads one itimerspec; the old value is not asked for.
-    check(libc::c_long::from(unsafe {
-        libc::timerfd_settime(fd.as_raw_fd(), flags, &raw const new, std::ptr::null_mut())
-    }))?;
+    let new = [interval.0, interval.1, value.0, value.1];
+    let old = std::ptr::null_mut::<i64>();
+    // SAFETY: the call reads one struct __kernel_itimerspec, four words of 64 bits; the old value is not asked for.
+    check(unsafe { libc::syscall(abi::TIMERFD_SETTIME, fd.as_raw_fd(), flags, new.as_ptr(), old) })?;
     Ok(())
-}
-
-#[allow(clippy::useless_conversion, reason = "both fields are narrower on 32-bit targets")]
-fn time((seconds, nanoseconds): (i64, i64)) -> Result<libc::timespec, Errno> {
-    // SAFETY: all-zero bytes are a valid timespec (some targets have padding fields).
-    let mut time: libc::timespec = unsafe { std::mem::zeroed() };
-    time.tv_sec = seconds.try_into().map_err(|_| Errno::EOVERFLOW)?;
-    time.tv_nsec = nanoseconds.try_into().map_err(|_| Errno::EOVERFLOW)?;
-    Ok(time)
 }
 
 /// epoll_create1(2).

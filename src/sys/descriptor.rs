@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
+use super::abi;
+
 /// `KCMP_FILE` of linux/kcmp.h.
 const KCMP_FILE: i32 = 0;
 /// `KCMP_EPOLL_TFD`.
@@ -237,10 +239,10 @@ pub fn set_owner_as(fd: BorrowedFd<'_>, owner: OwnerEx, [uid, euid]: [u32; 2]) -
     }
     // The bare call concerns this thread only, unlike the C library's.
     // SAFETY: numbers only.
-    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, euid, 0) })?;
+    check(unsafe { libc::syscall(abi::SETRESUID, uid, euid, 0) })?;
     let done = set_owner(fd, owner);
     // SAFETY: numbers only; the saved uid 0 allows it.
-    check(unsafe { libc::syscall(libc::SYS_setresuid, 0, 0, 0) })?;
+    check(unsafe { libc::syscall(abi::SETRESUID, 0, 0, 0) })?;
     done
 }
 

@@ -135,9 +135,9 @@ pub fn set_io_priority(tid: u32, value: i32) -> Sys<()> {
 
 /// The robust futex list of a thread: head and length (get_robust_list(2)).
 pub fn robust_list(tid: u32) -> Sys<(u64, u64)> {
-    let (mut head, mut len) = (0u64, 0u64);
-    // SAFETY: both words outlive the call.
+    let (mut head, mut len) = (0_usize, 0_usize);
+    // SAFETY: a pointer and a size_t, both of which outlive the call.
     let result = unsafe { libc::syscall(libc::SYS_get_robust_list, tid, &raw mut head, &raw mut len) };
     Errno::result(result)?;
-    Ok((head, len))
+    Ok((head as u64, len as u64))
 }

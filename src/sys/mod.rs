@@ -1,6 +1,7 @@
 //! The unsafe fence: thin, safe signatures over system calls that no crate offers. Every file opens with why
 //! it needs `unsafe`, and each block says what makes it sound.
 
+pub mod abi;
 pub mod anonymous;
 pub mod brief;
 pub mod clone;
@@ -18,5 +19,6 @@ pub mod signal;
 pub mod sockdiag;
 pub mod socket;
 pub mod start;
+pub mod time;
 pub mod vm;
 pub mod xattr;

@@ -163,7 +163,7 @@ pub fn rseq(tid: u32) -> Sys<RseqConfiguration> {
 pub fn knows_rseq() -> bool {
     let none: libc::c_long = 0;
     // SAFETY: a length of 0 is refused before the address is looked at, whatever is registered.
-    let result = unsafe { libc::syscall(libc::SYS_rseq, none, none, none, none) };
+    let result = unsafe { libc::syscall(crate::sys::abi::RSEQ, none, none, none, none) };
     Errno::result(result) != Err(Errno::ENOSYS)
 }
 

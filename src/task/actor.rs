@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::error::{Context, Result};
 use crate::file::{Actor, Who};
-use crate::sys::descriptor;
+use crate::sys::{abi, descriptor};
 use crate::task::puppet::Puppets;
 use crate::task::remote::Batch;
 
@@ -26,13 +26,13 @@ fn begin(batch: &mut Batch) {
 
 /// Effective group and user for the calls between this and [`as_root`].
 fn as_who(batch: &mut Batch, who: &Who) {
-    batch.call(libc::SYS_setresgid, &[KEEP, u64::from(who.gid), KEEP]);
-    batch.call(libc::SYS_setresuid, &[KEEP, u64::from(who.uid), KEEP]);
+    batch.call(abi::SETRESGID, &[KEEP, u64::from(who.gid), KEEP]);
+    batch.call(abi::SETRESUID, &[KEEP, u64::from(who.uid), KEEP]);
 }
 
 fn as_root(batch: &mut Batch) {
-    batch.call(libc::SYS_setresuid, &[KEEP, 0, KEEP]);
-    batch.call(libc::SYS_setresgid, &[KEEP, 0, KEEP]);
+    batch.call(abi::SETRESUID, &[KEEP, 0, KEEP]);
+    batch.call(abi::SETRESGID, &[KEEP, 0, KEEP]);
 }
 
 impl Puppets<'_> {

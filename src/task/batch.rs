@@ -4,6 +4,8 @@
 
 use nix::errno::Errno;
 
+use crate::sys::abi::Number;
+
 /// Bytes of an area: one page of code, then calls, then data.
 pub const AREA: u64 = 256 * 1024;
 /// Offset of the calls.
@@ -18,6 +20,8 @@ pub(super) const LAST_RESORT: u64 = DATA - 64;
 pub(super) const FRAME: u64 = AREA - 4096;
 /// Bit 63 of a call's number: the batch goes on when it fails.
 const MAY_FAIL: u64 = 1 << 63;
+/// Bytes of the kernel's `long`, `size_t` and pointers.
+pub const LONG: usize = size_of::<usize>();
 
 /// Calls and their data, laid out for an area at a known address.
 #[derive(Debug)]
@@ -36,13 +40,13 @@ impl Batch {
     }
 
     /// Adds a call that must succeed. Returns its index.
-    pub fn call(&mut self, number: i64, args: &[u64]) -> usize {
-        self.add(number.cast_unsigned(), args)
+    pub fn call(&mut self, number: Number, args: &[u64]) -> usize {
+        self.add(number as u64, args)
     }
 
     /// Adds a call that may fail.
-    pub fn try_call(&mut self, number: i64, args: &[u64]) -> usize {
-        self.add(number.cast_unsigned() | MAY_FAIL, args)
+    pub fn try_call(&mut self, number: Number, args: &[u64]) -> usize {
+        self.add(number as u64 | MAY_FAIL, args)
     }
 
     fn add(&mut self, number: u64, args: &[u64]) -> usize {
@@ -67,6 +71,12 @@ impl Batch {
         self.data.extend_from_slice(bytes);
         self.data.resize(self.data.len().next_multiple_of(16), 0);
         address
+    }
+
+    /// Puts a structure whose members are all of the kernel's `long`, or padded to it.
+    pub fn longs(&mut self, values: &[u64]) -> u64 {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| long(*value)).collect();
+        self.bytes(&bytes)
     }
 
     /// A string with its end.
@@ -120,9 +130,39 @@ impl Batch {
         self.read(address, 8).try_into().map_or(0, u64::from_ne_bytes)
     }
 
+    /// Member `index` of a structure of the kernel's `long`.
+    #[must_use]
+    pub fn long(&self, address: u64, index: usize) -> u64 {
+        let mut word = [0; 8];
+        let bytes = self.read(address + (index * LONG) as u64, LONG);
+        word[..bytes.len()].copy_from_slice(bytes);
+        u64::from_ne_bytes(word)
+    }
+
     /// Half a word of the data.
     #[must_use]
     pub fn half(&self, address: u64) -> u32 {
         self.read(address, 4).try_into().map_or(0, u32::from_ne_bytes)
+    }
+}
+
+/// A value as the kernel's `long` (rcsnap runs on little-endian processors only).
+pub(super) fn long(value: u64) -> [u8; LONG] {
+    let mut bytes = [0; LONG];
+    bytes.copy_from_slice(&value.to_le_bytes()[..LONG]);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Batch, LONG};
+
+    #[test]
+    fn longs_are_read_as_they_were_put() {
+        let mut batch = Batch::new(0x1000);
+        let first = batch.longs(&[1, 0x7fff_fff0, 3]);
+        let second = batch.room(3 * LONG);
+        assert_eq!([0, 1, 2].map(|index| batch.long(first, index)), [1, 0x7fff_fff0, 3]);
+        assert_eq!((batch.read(first, 3 * LONG).len(), batch.long(second, 2)), (3 * LONG, 0));
     }
 }

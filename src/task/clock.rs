@@ -6,6 +6,7 @@
 
 use crate::error::{Context, Result};
 use crate::image::Clocks;
+use crate::sys::time;
 
 const KIND: &str = "clock";
 const SECOND: i64 = 1_000_000_000;
@@ -55,14 +56,11 @@ fn parse(text: &str) -> Offsets {
 /// # Errors
 /// The offsets are not accepted.
 pub fn go_on(captured: &Clocks) -> Result<bool> {
-    use nix::time::{ClockId, clock_gettime};
-    let now = |id: ClockId| {
-        clock_gettime(id).map(|t| t.tv_sec() * SECOND + t.tv_nsec()).context(KIND, || "reading a clock")
-    };
+    let now = |clock| time::nanoseconds(clock).context(KIND, || "reading a clock");
     let own = offsets(std::process::id())?;
     // What the clocks of the kernel say, without our own namespace.
-    let monotonic = captured.monotonic - (now(ClockId::CLOCK_MONOTONIC)? - own.monotonic);
-    let boottime = captured.boottime - (now(ClockId::CLOCK_BOOTTIME)? - own.boottime);
+    let monotonic = captured.monotonic - (now(libc::CLOCK_MONOTONIC)? - own.monotonic);
+    let boottime = captured.boottime - (now(libc::CLOCK_BOOTTIME)? - own.boottime);
     if crate::sys::clone::new_time_namespace().is_err() {
         return Ok(false);
     }

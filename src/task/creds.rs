@@ -7,6 +7,7 @@
 //!   tree, of the caller (`process.rs`, before anything is injected).
 
 use crate::proc::status::Status;
+use crate::sys::abi;
 use crate::task::remote::Batch;
 
 /// SECBIT_NO_SETUID_FIXUP: capabilities stay while user ids change.
@@ -61,13 +62,13 @@ pub fn restore(batch: &mut Batch, state: &State, own: &[u64; 5]) {
     let [rgid, egid, sgid, fsgid] = state.gid.map(u64::from);
     let groups: Vec<u8> = state.groups.iter().flat_map(|g| g.to_ne_bytes()).collect();
     let list = batch.bytes(&groups);
-    batch.call(libc::SYS_setgroups, &[state.groups.len() as u64, list]);
+    batch.call(abi::SETGROUPS, &[state.groups.len() as u64, list]);
     batch.doing("setting groups");
     batch.call(libc::SYS_prctl, &[libc::PR_SET_SECUREBITS as u64, NO_SETUID_FIXUP, 0, 0, 0]);
-    batch.call(libc::SYS_setresgid, &[rgid, egid, sgid]);
-    batch.call(libc::SYS_setfsgid, &[fsgid]);
-    batch.call(libc::SYS_setresuid, &[ruid, euid, suid]);
-    batch.call(libc::SYS_setfsuid, &[fsuid]);
+    batch.call(abi::SETRESGID, &[rgid, egid, sgid]);
+    batch.call(abi::SETFSGID, &[fsgid]);
+    batch.call(abi::SETRESUID, &[ruid, euid, suid]);
+    batch.call(abi::SETFSUID, &[fsuid]);
     batch.call(libc::SYS_prctl, &[libc::PR_SET_SECUREBITS as u64, u64::from(state.securebits), 0, 0, 0]);
     batch.doing("setting securebits");
     for cap in (0..64u64).filter(|c| own[3] & !state.caps[3] & (1 << c) != 0) {

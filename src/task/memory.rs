@@ -16,6 +16,7 @@ pub use backing::{Found, Shared};
 use crate::error::{Context, Refusal, Result};
 use crate::proc::smaps::{self, Mapping};
 use crate::proc::stat::Layout;
+use crate::task::batch::long;
 use crate::task::remote::{AREA, Batch};
 
 const KIND: &str = "memory";
@@ -305,10 +306,12 @@ pub fn set_layout(batch: &mut Batch, state: &State, exe: u64) {
         l.arg_end,
         l.env_start,
         l.env_end,
-        auxv,
-        state.auxv.len() as u64 | exe << 32,
     ];
-    let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+    let mut bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+    // A pointer, then two numbers of 32 bits, and padding up to the alignment of the words before.
+    bytes.extend(long(auxv));
+    bytes.extend((state.auxv.len() as u64 | exe << 32).to_ne_bytes());
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
     let room = batch.bytes(&bytes);
     let map = PR_SET_MM_MAP;
     batch.call(libc::SYS_prctl, &[libc::PR_SET_MM as u64, map, room, bytes.len() as u64, 0]);

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 
 use crate::arch::{self, Loop, Regs};
 use crate::error::{Context, Error, Result};
+use crate::sys::abi::Number;
 use crate::sys::ptrace::{self, Status};
 use crate::sys::vm;
 pub use crate::task::batch::{AREA, Batch};
@@ -21,7 +22,7 @@ const KIND: &str = "remote";
 const ALL_BUT_TRAP: u64 = !(1 << (libc::SIGTRAP - 1));
 
 /// Makes one call in a stopped task at the instruction `insn`. The task's registers are lost.
-fn borrowed(tid: u32, regs: &Regs, insn: u64, number: i64, args: &[u64; 6]) -> Result<i64> {
+fn borrowed(tid: u32, regs: &Regs, insn: u64, number: Number, args: &[u64; 6]) -> Result<i64> {
     let doing = || format!("calling {number} in {tid}");
     let mut regs = regs.clone();
     arch::set_call(&mut regs, insn, number, args);
@@ -193,9 +194,9 @@ impl Area {
     ///
     /// # Errors
     /// The area cannot be written.
-    pub fn last_resort(&self, number: i64, args: &[u64]) -> Result<()> {
+    pub fn last_resort(&self, number: Number, args: &[u64]) -> Result<()> {
         let mut call = [0u64; 8];
-        call[0] = number.cast_unsigned();
+        call[0] = number as u64;
         call[1..=args.len()].copy_from_slice(args);
         vm::write(self.tgid, self.base + LAST_RESORT, &flat(&[call]))
             .context(KIND, || format!("writing the last resort of {}", self.tgid))

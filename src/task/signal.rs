@@ -8,12 +8,15 @@
 use crate::error::{Refusal, Result};
 use crate::sys::ptrace;
 use crate::sys::ptrace::{SIGINFO, Sys};
+use crate::task::batch::{LONG, long};
 use crate::task::remote::{Batch, Script};
 
-/// Bytes of the kernel's struct sigaction: handler, flags, restorer, mask.
-const ACTION: usize = 32;
 /// Bytes of the kernel's signal set.
 const SET: u64 = 8;
+/// Where it stands in the kernel's struct sigaction: after handler, flags and restorer.
+const MASK: u64 = 3 * LONG as u64;
+/// Bytes of struct sigaction.
+const ACTION: usize = 3 * LONG + 8;
 
 crate::section! {
     /// A signal whose disposition is not the default.
@@ -67,10 +70,10 @@ pub fn ask_actions(batch: &mut Batch, caught: u64, ignored: u64) -> Vec<(i32, u6
 pub fn actions(batch: &Batch, asked: &[(i32, u64)]) -> Vec<Action> {
     let all = asked.iter().map(|(signal, room)| Action {
         signal: signal.cast_unsigned(),
-        handler: batch.word(*room),
-        flags: batch.word(room + 8),
-        restorer: batch.word(room + 16),
-        mask: batch.word(room + 24),
+        handler: batch.long(*room, 0),
+        flags: batch.long(*room, 1),
+        restorer: batch.long(*room, 2),
+        mask: batch.word(room + MASK),
     });
     all.filter(|a| a.handler != 0 || a.flags != 0).collect()
 }
@@ -79,12 +82,13 @@ pub fn actions(batch: &Batch, asked: &[(i32, u64)]) -> Vec<Action> {
 pub fn restore_actions(batch: &mut Batch, actions: &[Action], all: bool) {
     for signal in signals() {
         let found = actions.iter().find(|a| a.signal.cast_signed() == signal);
-        let words = match found {
-            Some(a) => [a.handler, a.flags, a.restorer, a.mask],
-            None if all => [0; 4],
+        let (words, mask) = match found {
+            Some(a) => ([a.handler, a.flags, a.restorer], a.mask),
+            None if all => ([0; 3], 0),
             None => continue,
         };
-        let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+        let mut bytes: Vec<u8> = words.into_iter().flat_map(long).collect();
+        bytes.extend(mask.to_ne_bytes());
         let room = batch.bytes(&bytes);
         batch.call(libc::SYS_rt_sigaction, &[number(signal), room, 0, SET]);
         batch.doing("setting a signal action");
@@ -93,7 +97,7 @@ pub fn restore_actions(batch: &mut Batch, actions: &[Action], all: bool) {
 
 /// Asks for the alternate stack.
 pub fn ask_altstack(batch: &mut Batch) -> u64 {
-    let room = batch.room(24);
+    let room = batch.room(3 * LONG);
     batch.call(libc::SYS_sigaltstack, &[0, room]);
     room
 }
@@ -103,18 +107,15 @@ pub fn ask_altstack(batch: &mut Batch) -> u64 {
 pub fn altstack(batch: &Batch, room: u64) -> AltStack {
     const SS_ONSTACK: u32 = 1;
     AltStack {
-        address: batch.word(room),
-        flags: batch.half(room + 8) & !SS_ONSTACK,
-        size: batch.word(room + 16),
+        address: batch.long(room, 0),
+        flags: batch.half(room + LONG as u64) & !SS_ONSTACK,
+        size: batch.long(room, 2),
     }
 }
 
 /// Sets the alternate stack.
 pub fn restore_altstack(batch: &mut Batch, stack: &AltStack) {
-    let mut bytes = stack.address.to_ne_bytes().to_vec();
-    bytes.extend_from_slice(&u64::from(stack.flags).to_ne_bytes());
-    bytes.extend_from_slice(&stack.size.to_ne_bytes());
-    let room = batch.bytes(&bytes);
+    let room = batch.longs(&[stack.address, stack.flags.into(), stack.size]);
     batch.call(libc::SYS_sigaltstack, &[room, 0]);
     batch.doing("setting the alternate signal stack");
 }

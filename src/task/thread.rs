@@ -11,7 +11,8 @@ use nix::errno::Errno;
 
 use crate::arch::{self, Regs};
 use crate::error::{Context, Error, Refusal, Result};
-use crate::sys::{limit, ptrace, vm};
+use crate::sys::{abi, limit, ptrace, vm};
+use crate::task::batch::LONG;
 use crate::task::freeze::{self, Thread};
 use crate::task::remote::Batch;
 use crate::task::signal::{self, AltStack};
@@ -133,7 +134,7 @@ pub fn complete(state: &mut State, batch: &Batch, asked: Asked) -> Result<(), Re
     batch
         .outcome(asked.clear_tid.0)
         .context(KIND, || "asking for clear_child_tid (CONFIG_CHECKPOINT_RESTORE)")?;
-    state.clear_tid = batch.word(asked.clear_tid.1);
+    state.clear_tid = batch.long(asked.clear_tid.1, 0);
     if let Some(asked) = asked.rseq {
         check_rseq(batch, asked)?;
     }
@@ -164,9 +165,9 @@ fn ask_rseq(batch: &mut Batch) -> usize {
     const SIZE: u64 = 32;
     const SIGNATURE: u64 = 0x5263_736e;
     let room = batch.room(64).next_multiple_of(SIZE);
-    let registered = batch.try_call(libc::SYS_rseq, &[room, SIZE, 0, SIGNATURE]);
+    let registered = batch.try_call(abi::RSEQ, &[room, SIZE, 0, SIGNATURE]);
     // Of another registration this takes nothing: the address is not its.
-    batch.try_call(libc::SYS_rseq, &[room, SIZE, UNREGISTER, SIGNATURE]);
+    batch.try_call(abi::RSEQ, &[room, SIZE, UNREGISTER, SIGNATURE]);
     registered
 }
 
@@ -195,12 +196,12 @@ fn abort_handler(tgid: u32, rseq: &Rseq, ip: u64) -> Option<u64> {
 
 /// Everything that the thread must do itself. Its memory is complete. Credentials come last.
 pub fn restore(batch: &mut Batch, state: &State, own: &creds::State) {
-    // struct robust_list_head has three words. A thread that never had one has a head of 0.
-    batch.try_call(libc::SYS_set_robust_list, &[state.robust.0, 24]);
+    // struct robust_list_head has three longs. A thread that never had one has a head of 0.
+    batch.try_call(libc::SYS_set_robust_list, &[state.robust.0, 3 * LONG as u64]);
     batch.call(libc::SYS_set_tid_address, &[state.clear_tid]);
     signal::restore_altstack(batch, &state.altstack);
     if let Some(rseq) = &state.rseq {
-        batch.call(libc::SYS_rseq, &[rseq.address, u64::from(rseq.size), 0, u64::from(rseq.signature)]);
+        batch.call(abi::RSEQ, &[rseq.address, u64::from(rseq.size), 0, u64::from(rseq.signature)]);
         batch.doing("registering rseq");
     }
     let name = batch.path(&state.comm);
@@ -218,7 +219,7 @@ pub fn forget_rseq(tid: u32, batch: &mut Batch) -> Result<()> {
     match ptrace::rseq(tid) {
         Ok(conf) if conf.address != 0 => {
             let (size, signature) = (u64::from(conf.size), u64::from(conf.signature));
-            batch.call(libc::SYS_rseq, &[conf.address, size, UNREGISTER, signature]);
+            batch.call(abi::RSEQ, &[conf.address, size, UNREGISTER, signature]);
             batch.doing("unregistering rseq");
             Ok(())
         }

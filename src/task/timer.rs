@@ -6,9 +6,11 @@
 //! Refuses: timers on the CPU clock of another process, and ids too high to reach.
 
 use crate::error::{Refusal, Result};
+use crate::sys::abi;
+use crate::task::batch::{LONG, long};
 use crate::task::remote::{Batch, Script};
 
-/// struct itimerval and struct itimerspec: four words on 64 bit.
+/// Bytes of struct itimerspec, which has 64-bit members everywhere.
 const ITIMER: usize = 32;
 /// Without PR_TIMER_CREATE_RESTORE_IDS every id below must be created once.
 const MAX_ID: u32 = 5000;
@@ -113,13 +115,14 @@ pub fn check(timers: &[Posix]) -> Result<(), Refusal> {
 pub fn ask(batch: &mut Batch, posix: &[Posix]) -> Vec<u64> {
     let mut rooms = Vec::new();
     for which in 0..3 {
-        let room = batch.room(ITIMER);
+        // struct itimerval: seconds are `long` on 32 bit too, where no newer call exists.
+        let room = batch.room(4 * LONG);
         batch.call(libc::SYS_getitimer, &[which, room]);
         rooms.push(room);
     }
     for timer in posix {
         let room = batch.room(ITIMER);
-        batch.call(libc::SYS_timer_gettime, &[u64::from(timer.id), room]);
+        batch.call(abi::TIMER_GETTIME, &[u64::from(timer.id), room]);
         rooms.push(room);
     }
     rooms
@@ -131,7 +134,7 @@ pub fn capture(batch: &Batch, rooms: &[u64], mut posix: Vec<Posix>) -> State {
     let four = |room: u64| [0, 8, 16, 24].map(|at| batch.word(room + at));
     let mut state = State::default();
     for (into, room) in state.intervals.iter_mut().zip(rooms) {
-        *into = four(*room);
+        *into = [0, 1, 2, 3].map(|index| batch.long(*room, index));
     }
     for (timer, room) in posix.iter_mut().zip(rooms.iter().skip(3)) {
         timer.setting = four(*room);
@@ -140,12 +143,14 @@ pub fn capture(batch: &Batch, rooms: &[u64], mut posix: Vec<Posix>) -> State {
     state
 }
 
+/// struct sigevent: the value, a pointer or a number, comes first.
 fn event(timer: &Posix) -> [u8; 64] {
     let mut bytes = [0; 64];
-    bytes[..8].copy_from_slice(&timer.value.to_ne_bytes());
-    bytes[8..12].copy_from_slice(&timer.signal.to_ne_bytes());
-    bytes[12..16].copy_from_slice(&timer.notify.to_ne_bytes());
-    bytes[16..20].copy_from_slice(&timer.tid.to_ne_bytes());
+    let (value, rest) = bytes.split_at_mut(LONG);
+    value.copy_from_slice(&long(timer.value));
+    rest[..4].copy_from_slice(&timer.signal.to_ne_bytes());
+    rest[4..8].copy_from_slice(&timer.notify.to_ne_bytes());
+    rest[8..12].copy_from_slice(&timer.tid.to_ne_bytes());
     bytes
 }
 
@@ -204,7 +209,7 @@ pub fn arm(script: &mut Script<'_>, state: &State) -> Result<()> {
         if setting[2] == 0 && setting[3] == 0 {
             setting[3] = 1; // about to fire
         }
-        let room = script.batch.bytes(&words(&setting));
+        let room = script.batch.longs(&setting);
         script.batch.call(libc::SYS_setitimer, &[which, room, 0]);
         script.batch.doing("arming an interval timer");
     }
@@ -215,7 +220,7 @@ pub fn arm(script: &mut Script<'_>, state: &State) -> Result<()> {
             setting[3] = 1;
         }
         let room = script.batch.bytes(&words(&setting));
-        script.batch.call(libc::SYS_timer_settime, &[u64::from(timer.id), 0, room, 0]);
+        script.batch.call(abi::TIMER_SETTIME, &[u64::from(timer.id), 0, room, 0]);
         script.batch.doing("arming a timer");
     }
     Ok(())

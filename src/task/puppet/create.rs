@@ -2,6 +2,7 @@
 
 use super::{ALL_BUT_TRAP, KIND, Puppets};
 use crate::error::{Context, Error, Result};
+use crate::sys::abi;
 use crate::sys::clone::{self, CLONE_ARGS};
 use crate::sys::ptrace::{self, Status};
 use crate::task::remote::{Area, Batch};
@@ -140,7 +141,7 @@ impl Puppets<'_> {
             let mut batch = Batch::new(area.base());
             let set = batch.bytes(&(1u64 << (libc::SIGCHLD - 1)).to_ne_bytes());
             let now = batch.room(16);
-            batch.try_call(libc::SYS_rt_sigtimedwait, &[set, 0, now, 8]);
+            batch.try_call(abi::RT_SIGTIMEDWAIT, &[set, 0, now, 8]);
             area.run(parent, &mut batch)?;
         }
         Ok(())

@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::error::{Context, Error, Result};
+use crate::sys::abi::Number;
 use crate::sys::ptrace;
 use crate::task::memory::{self, Backing};
 use crate::task::pages::{self, Memory, Place};
@@ -135,7 +136,7 @@ impl<'a> Puppets<'a> {
         self.processes.iter().find(|p| p.ids.pid == pid)
     }
 
-    fn one(&self, pid: u32, number: i64, args: &[u64], doing: &'static str) -> Result<()> {
+    fn one(&self, pid: u32, number: Number, args: &[u64], doing: &'static str) -> Result<()> {
         let area = self.area(pid)?;
         let mut batch = Batch::new(area.base());
         batch.call(number, args);

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use super::{KIND, Puppets};
 use crate::error::{Context, Error, Result};
 use crate::image::pages::Run;
-use crate::sys::{descriptor, vm};
+use crate::sys::{abi, descriptor, vm};
 use crate::task::memory::{Backing, MappedFile, Object};
 use crate::task::pages::Place;
 use crate::task::remote::{Batch, Script};
@@ -62,7 +62,7 @@ fn first_gap(fds: &[crate::file::Fd], fd: i32) -> i32 {
     (0..fd).find(|n| fds.iter().all(|f| f.fd != *n)).unwrap_or(fd)
 }
 
-/// fcntl(2) with F_SETLK and a struct flock: type, whence, start, length, pid.
+/// fcntl(2) with F_SETLK and a struct flock of 64 bit: type, whence, start, length, pid.
 pub(super) fn take_lock(batch: &mut Batch, lock: &crate::file::lock::Posix) {
     let kind = if lock.write { libc::F_WRLCK } else { libc::F_RDLCK };
     let mut bytes = u64::from(kind.cast_unsigned()).to_ne_bytes().to_vec();
@@ -71,7 +71,7 @@ pub(super) fn take_lock(batch: &mut Batch, lock: &crate::file::lock::Posix) {
     bytes.extend_from_slice(&[0; 8]);
     let room = batch.bytes(&bytes);
     let fd = u64::from(lock.fd.cast_unsigned());
-    batch.call(libc::SYS_fcntl, &[fd, u64::from(libc::F_SETLK.cast_unsigned()), room]);
+    batch.call(abi::FCNTL, &[fd, u64::from(libc::F_SETLK.cast_unsigned()), room]);
     batch.doing("taking a lock");
 }
 
