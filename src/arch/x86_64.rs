@@ -1,34 +1,24 @@
-//! x86_64: registers, the batch loop, restart of system calls, vdso.
+//! x86_64: registers, the batch loop, restart of system calls.
 //!
-//! The loop below is the only code that ever runs inside another process. It is position independent, uses
-//! no stack and no memory but its list of calls, and serves capture (injected into a stopped process) and
-//! restore (in a puppet). A call is eight words: number, six arguments, result. Bit 63 of the number means
-//! "may fail"; any other call that fails ends the list.
-//!
-//! Registers: rbx the next call, rbp the end of the list, r12 tgid, r13 tid, r14 the call of last resort,
-//! r15 a stack pointer for it. The kernel's syscall instruction changes only rax, rcx and r11.
-//!
-//! The list ends in tgkill(self, SIGTRAP): one signal-delivery-stop for the whole batch. It is not a
-//! breakpoint, whose forced signal would reset a blocked handler and, in PID 1, clear its protection. What
-//! follows runs only when the tracer is gone: the call of last resort (reboot(2) for a PID 1 half restored,
-//! rt_sigreturn(2) for a live process).
+//! Registers of the loop: rbx the next call, rbp the end of the list, r12 tgid, r13 tid, r14 the call of last
+//! resort, r15 a stack pointer for it. The kernel's syscall instruction changes only rax, rcx and r11.
 #![allow(unsafe_code, reason = "the batch loop is assembly")]
 
 use std::arch::global_asm;
 
+use super::{EINTR, Loop, Processor, QUIET, Registers, Set};
+use crate::error::{Context, Error, Refusal, Result};
+use crate::proc::syscall::Call;
 use crate::sys::abi::Number;
-use crate::task::remote::Batch;
+use crate::sys::ptrace;
+use crate::task::batch::Batch;
 
-/// This architecture in the image header (EM_X86_64 of elf(5)).
-pub const ARCH: u16 = 62;
-/// `syscall`.
-pub const SYSCALL_INSN: [u8; 2] = [0x0f, 0x05];
 /// NT_X86_XSTATE: x87, SSE, AVX and the rest in the XSAVE layout.
-pub const FLOAT_NOTE: i32 = 0x202;
+const XSTATE: u32 = 0x202;
 /// Room for the largest XSAVE area known (11008 bytes with AMX).
-pub const FLOAT_MAX: usize = 16 * 1024;
-/// End of user addresses with four page-table levels, less the guard page.
-pub const TASK_TOP: u64 = 0x7fff_ffff_f000;
+const XSTATE_MAX: usize = 16 * 1024;
+/// The code segment of a 64-bit task, __USER_CS; a 32-bit one runs with 0x23.
+const USER_CS: u64 = 0x33;
 
 crate::section! {
     /// struct user_regs_struct of <sys/user.h>: what NT_PRSTATUS holds. fs_base and gs_base are the TLS.
@@ -90,11 +80,72 @@ crate::section! {
     }
 }
 
-impl Regs {
-    /// The kernel's layout: 27 words.
-    #[must_use]
-    pub fn to_words(&self) -> [u64; 27] {
-        [
+impl Registers for Regs {
+    fn from_bytes(bytes: &[u8]) -> Option<Regs> {
+        let (words, rest) = bytes.as_chunks::<8>();
+        let words: Vec<u64> = words.iter().map(|word| u64::from_ne_bytes(*word)).collect();
+        let [
+            r15,
+            r14,
+            r13,
+            r12,
+            rbp,
+            rbx,
+            r11,
+            r10,
+            r9,
+            r8,
+            rax,
+            rcx,
+            rdx,
+            rsi,
+            rdi,
+            orig_rax,
+            rip,
+            cs,
+            eflags,
+            rsp,
+            ss,
+            fs_base,
+            gs_base,
+            ds,
+            es,
+            fs,
+            gs,
+        ] = <[u64; 27]>::try_from(words).ok()?;
+        (rest.is_empty() && cs == USER_CS).then_some(Regs {
+            r15,
+            r14,
+            r13,
+            r12,
+            rbp,
+            rbx,
+            r11,
+            r10,
+            r9,
+            r8,
+            rax,
+            rcx,
+            rdx,
+            rsi,
+            rdi,
+            orig_rax,
+            rip,
+            cs,
+            eflags,
+            rsp,
+            ss,
+            fs_base,
+            gs_base,
+            ds,
+            es,
+            fs,
+            gs,
+        })
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let words = [
             self.r15,
             self.r14,
             self.r13,
@@ -122,57 +173,15 @@ impl Regs {
             self.es,
             self.fs,
             self.gs,
-        ]
+        ];
+        words.iter().flat_map(|word| word.to_ne_bytes()).collect()
     }
 
-    /// From the kernel's layout.
-    #[must_use]
-    pub fn from_words(w: &[u64; 27]) -> Regs {
-        Regs {
-            r15: w[0],
-            r14: w[1],
-            r13: w[2],
-            r12: w[3],
-            rbp: w[4],
-            rbx: w[5],
-            r11: w[6],
-            r10: w[7],
-            r9: w[8],
-            r8: w[9],
-            rax: w[10],
-            rcx: w[11],
-            rdx: w[12],
-            rsi: w[13],
-            rdi: w[14],
-            orig_rax: w[15],
-            rip: w[16],
-            cs: w[17],
-            eflags: w[18],
-            rsp: w[19],
-            ss: w[20],
-            fs_base: w[21],
-            gs_base: w[22],
-            ds: w[23],
-            es: w[24],
-            fs: w[25],
-            gs: w[26],
-        }
-    }
-
-    /// Whether this is a 64-bit task: __USER_CS is 0x33, a compat task runs with 0x23.
-    #[must_use]
-    pub fn is_native(&self) -> bool {
-        self.cs == 0x33
-    }
-
-    /// The instruction pointer.
-    #[must_use]
-    pub fn ip(&self) -> u64 {
+    fn ip(&self) -> u64 {
         self.rip
     }
 
-    /// Sets the instruction pointer.
-    pub fn set_ip(&mut self, ip: u64) {
+    fn set_ip(&mut self, ip: u64) {
         self.rip = ip;
     }
 }
@@ -218,166 +227,147 @@ global_asm!(
     ".popsection",
 );
 
-unsafe extern "C" {
-    static rcsnap_blob_start: u8;
-    static rcsnap_blob_end: u8;
-}
-
-/// The batch loop's machine code.
-#[must_use]
-pub fn blob() -> &'static [u8] {
-    let start = &raw const rcsnap_blob_start;
-    let end = &raw const rcsnap_blob_end;
-    // SAFETY: both symbols stand in one read-only section of this binary, `end` after `start`, and the
-    // bytes between them are initialised and never change.
-    unsafe { std::slice::from_raw_parts(start, end.addr() - start.addr()) }
-}
-
-/// Prepares one system call at a borrowed `syscall` instruction.
-pub fn set_call(regs: &mut Regs, insn: u64, number: Number, args: &[u64; 6]) {
-    regs.rip = insn;
-    regs.rax = number.cast_unsigned();
-    [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = *args;
-    // No call is pending any more, so that the kernel restarts nothing.
-    regs.orig_rax = u64::MAX;
-}
-
-/// The result of that call.
-#[must_use]
-pub fn call_result(regs: &Regs) -> i64 {
-    regs.rax.cast_signed()
-}
-
-/// One run of the batch loop.
-#[derive(Debug, Clone, Copy)]
-pub struct Loop {
-    /// Address of the loop.
-    pub code: u64,
-    /// Address of the first call.
-    pub first: u64,
-    /// Address after the last call.
-    pub end: u64,
-    /// Whom to stop: process.
-    pub tgid: u32,
-    /// Whom to stop: thread.
-    pub tid: u32,
-    /// Address of the call that is made when the tracer is gone.
-    pub last_resort: u64,
-    /// Stack pointer for that call.
-    pub stack: u64,
-}
-
-/// Prepares a run of the batch loop.
-pub fn set_batch(regs: &mut Regs, run: &Loop) {
-    regs.rip = run.code;
-    regs.rbx = run.first;
-    regs.rbp = run.end;
-    regs.r12 = u64::from(run.tgid);
-    regs.r13 = u64::from(run.tid);
-    regs.r14 = run.last_resort;
-    regs.r15 = run.stack;
-    // The loop uses no stack; sigaltstack(2) must not find us on the one it sets.
-    regs.rsp = run.last_resort;
-    regs.orig_rax = u64::MAX;
-    // A direction or trap flag of the interrupted program must not reach the loop.
-    regs.eflags = 0x202;
-}
-
-/// Where the loop stopped: the address of the call that failed, or the end of the list.
-#[must_use]
-pub fn batch_position(regs: &Regs) -> u64 {
-    regs.rbx
-}
-
 const ERESTARTSYS: i64 = -512;
 const ERESTARTNOHAND: i64 = -514;
 const ERESTART_RESTARTBLOCK: i64 = -516;
-const EINTR: i64 = -4;
 
-/// Whether the stop interrupted a system call which the kernel means to restart.
-#[must_use]
-pub fn needs_restart(regs: &Regs) -> bool {
-    regs.orig_rax.cast_signed() >= 0
-        && (ERESTART_RESTARTBLOCK..=ERESTARTSYS).contains(&regs.rax.cast_signed())
+/// Whether a call is one of those that end in EINTR after any stop.
+fn is_quiet(number: Number) -> bool {
+    number == libc::SYS_epoll_wait || QUIET.contains(&number)
 }
 
-/// Makes an interrupted system call start again from its beginning in another process.
-///
-/// A pending call shows rax = -512, -513, -514 or -516 and orig_rax = its number, with rip after the
-/// `syscall`. Calls that end in EINTR after any ptrace stop although no handler ran (epoll_wait,
-/// rt_sigtimedwait, semop, io_getevents, the receive and accept family with a time-out) are started again
-/// too, unless a signal is pending whose handler will run. restart_syscall (219) has lost its number: EINTR.
-pub fn rewind(regs: &mut Regs, signal_waits: bool) {
-    const QUIET: [i64; 14] = [
-        libc::SYS_epoll_wait,
-        libc::SYS_epoll_pwait,
-        libc::SYS_epoll_pwait2,
-        libc::SYS_rt_sigtimedwait,
-        libc::SYS_semop,
-        libc::SYS_semtimedop,
-        libc::SYS_io_getevents,
-        libc::SYS_recvfrom,
-        libc::SYS_recvmsg,
-        libc::SYS_recvmmsg,
-        libc::SYS_accept,
-        libc::SYS_accept4,
-        libc::SYS_sendto,
-        libc::SYS_sendmsg,
-    ];
-    let number = regs.orig_rax.cast_signed();
-    let result = regs.rax.cast_signed();
-    if number < 0 {
-        return;
+/// The processor of this file.
+#[derive(Debug)]
+pub struct Cpu;
+
+impl Processor for Cpu {
+    const ARCH: u16 = 62;
+    const CALL_INSN: &'static [u8] = &[0x0f, 0x05];
+    const CALL_ALIGN: usize = 1;
+    const MMAP: (Number, u64) = (libc::SYS_mmap, 1);
+    const FORGETS_ARGUMENT: bool = false;
+    const SPOILED: &'static [u32] = &[];
+    // The kernel takes the return address off the stack before it looks for the frame.
+    const FRAME_STACK: u64 = 8;
+
+    fn call_behind(regs: &Regs) -> Option<u64> {
+        Some(regs.rip.wrapping_sub(2))
     }
-    let again = match result {
-        ERESTARTNOHAND..=ERESTARTSYS => true,
-        ERESTART_RESTARTBLOCK => number != libc::SYS_restart_syscall,
-        EINTR => QUIET.contains(&number) && !signal_waits,
-        _ => false,
-    };
-    if again {
-        regs.rax = regs.orig_rax;
-        regs.rip = regs.rip.wrapping_sub(2);
-    } else if result == ERESTART_RESTARTBLOCK {
-        regs.rax = EINTR.cast_unsigned();
+
+    fn set_call(regs: &mut Regs, insn: u64, number: Number, args: &[u64; 6]) {
+        regs.rip = insn;
+        regs.rax = number.cast_unsigned();
+        [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = *args;
+        // No call is pending any more, so that the kernel restarts nothing.
+        regs.orig_rax = u64::MAX;
     }
-    regs.orig_rax = u64::MAX;
-}
 
-/// What rt_sigreturn(2) takes from the stack to put a task back where it was: struct rt_sigframe of
-/// arch/x86/include/asm/sigframe.h up to the signal mask. The stack pointer for the call lies 8 bytes above
-/// its start. Vector registers come back empty, which a task inside a system call does not notice.
-#[must_use]
-pub fn signal_frame(regs: &Regs, mask: u64) -> Vec<u8> {
-    // The stack segment is in the frame, and is meant.
-    const FLAGS: u64 = 0x2 | 0x4;
-    // An alternate stack that is too small to be accepted: the present one stays.
-    const NO_STACK: [u64; 3] = [0, 0, 1];
-    let r = regs;
-    let segments = (r.cs & 0xffff) | (r.gs & 0xffff) << 16 | (r.fs & 0xffff) << 32 | (r.ss & 0xffff) << 48;
-    let mut words = vec![0, FLAGS, 0];
-    words.extend(NO_STACK);
-    words.extend([r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15]);
-    words.extend([r.rdi, r.rsi, r.rbp, r.rbx, r.rdx, r.rax, r.rcx, r.rsp, r.rip, r.eflags, segments]);
-    // err, trapno, oldmask, cr2, fpstate (none), reserved
-    words.extend([0; 13]);
-    words.push(mask);
-    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
-}
+    fn call_result(regs: &Regs) -> i64 {
+        regs.rax.cast_signed()
+    }
 
-/// Maps this boot's [vvar] and [vdso] so that the group starts at `start` (ARCH_MAP_VDSO_64, arch_prctl(2);
-/// needs CONFIG_CHECKPOINT_RESTORE). The bytes of a vdso differ between boots, so they are never restored.
-pub fn place_vdso(batch: &mut Batch, start: u64) {
-    const ARCH_MAP_VDSO_64: u64 = 0x2003;
-    batch.call(libc::SYS_arch_prctl, &[ARCH_MAP_VDSO_64, start]);
+    fn set_batch(regs: &mut Regs, run: &Loop) {
+        regs.rip = run.code;
+        regs.rbx = run.first;
+        regs.rbp = run.end;
+        regs.r12 = u64::from(run.tgid);
+        regs.r13 = u64::from(run.tid);
+        regs.r14 = run.last_resort;
+        regs.r15 = run.stack;
+        regs.rsp = run.last_resort;
+        regs.orig_rax = u64::MAX;
+        // Without direction and trap flag.
+        regs.eflags = 0x202;
+    }
+
+    fn batch_position(regs: &Regs) -> u64 {
+        regs.rbx
+    }
+
+    /// A pending call shows rax = -512, -513, -514 or -516 and orig_rax = its number, with rip after the
+    /// `syscall`. restart_syscall (219) has lost its number: EINTR.
+    fn rewind(regs: &mut Regs, _: Option<&Call>, signal_waits: bool) {
+        let number = regs.orig_rax.cast_signed();
+        let result = regs.rax.cast_signed();
+        if number < 0 {
+            return;
+        }
+        let again = match result {
+            ERESTARTNOHAND..=ERESTARTSYS => true,
+            ERESTART_RESTARTBLOCK => number != libc::SYS_restart_syscall,
+            EINTR => is_quiet(number) && !signal_waits,
+            _ => false,
+        };
+        if again {
+            regs.rax = regs.orig_rax;
+            regs.rip = regs.rip.wrapping_sub(2);
+        } else if result == ERESTART_RESTARTBLOCK {
+            regs.rax = EINTR.cast_unsigned();
+        }
+        regs.orig_rax = u64::MAX;
+    }
+
+    /// The kernel restarts what it means to restart, on the way out of a signal stop.
+    fn resume(regs: &mut Regs, asleep: Option<&Call>, signal_waits: bool) {
+        if regs.rax.cast_signed() == EINTR {
+            Cpu::rewind(regs, asleep, signal_waits);
+        }
+    }
+
+    /// struct rt_sigframe of arch/x86/include/asm/sigframe.h up to the signal mask. Vector registers come back
+    /// empty.
+    fn signal_frame(regs: &Regs, _: &[Set], mask: u64) -> Vec<u8> {
+        // The stack segment is in the frame, and is meant.
+        const FLAGS: u64 = 0x2 | 0x4;
+        // An alternate stack that is too small to be accepted: the present one stays.
+        const NO_STACK: [u64; 3] = [0, 0, 1];
+        let r = regs;
+        let segments =
+            (r.cs & 0xffff) | (r.gs & 0xffff) << 16 | (r.fs & 0xffff) << 32 | (r.ss & 0xffff) << 48;
+        let mut words = vec![0, FLAGS, 0];
+        words.extend(NO_STACK);
+        words.extend([r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15]);
+        words.extend([r.rdi, r.rsi, r.rbp, r.rbx, r.rdx, r.rax, r.rcx, r.rsp, r.rip, r.eflags, segments]);
+        // err, trapno, oldmask, cr2, fpstate (none), reserved
+        words.extend([0; 13]);
+        words.push(mask);
+        words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+    }
+
+    /// The XSAVE area, trailing zeroes cut off.
+    fn sets(tid: u32) -> Result<Vec<Set>, Refusal> {
+        let mut set = super::set(tid, XSTATE, XSTATE_MAX)?
+            .ok_or_else(|| Refusal::new("the kernel does not show its vector state", "use XSAVE"))?;
+        let used = set.bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
+        set.bytes.truncate(used);
+        Ok(vec![set])
+    }
+
+    fn write_sets(tid: u32, sets: &[Set]) -> Result<()> {
+        let doing = || format!("setting the vector state of {tid}");
+        let have = ptrace::regset(tid, XSTATE, XSTATE_MAX).context("thread", doing)?.len();
+        for set in sets {
+            if set.note != XSTATE || set.bytes.len() > have {
+                return Err(Error::new("thread", doing(), "this CPU has less vector state"));
+            }
+            let mut bytes = set.bytes.clone();
+            bytes.resize(have, 0);
+            ptrace::set_regset(tid, XSTATE, &bytes).context("thread", doing)?;
+        }
+        Ok(())
+    }
+
+    fn restore_inside(_: &mut Batch, _: &[Set]) {}
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Regs, blob, rewind};
+    use super::{Cpu, Processor, Registers, Regs, USER_CS};
 
     fn stopped(number: i64, result: i64) -> Regs {
-        let mut regs = Regs::from_words(&[0; 27]);
+        let mut bytes = vec![0; 27 * 8];
+        bytes[17 * 8..18 * 8].copy_from_slice(&USER_CS.to_ne_bytes());
+        let mut regs = Regs::from_bytes(&bytes).unwrap();
         regs.orig_rax = number.cast_unsigned();
         regs.rax = result.cast_unsigned();
         regs.rip = 0x1002;
@@ -385,10 +375,22 @@ mod tests {
     }
 
     #[test]
+    fn registers_keep_the_layout_of_the_kernel() {
+        let bytes: Vec<u8> =
+            (0..27u64).flat_map(|i| if i == 17 { USER_CS } else { i + 100 }.to_ne_bytes()).collect();
+        let regs = Regs::from_bytes(&bytes).unwrap();
+        assert_eq!((regs.r15, regs.rip, regs.fs_base, regs.gs), (100, 116, 121, 126));
+        assert_eq!(regs.to_bytes(), bytes);
+        // What a 32-bit program has is shorter, or its code segment another.
+        assert!(Regs::from_bytes(&bytes[..68]).is_none());
+        assert!(Regs::from_bytes(&vec![0; 27 * 8]).is_none());
+    }
+
+    #[test]
     fn restarted_calls_are_issued_again() {
         for (number, result) in [(0, -512), (1, -513), (34, -514), (35, -516), (232, -4)] {
             let mut regs = stopped(number, result);
-            rewind(&mut regs, false);
+            Cpu::rewind(&mut regs, None, false);
             assert_eq!(
                 (regs.rip, regs.rax.cast_signed(), regs.orig_rax),
                 (0x1000, number, u64::MAX),
@@ -400,15 +402,21 @@ mod tests {
     #[test]
     fn a_call_that_a_handler_interrupted_stays_interrupted() {
         let mut regs = stopped(232, -4);
-        rewind(&mut regs, true);
+        Cpu::rewind(&mut regs, None, true);
         assert_eq!((regs.rip, regs.rax.cast_signed()), (0x1002, -4));
         let mut regs = stopped(219, -516);
-        rewind(&mut regs, false);
+        Cpu::rewind(&mut regs, None, false);
         assert_eq!((regs.rip, regs.rax.cast_signed()), (0x1002, -4));
     }
 
     #[test]
-    fn blob_is_small() {
-        assert!((64..512).contains(&blob().len()));
+    fn a_live_task_goes_on_as_the_kernel_means_it_to() {
+        let mut regs = stopped(232, -4);
+        Cpu::resume(&mut regs, None, false);
+        assert_eq!((regs.rip, regs.rax), (0x1000, 232));
+        let asked = stopped(35, -516);
+        let mut regs = asked.clone();
+        Cpu::resume(&mut regs, None, false);
+        assert_eq!(regs, asked);
     }
 }

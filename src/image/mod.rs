@@ -20,6 +20,8 @@ pub use codec::{Reader, Tag, Title, Writer};
 pub use medium::{Sink, Source, Target};
 use section::Schema;
 
+use crate::arch::{Cpu, Processor};
+
 /// Raised when a meaning changes without its definition. It is part of the key.
 pub const FORMAT: u32 = 1;
 
@@ -27,17 +29,7 @@ pub const FORMAT: u32 = 1;
 pub const PAGE_SIZE: u32 = 4096;
 
 /// The processor, with ELF's numbers (e_machine, elf(5)).
-pub const ARCH: u16 = if cfg!(target_arch = "x86_64") {
-    62
-} else if cfg!(target_arch = "aarch64") {
-    183
-} else if cfg!(target_arch = "arm") {
-    40
-} else if cfg!(target_arch = "riscv64") {
-    243
-} else {
-    0
-};
+pub const ARCH: u16 = <Cpu as Processor>::ARCH;
 
 /// One kind of section: the line of `rcsnap abi`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,3 +6,4 @@ pub mod mountinfo;
 pub mod smaps;
 pub mod stat;
 pub mod status;
+pub mod syscall;

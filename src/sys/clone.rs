@@ -36,7 +36,7 @@ pub struct CloneArgs {
 /// Bytes of [`CloneArgs`] to give to the kernel: up to set_tid_size (CLONE_ARGS_SIZE_VER1).
 pub const CLONE_ARGS: u64 = 80;
 
-/// Makes a child with this pid that does nothing but wait to be seized: it sleeps in pause(2) for ever.
+/// Makes a child with this pid that does nothing but wait to be seized: it sleeps for ever.
 /// With `sibling` it becomes a child of our own parent (CLONE_PARENT).
 ///
 /// # Errors
@@ -51,13 +51,10 @@ pub fn puppet(pid: u32, sibling: bool) -> Sys<u32> {
         ..CloneArgs::default()
     };
     // SAFETY: without CLONE_VM the child has its own copy of all memory. It is single threaded and calls
-    // nothing but pause(2), so no lock or invariant of ours can be seen half-way.
+    // nothing but ppoll(2), so no lock or invariant of ours can be seen half-way.
     let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, CLONE_ARGS) };
     match Errno::result(result)? {
-        0 => loop {
-            // SAFETY: no arguments.
-            unsafe { libc::syscall(libc::SYS_pause) };
-        },
+        0 => sleep(),
         child => u32::try_from(child).map_err(|_| Errno::ESRCH),
     }
 }
@@ -70,11 +67,17 @@ pub fn puppet_anywhere() -> Sys<u32> {
     // SAFETY: as in `puppet`.
     let result = unsafe { libc::fork() };
     match Errno::result(result)? {
-        0 => loop {
-            // SAFETY: no arguments.
-            unsafe { libc::syscall(libc::SYS_pause) };
-        },
+        0 => sleep(),
         child => Ok(child.cast_unsigned()),
+    }
+}
+
+/// pause(2), which newer architectures do not have.
+fn sleep() -> ! {
+    let none: libc::c_long = 0;
+    loop {
+        // SAFETY: no descriptors, no time, no mask.
+        unsafe { libc::syscall(libc::SYS_ppoll, none, none, none, none, none) };
     }
 }
 

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 use nix::errno::Errno;
 
-use crate::arch::Regs;
+use crate::arch::{Registers, Regs};
 
 /// Result of a raw call: the errno says why not.
 pub type Sys<T> = std::result::Result<T, Errno>;
@@ -22,7 +22,9 @@ const PEEKSIGINFO: Request = 0x4209;
 const GETSIGMASK: Request = 0x420a;
 const SETSIGMASK: Request = 0x420b;
 const GET_RSEQ_CONFIGURATION: Request = 0x420f;
-const NT_PRSTATUS: usize = 1;
+const NT_PRSTATUS: u32 = 1;
+/// Room for the general registers of any ABI that the kernel runs.
+const PRSTATUS_MAX: usize = 512;
 
 /// The type of PTRACE_* differs between C libraries: c_uint in glibc, c_int in musl.
 #[cfg(target_env = "gnu")]
@@ -69,26 +71,18 @@ pub fn event_message(tid: u32) -> Sys<u64> {
     Ok(message)
 }
 
-/// General registers.
+/// General registers; ENOSYS for a task of another ABI.
 pub fn regs(tid: u32) -> Sys<Regs> {
-    let mut words = [0u64; 27];
-    let mut iov = libc::iovec { iov_base: words.as_mut_ptr().cast(), iov_len: size_of_val(&words) };
-    request(libc::PTRACE_GETREGSET, tid, NT_PRSTATUS, (&raw mut iov).addr())?;
-    if iov.iov_len != size_of_val(&words) {
-        return Err(Errno::ENOSYS); // a 32-bit task
-    }
-    Ok(Regs::from_words(&words))
+    Regs::from_bytes(&regset(tid, NT_PRSTATUS, PRSTATUS_MAX)?).ok_or(Errno::ENOSYS)
 }
 
 /// Sets the general registers.
 pub fn set_regs(tid: u32, regs: &Regs) -> Sys<()> {
-    let mut words = regs.to_words();
-    let mut iov = libc::iovec { iov_base: words.as_mut_ptr().cast(), iov_len: size_of_val(&words) };
-    request(libc::PTRACE_SETREGSET, tid, NT_PRSTATUS, (&raw mut iov).addr()).map(drop)
+    set_regset(tid, NT_PRSTATUS, &regs.to_bytes())
 }
 
 /// A register set by its note number, as many bytes as the kernel has.
-pub fn regset(tid: u32, note: i32, room: usize) -> Sys<Vec<u8>> {
+pub fn regset(tid: u32, note: u32, room: usize) -> Sys<Vec<u8>> {
     let mut buffer = vec![0u8; room];
     let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     request(libc::PTRACE_GETREGSET, tid, note as usize, (&raw mut iov).addr())?;
@@ -97,7 +91,7 @@ pub fn regset(tid: u32, note: i32, room: usize) -> Sys<Vec<u8>> {
 }
 
 /// Writes a register set.
-pub fn set_regset(tid: u32, note: i32, bytes: &[u8]) -> Sys<()> {
+pub fn set_regset(tid: u32, note: u32, bytes: &[u8]) -> Sys<()> {
     let mut iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     request(libc::PTRACE_SETREGSET, tid, note as usize, (&raw mut iov).addr()).map(drop)
 }

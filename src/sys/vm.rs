@@ -105,6 +105,29 @@ pub fn unmap_area(address: u64, len: u64) -> Sys<()> {
     Errno::result(result).map(drop)
 }
 
+/// The end of user addresses. It depends on the kernel's configuration (arm64: 39 to 52 bits; arm: where the
+/// kernel begins), and munmap(2) takes no range beyond it. Found by mapping a page without replacing anything.
+#[must_use]
+pub fn top() -> u64 {
+    const STEP: u64 = 0x1000;
+    let usable = |address: u64| match map_area(address, STEP, libc::PROT_NONE) {
+        Ok(()) => unmap_area(address, STEP).is_ok(),
+        Err(errno) => errno == Errno::EEXIST,
+    };
+    // Our own code is below the end; half of all addresses, and more, belong to the kernel on 64 bit.
+    let mut inside = 0x10_0000;
+    let mut beyond = u64::try_from(usize::MAX).unwrap_or(u64::MAX) / STEP * STEP;
+    while beyond - inside > STEP {
+        let middle = inside + (beyond - inside) / 2 / STEP * STEP;
+        if usable(middle) {
+            inside = middle;
+        } else {
+            beyond = middle;
+        }
+    }
+    beyond
+}
+
 /// pidfd_open(2).
 pub fn pidfd_open(pid: u32) -> Sys<OwnedFd> {
     // SAFETY: plain numbers in, a new descriptor out.
@@ -136,4 +159,23 @@ pub fn same_memory(a: u32, b: u32) -> Sys<bool> {
 pub fn same_object(a: u32, b: u32, kind: i32) -> Sys<bool> {
     // SAFETY: plain numbers.
     Errno::result(unsafe { libc::syscall(libc::SYS_kcmp, a, b, kind, 0, 0) }).map(|order| order == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{map_area, top};
+
+    #[test]
+    fn the_last_page_below_the_top_can_be_mapped() {
+        let top = top();
+        let local = 0;
+        assert!((&raw const local).addr() as u64 <= top);
+        let map = |address| map_area(address, 0x1000, libc::PROT_NONE);
+        let last = map(top - 0x1000);
+        assert!(last.is_ok() || last == Err(nix::errno::Errno::EEXIST), "{top:#x} {last:?}");
+        if last.is_ok() {
+            super::unmap_area(top - 0x1000, 0x1000).unwrap();
+        }
+        assert!(map(top).is_err());
+    }
 }

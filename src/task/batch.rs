@@ -4,30 +4,40 @@
 
 use nix::errno::Errno;
 
+use crate::arch::{self, Cpu, Processor};
 use crate::sys::abi::Number;
 
-/// Bytes of an area: one page of code, then calls, then data.
-pub const AREA: u64 = 256 * 1024;
+/// Bytes of an area: one page of code, then calls, then data, then a place for the vdso while all else goes.
+pub const AREA: u64 = 320 * 1024;
 /// Offset of the calls.
 pub(super) const CALLS: u64 = 4096;
 /// The most calls of one batch.
 const MAX_CALLS: usize = 1000;
 /// Offset of the data; the call of last resort stands just before it.
 pub(super) const DATA: u64 = CALLS + 64 * 1024;
+/// Bytes of a call in an area: eight words.
+pub(super) const CALL: usize = 8 * LONG;
 /// Offset of the call of last resort.
 pub(super) const LAST_RESORT: u64 = DATA - 64;
+/// Offset of the place for [vvar] and [vdso].
+pub(super) const PARK: u64 = 256 * 1024;
+/// Bytes of that place.
+pub(super) const PARKED: u64 = AREA - PARK;
 /// Offset of the page for the stack of the call of last resort.
-pub(super) const FRAME: u64 = AREA - 4096;
-/// Bit 63 of a call's number: the batch goes on when it fails.
-const MAY_FAIL: u64 = 1 << 63;
-/// Bytes of the kernel's `long`, `size_t` and pointers.
+pub(super) const FRAME: u64 = PARK - 4096;
+/// Bytes of the kernel's `long`, `size_t` and pointers: of a register, and of each of a call's eight words.
 pub const LONG: usize = size_of::<usize>();
+/// The top bit of a call's number: the batch goes on when it fails.
+const MAY_FAIL: usize = 1 << (usize::BITS - 1);
+
+/// One call: number, six arguments, result.
+pub(super) type Call = [usize; 8];
 
 /// Calls and their data, laid out for an area at a known address.
 #[derive(Debug)]
 pub struct Batch {
     pub(super) base: u64,
-    pub(super) calls: Vec<[u64; 8]>,
+    pub(super) calls: Vec<Call>,
     pub(super) data: Vec<u8>,
     pub(super) what: Vec<&'static str>,
 }
@@ -39,23 +49,34 @@ impl Batch {
         Batch { base, calls: Vec::new(), data: Vec::new(), what: Vec::new() }
     }
 
+    /// Address of its area.
+    #[must_use]
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
     /// Adds a call that must succeed. Returns its index.
     pub fn call(&mut self, number: Number, args: &[u64]) -> usize {
-        self.add(number as u64, args)
+        self.add(call(number, args))
     }
 
     /// Adds a call that may fail.
     pub fn try_call(&mut self, number: Number, args: &[u64]) -> usize {
-        self.add(number as u64 | MAY_FAIL, args)
+        let mut call = call(number, args);
+        call[0] |= MAY_FAIL;
+        self.add(call)
     }
 
-    fn add(&mut self, number: u64, args: &[u64]) -> usize {
-        let mut call = [0; 8];
-        call[0] = number;
-        call[1..=args.len()].copy_from_slice(args);
+    fn add(&mut self, call: Call) -> usize {
         self.calls.push(call);
         self.what.push("");
         self.calls.len() - 1
+    }
+
+    /// Adds mmap(2), whose offset is counted in bytes here. It must succeed.
+    pub fn mmap(&mut self, args: [u64; 6]) -> usize {
+        let (number, args) = mmap(args);
+        self.call(number, &args)
     }
 
     /// Names the last call for error messages.
@@ -106,7 +127,7 @@ impl Batch {
     /// The result of a call, after [`Area::run`].
     #[must_use]
     pub fn result(&self, call: usize) -> i64 {
-        self.calls.get(call).map_or(-i64::from(libc::ENOSYS), |c| c[7].cast_signed())
+        self.calls.get(call).map_or(-i64::from(libc::ENOSYS), |c| arch::result(c[7]))
     }
 
     /// The result of a call, with the kernel's error as an errno.
@@ -146,11 +167,36 @@ impl Batch {
     }
 }
 
+/// A machine word. Addresses, and whatever else fits the register that it is for.
+#[allow(clippy::cast_possible_truncation, reason = "the low half is what a 32-bit register takes")]
+fn word(value: u64) -> usize {
+    value as usize
+}
+
+pub(super) fn call(number: Number, args: &[u64]) -> Call {
+    let mut call = [0; 8];
+    call[0] = word(number as u64);
+    for (into, arg) in call[1..7].iter_mut().zip(args) {
+        *into = word(*arg);
+    }
+    call
+}
+
+/// mmap(2) as this architecture has it.
+pub(super) fn mmap(mut args: [u64; 6]) -> (Number, [u64; 6]) {
+    let (number, unit) = Cpu::MMAP;
+    args[5] /= unit;
+    (number, args)
+}
+
+/// Calls as they lie in an area.
+pub(super) fn flat(calls: &[Call]) -> Vec<u8> {
+    calls.iter().flatten().flat_map(|word| word.to_ne_bytes()).collect()
+}
+
 /// A value as the kernel's `long` (rcsnap runs on little-endian processors only).
 pub(super) fn long(value: u64) -> [u8; LONG] {
-    let mut bytes = [0; LONG];
-    bytes.copy_from_slice(&value.to_le_bytes()[..LONG]);
-    bytes
+    word(value).to_ne_bytes()
 }
 
 #[cfg(test)]

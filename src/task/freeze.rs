@@ -13,13 +13,15 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use crate::arch::{self, Regs};
+use crate::arch::{self, Cpu, Processor, Regs, Set};
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
 use crate::file::Scope;
 use crate::proc::stat::{self, PF_KTHREAD, Stat};
 use crate::proc::status;
+use crate::proc::syscall::{self, Call};
 use crate::sys::clone;
 use crate::sys::ptrace;
+use crate::task::signal;
 
 const KIND: &str = "freeze";
 
@@ -32,6 +34,27 @@ pub struct Thread {
     pub regs: Regs,
     /// Blocked signals at the stop.
     pub mask: u64,
+    /// The system call that it slept in before the stop, where the registers do not tell all of it.
+    pub asleep: Option<Call>,
+    /// Whether a signal is pending whose handler will run as soon as the thread does.
+    pub signal_waits: bool,
+}
+
+impl Thread {
+    /// Registers with which the call that was interrupted starts again, in whatever process.
+    #[must_use]
+    pub fn rewound(&self) -> Regs {
+        let mut regs = self.regs.clone();
+        Cpu::rewind(&mut regs, self.asleep.as_ref(), self.signal_waits);
+        regs
+    }
+
+    /// Registers with which the live thread goes on.
+    fn resumed(&self) -> Regs {
+        let mut regs = self.regs.clone();
+        Cpu::resume(&mut regs, self.asleep.as_ref(), self.signal_waits);
+        regs
+    }
 }
 
 /// A stopped process, or a zombie.
@@ -54,6 +77,8 @@ pub struct Frozen {
     pub obstacles: Vec<Obstacle>,
     /// Every seized task: its process.
     tids: BTreeMap<u32, u32>,
+    /// The calls that they slept in, where that must be known.
+    asleep: BTreeMap<u32, Call>,
     /// Those whose stop we have seen.
     stopped: BTreeSet<u32>,
     gone: bool,
@@ -148,6 +173,7 @@ pub fn freeze(request: &Request<'_>) -> Result<Frozen> {
         processes: BTreeMap::new(),
         obstacles: Vec::new(),
         tids: BTreeMap::new(),
+        asleep: BTreeMap::new(),
         stopped: BTreeSet::new(),
         gone: false,
     };
@@ -189,6 +215,12 @@ impl Frozen {
         match ptrace::seize(tid, ptrace::FOLLOW) {
             Ok(()) => {
                 self.tids.insert(tid, tgid);
+                if Cpu::FORGETS_ARGUMENT
+                    && let Ok(text) = std::fs::read_to_string(format!("/proc/{tid}/syscall"))
+                    && let Some(call) = syscall::parse(&text)
+                {
+                    self.asleep.insert(tid, call);
+                }
                 // ESRCH: it died since; the wait will tell.
                 let _ = ptrace::interrupt(tid);
                 Ok(true)
@@ -220,12 +252,16 @@ impl Frozen {
             return Ok(()); // named already; it cannot be looked at
         }
         if stat.state != 'Z' {
+            let shared = signal::queued(pid, true).unwrap_or_default();
             for tid in threads_of(pid) {
                 let doing = || format!("reading registers of {}[{tid}]", stat.comm);
                 match ptrace::regs(tid) {
                     Ok(regs) => {
                         let mask = ptrace::sigmask(tid).context(KIND, doing)?;
-                        threads.push(Thread { tid, regs, mask });
+                        let own = signal::queued(tid, false).context(KIND, doing)?;
+                        let signal_waits = signal::will_run(&own, mask) || signal::will_run(&shared, mask);
+                        let asleep = self.asleep.remove(&tid);
+                        threads.push(Thread { tid, regs, mask, asleep, signal_waits });
                     }
                     Err(Errno::ESRCH) if read_stat(tid).is_none_or(|s| s.state == 'Z' || s.state == 'X') => {
                         let refusal =
@@ -275,26 +311,27 @@ impl Drop for Frozen {
         if self.gone {
             return;
         }
+        for thread in self.processes.values().flat_map(|p| &p.threads) {
+            // Whoever was not put back stands where it was stopped: its call may have ended in EINTR.
+            let regs = thread.resumed();
+            if regs != thread.regs {
+                let _ = ptrace::set_regs(thread.tid, &regs);
+            }
+        }
         for tid in self.tids.keys() {
             let _ = ptrace::detach(*tid, 0);
         }
     }
 }
 
-/// Puts a live thread back to where it was stopped, ready to be detached.
-///
-/// A system call that the kernel means to restart is restarted only on the way out of a signal stop, so a
-/// thread that ended in another stop is stopped once more first.
+/// Puts a live thread back to where it was stopped, ready to be detached. It is at a stop where the kernel
+/// restarts a system call if it means to.
 ///
 /// # Errors
 /// The task died.
-pub fn put_back(thread: &Thread, after_syscall_stop: bool) -> Result<()> {
+pub fn put_back(thread: &Thread, sets: &[Set]) -> Result<()> {
     let doing = || format!("putting {} back", thread.tid);
-    if after_syscall_stop && arch::needs_restart(&thread.regs) {
-        ptrace::interrupt(thread.tid).context(KIND, doing)?;
-        ptrace::cont(thread.tid, 0).context(KIND, doing)?;
-        ptrace::wait(thread.tid.cast_signed(), 0).context(KIND, doing)?;
-    }
-    ptrace::set_regs(thread.tid, &thread.regs).context(KIND, doing)?;
+    arch::write_spoiled(thread.tid, sets)?;
+    ptrace::set_regs(thread.tid, &thread.resumed()).context(KIND, doing)?;
     ptrace::set_sigmask(thread.tid, thread.mask).context(KIND, doing)
 }

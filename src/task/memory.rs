@@ -1,6 +1,6 @@
 //! What: the address space of a process: its mappings, the addresses that exec(2) set, auxv, brk, exe.
 //! Reads: /proc/PID/smaps, stat, auxv, exe; brk(2) inside. Contents are in `pages.rs`.
-//! Rebuilds: everything is unmapped but the batch area; this boot's vdso is mapped at the captured address
+//! Rebuilds: everything is unmapped but the batch area; this boot's vdso is moved to the captured address
 //!   (its bytes differ between boots and are never restored); then every mapping, exactly where it was.
 //! Loses: contents of MADV_WIPEONFORK and MAP_DROPPABLE ranges, on purpose: they come back as zeroes, so
 //!   that random generators in them draw fresh. Names of anonymous memory.
@@ -10,6 +10,7 @@
 //!   shadow stacks; sealed or tagged mappings; userfaultfd; mappings of an unknown sort, as `[uprobes]`.
 
 mod backing;
+pub mod vdso;
 
 pub use backing::{Found, Shared};
 
@@ -18,6 +19,7 @@ use crate::proc::smaps::{self, Mapping};
 use crate::proc::stat::Layout;
 use crate::task::batch::long;
 use crate::task::remote::{AREA, Batch};
+use vdso::{Move, Special};
 
 const KIND: &str = "memory";
 
@@ -81,8 +83,8 @@ crate::section! {
     pub struct State {
         /// Mappings in ascending order.
         pub vmas: Vec<Vma>,
-        /// [vvar] and [vdso] together: first address and address after the last byte; 0 when unmapped.
-        pub vdso: (u64, u64),
+        /// [vvar], [vdso] and the like.
+        pub vdso: Vec<Special>,
         /// Guard regions (MADV_GUARD_INSTALL, 6.13): first address and address after the last byte.
         pub guards: Vec<(u64, u64)>,
         /// What exec(2) set.
@@ -97,7 +99,7 @@ crate::section! {
 }
 
 /// VmFlags that are put back, with the mmap(2) flag or the madvise(2) advice that does it.
-const FLAGS: [(&[u8; 2], Put); 12] = [
+const FLAGS: [(&[u8; 2], Put); 13] = [
     (b"gd", Put::Map),
     (b"nr", Put::Map),
     (b"dp", Put::Map),
@@ -110,6 +112,7 @@ const FLAGS: [(&[u8; 2], Put); 12] = [
     (b"sr", Put::Advise(libc::MADV_SEQUENTIAL)),
     (b"rr", Put::Advise(libc::MADV_RANDOM)),
     (b"lo", Put::Lock),
+    (b"bt", Put::Map),
 ];
 /// One-call form of PR_SET_MM (prctl(2)).
 const PR_SET_MM_MAP: u64 = 14;
@@ -117,6 +120,8 @@ const GROWS_DOWN: u32 = 1;
 const NO_RESERVE: u32 = 1 << 1;
 const DROPPABLE: u32 = 1 << 2;
 const WIPE_ON_FORK: u32 = 1 << 3;
+/// Landing pads of arm64 are demanded of branches into it.
+const GUARDED: u32 = 1 << 12;
 
 /// VmFlags that stand for memory which cannot be carried, with the reason.
 const REFUSED: [(&[u8; 2], &str); 9] = [
@@ -151,6 +156,12 @@ impl Vma {
     pub fn is_writable(&self) -> bool {
         self.prot & 2 != 0
     }
+
+    /// Whether it may hold instructions.
+    #[must_use]
+    pub fn is_code(&self) -> bool {
+        self.prot & 4 != 0
+    }
 }
 
 /// Reads the mappings of a stopped process. `refuse` is told of each that cannot be carried.
@@ -167,7 +178,7 @@ pub fn capture(
     let text = std::fs::read_to_string(&path).context(KIND, || format!("reading {path}"))?;
     let mut state = State {
         vmas: Vec::new(),
-        vdso: (0, 0),
+        vdso: Vec::new(),
         guards: Vec::new(),
         layout: layout.clone(),
         brk: 0,
@@ -182,9 +193,8 @@ pub fn capture(
         if map.name == "[vsyscall]" || map.name == "[vectors]" {
             continue; // fixed, part of every process
         }
-        if map.name.starts_with("[vvar") || map.name == "[vdso]" {
-            state.vdso.0 = if state.vdso.0 == 0 { map.start } else { state.vdso.0.min(map.start) };
-            state.vdso.1 = state.vdso.1.max(map.end);
+        if let Some(special) = Special::of(&map) {
+            state.vdso.push(special);
             continue;
         }
         match vma(pid, &map, shared) {
@@ -217,17 +227,22 @@ pub fn ask(batch: &mut Batch) -> usize {
     batch.call(libc::SYS_brk, &[0])
 }
 
-/// Empties the address space but for the batch area, and maps the vdso where it was.
-pub fn clear(batch: &mut Batch, state: &State, base: u64) {
+/// Empties the address space of a puppet but for the batch area, and puts its vdso, `own`, where the captured one
+/// was. `top` is the end of user addresses.
+///
+/// # Errors
+/// This kernel's vdso is not the captured one.
+pub fn clear(batch: &mut Batch, state: &State, own: &[Special], top: u64) -> Result<()> {
+    let base = batch.base();
+    let vdso = Move::plan(own, &state.vdso, base)?;
+    vdso.park(batch);
     batch.call(libc::SYS_munmap, &[0, base]);
     batch.doing("unmapping below the area");
     let above = base + AREA;
-    batch.call(libc::SYS_munmap, &[above, crate::arch::TASK_TOP - above]);
+    batch.call(libc::SYS_munmap, &[above, top - above]);
     batch.doing("unmapping above the area");
-    if state.vdso.0 != 0 {
-        crate::arch::place_vdso(batch, state.vdso.0);
-        batch.doing("mapping the vdso");
-    }
+    vdso.settle(batch);
+    Ok(())
 }
 
 /// Maps one range. `fd` is the descriptor of its file in the puppet. A range whose contents come later
@@ -248,16 +263,19 @@ pub fn map(batch: &mut Batch, vma: &Vma, fd: Option<u64>) {
     if fd.is_none() {
         flags |= libc::MAP_ANONYMOUS;
     }
+    /// PROT_BTI of arm64.
+    const LANDING: u64 = 0x10;
+    let guarded = if vma.flags & GUARDED != 0 { LANDING } else { 0 };
     let args = [
         vma.start,
         vma.end - vma.start,
-        u64::from(vma.prot),
+        u64::from(vma.prot) | guarded,
         u64::from(flags.cast_unsigned()),
         fd.unwrap_or(u64::MAX),
         // Anonymous memory shows an offset of its own in maps; mmap(2) wants none.
         if fd.is_some() { vma.offset } else { 0 },
     ];
-    batch.call(libc::SYS_mmap, &args);
+    batch.mmap(args);
     batch.doing("mapping memory");
 }
 

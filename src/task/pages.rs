@@ -54,13 +54,14 @@ impl Memory {
             .context(KIND, || format!("reading {:#x} of {}", address, self.pid))
     }
 
-    /// Writes; `writable` says whether the process might itself.
+    /// Writes; `plain` says that the process might itself, and that no instruction is among the bytes: only
+    /// /proc/PID/mem does the cache maintenance that code needs.
     ///
     /// # Errors
     /// There is no memory.
-    pub fn write(&self, address: u64, bytes: &[u8], writable: bool) -> Result<()> {
+    pub fn write(&self, address: u64, bytes: &[u8], plain: bool) -> Result<()> {
         let doing = || format!("writing {:#x} of {}", address, self.pid);
-        if writable {
+        if plain {
             return vm::write(self.pid, address, bytes).context(KIND, doing);
         }
         vm::write_forced(&self.mem, address, bytes).context(KIND, doing)
@@ -283,7 +284,7 @@ pub fn put_into(memory: &Memory, state: &State, start: u64, bytes: &[u8]) -> Res
         let from = usize::try_from(at - start).unwrap_or(usize::MAX);
         let to = usize::try_from(stop - start).unwrap_or(usize::MAX);
         let part = bytes.get(from..to).unwrap_or(&[]);
-        memory.write(at, part, vma.is_writable())?;
+        memory.write(at, part, vma.is_writable() && !vma.is_code())?;
         at = stop;
     }
     Ok(())

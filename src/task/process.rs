@@ -78,7 +78,7 @@ pub fn capture(process: &Process, shared: &mut Shared, refuse: &mut Refuse<'_>) 
     }
     let mut threads = Vec::new();
     for t in &process.threads {
-        match thread::capture(pid, t, &queue) {
+        match thread::capture(pid, t) {
             Ok(state) => threads.push(state),
             Err(refusal) => told("thread", format!("thread {}", t.tid), refusal),
         }
@@ -126,7 +126,8 @@ fn ask_inside(
     let mut refusals = Vec::new();
     let Some(leader) = process.threads.first() else { return Ok((false, refusals)) };
     let mut area = Area::inject(pid, pid, &leader.regs, 0)?;
-    area.go_on(&leader.regs, leader.mask)?;
+    let sets = body.threads.first().map(|state| state.sets.clone()).unwrap_or_default();
+    area.go_on(&leader.rewound(), &sets, leader.mask)?;
     let mut batch = Batch::new(area.base());
     let brk = memory::ask(&mut batch);
     let actions = signal::ask_actions(&mut batch, dispositions.0, dispositions.1);
@@ -155,10 +156,10 @@ fn ask_inside(
         let asked = thread::ask(&mut batch, t.tid);
         area.run(t.tid, &mut batch)?;
         refusals.extend(thread::complete(state, &batch, asked).err().map(|refusal| (t.tid, refusal)));
-        put_back(t, false)?;
+        put_back(t, &state.sets)?;
     }
     area.eject(pid, &leader.regs)?;
-    put_back(leader, true)?;
+    put_back(leader, &sets)?;
     Ok((subreaper, refusals))
 }
 

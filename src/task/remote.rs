@@ -2,20 +2,21 @@
 //!
 //! A [`Batch`] is a list of calls with the data they point to. It is written to an area of the target, run
 //! by the loop of `src/arch` at native speed, and ends in one ptrace stop. A call per stop would cost four
-//! context switches each. Only the calls that set the area up and take it away are made one by one, at a
-//! `syscall` instruction borrowed from the target (its own last call, or its vdso).
+//! context switches each. Only the calls that set the area up and take it away are made one by one, at an
+//! instruction for system calls borrowed from the target (its own last call, its vdso, or its program).
 
 use std::fs::File;
 
 use nix::errno::Errno;
 
-use crate::arch::{self, Loop, Regs};
+use crate::arch::{self, Cpu, Loop, Processor, Registers, Regs, Set};
 use crate::error::{Context, Error, Result};
+use crate::proc::smaps::{self, Mapping};
 use crate::sys::abi::Number;
 use crate::sys::ptrace::{self, Status};
 use crate::sys::vm;
 pub use crate::task::batch::{AREA, Batch};
-use crate::task::batch::{CALLS, DATA, FRAME, LAST_RESORT};
+use crate::task::batch::{CALL, CALLS, DATA, FRAME, LAST_RESORT, LONG, call, flat, mmap};
 
 const KIND: &str = "remote";
 /// Every signal but SIGTRAP, which ends a batch.
@@ -25,7 +26,7 @@ const ALL_BUT_TRAP: u64 = !(1 << (libc::SIGTRAP - 1));
 fn borrowed(tid: u32, regs: &Regs, insn: u64, number: Number, args: &[u64; 6]) -> Result<i64> {
     let doing = || format!("calling {number} in {tid}");
     let mut regs = regs.clone();
-    arch::set_call(&mut regs, insn, number, args);
+    Cpu::set_call(&mut regs, insn, number, args);
     ptrace::set_regs(tid, &regs).context(KIND, doing)?;
     for _ in ["entry", "exit"] {
         ptrace::to_syscall(tid).context(KIND, doing)?;
@@ -35,7 +36,7 @@ fn borrowed(tid: u32, regs: &Regs, insn: u64, number: Number, args: &[u64; 6]) -
         }
     }
     let regs = ptrace::regs(tid).context(KIND, doing)?;
-    Ok(arch::call_result(&regs))
+    Ok(Cpu::call_result(&regs))
 }
 
 fn succeed(result: i64, doing: &'static str) -> Result<u64> {
@@ -80,7 +81,8 @@ impl Area {
         let flags = u64::from((libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | place).cast_unsigned());
         let rx = u64::from((libc::PROT_READ | libc::PROT_EXEC).cast_unsigned());
         let rw = u64::from((libc::PROT_READ | libc::PROT_WRITE).cast_unsigned());
-        let base = borrowed(tid, regs, insn, libc::SYS_mmap, &[wanted, AREA, rx, flags, u64::MAX, 0])?;
+        let (number, args) = mmap([wanted, AREA, rx, flags, u64::MAX, 0]);
+        let base = borrowed(tid, regs, insn, number, &args)?;
         let base = succeed(base, "mapping an area")?;
         let open = borrowed(tid, regs, insn, libc::SYS_mprotect, &[base + CALLS, AREA - CALLS, rw, 0, 0, 0])?;
         succeed(open, "opening the area for writing")?;
@@ -120,14 +122,14 @@ impl Area {
         let doing = || format!("running a batch in {tid}");
         let (first, end) = self.start(tid, batch)?;
         self.to_end(tid)?;
-        let mut calls = vec![0; 64 * batch.calls.len()];
+        let mut calls = vec![0; CALL * batch.calls.len()];
         vm::read(self.tgid, first, &mut calls).context(KIND, doing)?;
-        for (call, bytes) in batch.calls.iter_mut().zip(calls.chunks_exact(64)) {
-            call[7] = bytes[56..].try_into().map_or(0, u64::from_ne_bytes);
+        for (call, bytes) in batch.calls.iter_mut().zip(calls.chunks_exact(CALL)) {
+            call[7] = bytes[7 * LONG..].try_into().map_or(0, usize::from_ne_bytes);
         }
-        let stopped = arch::batch_position(&ptrace::regs(tid).context(KIND, doing)?);
+        let stopped = Cpu::batch_position(&ptrace::regs(tid).context(KIND, doing)?);
         if stopped != end {
-            return Err(self.failed(tid, batch, stopped.wrapping_sub(first) / 64));
+            return Err(self.failed(tid, batch, stopped.wrapping_sub(first) / CALL as u64));
         }
         vm::read(self.tgid, self.base + DATA, &mut batch.data).context(KIND, doing)
     }
@@ -136,7 +138,7 @@ impl Area {
     fn start(&self, tid: u32, batch: &Batch) -> Result<(u64, u64)> {
         let doing = || format!("writing a batch into {tid}");
         let first = self.base + CALLS;
-        let end = first + 64 * batch.calls.len() as u64;
+        let end = first + (CALL * batch.calls.len()) as u64;
         if batch.base != self.base || !batch.fits(0, 0) {
             return Err(Error::new(KIND, doing(), "it does not fit the area"));
         }
@@ -145,7 +147,7 @@ impl Area {
         let mut regs = ptrace::regs(tid).context(KIND, doing)?;
         let last_resort = self.base + LAST_RESORT;
         let run = Loop { code: self.base, first, end, tgid: self.tgid, tid, last_resort, stack: self.stack };
-        arch::set_batch(&mut regs, &run);
+        Cpu::set_batch(&mut regs, &run);
         ptrace::set_regs(tid, &regs).context(KIND, doing)?;
         Ok((first, end))
     }
@@ -195,39 +197,35 @@ impl Area {
     /// # Errors
     /// The area cannot be written.
     pub fn last_resort(&self, number: Number, args: &[u64]) -> Result<()> {
-        let mut call = [0u64; 8];
-        call[0] = number as u64;
-        call[1..=args.len()].copy_from_slice(args);
-        vm::write(self.tgid, self.base + LAST_RESORT, &flat(&[call]))
+        vm::write(self.tgid, self.base + LAST_RESORT, &flat(&[call(number, args)]))
             .context(KIND, || format!("writing the last resort of {}", self.tgid))
     }
 
     /// Lets a live process go on where it was, should its tracer die inside a batch: the last resort is
     /// rt_sigreturn(2). This saves PID 1, which ignores the untraced SIGTRAP; another process ends by it.
+    /// `regs` are rewound: ready to run.
     ///
     /// # Errors
     /// The area cannot be written.
-    pub fn go_on(&mut self, regs: &Regs, mask: u64) -> Result<()> {
+    pub fn go_on(&mut self, regs: &Regs, sets: &[Set], mask: u64) -> Result<()> {
         let frame = self.base + FRAME;
-        let mut regs = regs.clone();
-        arch::rewind(&mut regs, false);
-        vm::write(self.tgid, frame, &arch::signal_frame(&regs, mask))
+        vm::write(self.tgid, frame, &Cpu::signal_frame(regs, sets, mask))
             .context(KIND, || format!("writing the last resort of {}", self.tgid))?;
-        self.stack = frame + 8;
+        self.stack = frame + Cpu::FRAME_STACK;
         self.last_resort(libc::SYS_rt_sigreturn, &[])
     }
 
-    /// Takes the area out of a process that goes on. The caller then sets registers and mask.
+    /// Takes the area out of a process that goes on. The caller then sets registers and mask, at a stop where
+    /// the kernel restarts a system call if it means to.
     ///
     /// # Errors
     /// The process died.
     pub fn eject(self, tid: u32, regs: &Regs) -> Result<()> {
-        let gone = borrowed(tid, regs, self.insn, libc::SYS_munmap, &[self.base, AREA, 0, 0, 0, 0])?;
-        succeed(gone, "unmapping the area").map(drop)
+        self.unmap(tid, regs, self.insn)
     }
 
-    /// Unmaps the area from below itself: the task stops at the exit of that munmap(2), where there is no
-    /// code any more, and the caller gives it its final registers.
+    /// Unmaps the area from below itself: the task stops behind that munmap(2), where there is no code any
+    /// more, and the caller gives it its final registers.
     ///
     /// # Errors
     /// The process died.
@@ -235,8 +233,21 @@ impl Area {
         let doing = || format!("unmapping the area of {tid}");
         let regs = ptrace::regs(tid).context(KIND, doing)?;
         let insn = self.base + insn_offset()?;
-        let gone = borrowed(tid, &regs, insn, libc::SYS_munmap, &[self.base, AREA, 0, 0, 0, 0])?;
-        succeed(gone, "unmapping the area").map(drop)
+        self.unmap(tid, &regs, insn)
+    }
+
+    /// At the exit from a system call a register of arm and arm64 is the tracer's to read and not to write, and
+    /// nothing is restarted behind it. So the task is stopped once more, before it runs.
+    fn unmap(&self, tid: u32, regs: &Regs, insn: u64) -> Result<()> {
+        let doing = || format!("stopping {tid} behind its area");
+        let gone = borrowed(tid, regs, insn, libc::SYS_munmap, &[self.base, AREA, 0, 0, 0, 0])?;
+        succeed(gone, "unmapping the area")?;
+        ptrace::interrupt(tid).context(KIND, doing)?;
+        ptrace::cont(tid, 0).context(KIND, doing)?;
+        match ptrace::wait(tid.cast_signed(), 0).context(KIND, doing)? {
+            Some((_, status)) if ptrace::decode(status) == Status::Interrupted => Ok(()),
+            other => Err(Error::new(KIND, doing(), format!("unexpected stop {other:x?}"))),
+        }
     }
 }
 
@@ -275,39 +286,45 @@ impl<'a> Script<'a> {
     }
 }
 
-fn flat(calls: &[[u64; 8]]) -> Vec<u8> {
-    calls.iter().flatten().flat_map(|word| word.to_ne_bytes()).collect()
+/// The first instruction for system calls in some code that begins at a page.
+fn search(code: &[u8]) -> Option<u64> {
+    let starts = (0..code.len()).step_by(Cpu::CALL_ALIGN);
+    starts.filter(|at| code[*at..].starts_with(Cpu::CALL_INSN)).map(|at| at as u64).next()
 }
 
-/// Where the batch loop itself has its first `syscall`.
+/// Where the batch loop itself has its first one.
 fn insn_offset() -> Result<u64> {
-    let code = arch::blob();
-    let insn = arch::SYSCALL_INSN;
-    code.windows(insn.len())
-        .position(|w| w == insn)
-        .map(|at| at as u64)
-        .ok_or_else(|| Error::new(KIND, "searching the batch loop", "it has no system call"))
+    search(arch::blob()).ok_or_else(|| Error::new(KIND, "searching the batch loop", "it has no system call"))
 }
 
-/// A `syscall` instruction that a process already has: the one it is stopped behind, or one in its vdso.
+/// An instruction for system calls that a process already has: the one it is stopped behind, one in its vdso,
+/// or one in another mapping with code.
 fn find_insn(pid: u32, regs: &Regs) -> Result<u64> {
-    let insn = arch::SYSCALL_INSN;
-    let behind = regs.ip().wrapping_sub(insn.len() as u64);
-    let mut bytes = [0u8; arch::SYSCALL_INSN.len()];
-    if vm::read(pid, behind, &mut bytes).is_ok() && bytes == insn {
+    let mut bytes = [0u8; Cpu::CALL_INSN.len()];
+    if let Some(behind) = Cpu::call_behind(regs)
+        && vm::read(pid, behind, &mut bytes).is_ok()
+        && bytes == Cpu::CALL_INSN
+    {
         return Ok(behind);
     }
     let path = format!("/proc/{pid}/maps");
     let maps = std::fs::read_to_string(&path).context(KIND, || format!("reading {path}"))?;
-    for range in maps.lines().filter(|l| l.ends_with("[vdso]")).filter_map(|l| l.split(' ').next()) {
-        let Some((start, end)) = range.split_once('-') else { continue };
-        let (Ok(start), Ok(end)) = (u64::from_str_radix(start, 16), u64::from_str_radix(end, 16)) else {
+    let code = |map: &&Mapping| map.prot & 4 != 0 && map.name != "[vsyscall]" && map.name != "[vectors]";
+    let maps = smaps::parse(&maps);
+    let (vdso, other): (Vec<_>, Vec<_>) = maps.iter().filter(code).partition(|map| map.name == "[vdso]");
+    for map in vdso.into_iter().chain(other) {
+        let mut code = vec![0; usize::try_from(map.end - map.start).unwrap_or(0)];
+        // Code of a device cannot be read.
+        if vm::read(pid, map.start, &mut code).is_err() {
             continue;
-        };
-        let mut code = vec![0; usize::try_from(end - start).unwrap_or(0)];
-        vm::read(pid, start, &mut code).context(KIND, || format!("reading the vdso of {pid}"))?;
-        if let Some(at) = code.windows(insn.len()).position(|w| w == insn) {
-            return Ok(start + at as u64);
+        }
+        // Where the task itself is about to make a call, the kernel may take ours for that one.
+        let own = usize::try_from(regs.ip().wrapping_sub(map.start)).ok();
+        if let Some(call) = own.and_then(|at| code.get_mut(at..at.saturating_add(Cpu::CALL_INSN.len()))) {
+            call.fill(0);
+        }
+        if let Some(at) = search(&code) {
+            return Ok(map.start + at);
         }
     }
     Err(Error::new(KIND, format!("searching {pid} for a system call instruction"), "there is none"))
@@ -316,12 +333,13 @@ fn find_insn(pid: u32, regs: &Regs) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::{Area, Batch};
+    use crate::arch::{Cpu, Processor, Registers};
     use crate::sys::{clone, ptrace};
 
     #[test]
     fn a_task_goes_on_when_its_tracer_leaves_inside_a_batch() {
         let child = clone::puppet_anywhere().unwrap();
-        let pause = format!("{} ", libc::SYS_pause);
+        let pause = format!("{} ", libc::SYS_ppoll);
         let call = || std::fs::read_to_string(format!("/proc/{child}/syscall")).unwrap_or_default();
         let pauses = || {
             (0..400).any(|_| {
@@ -340,7 +358,10 @@ mod tests {
         let ignore = batch.bytes(&[1u64, 0, 0, 0].map(u64::to_ne_bytes).concat());
         batch.call(libc::SYS_rt_sigaction, &[5, ignore, 0, 8]);
         area.run(child, &mut batch).unwrap();
-        area.go_on(&regs, mask).unwrap();
+        let mut rewound = regs.clone();
+        Cpu::rewind(&mut rewound, None, false);
+        let behind = rewound.ip() + Cpu::CALL_INSN.len() as u64;
+        area.go_on(&rewound, &Cpu::sets(child).unwrap(), mask).unwrap();
         let mut batch = Batch::new(area.base());
         batch.call(libc::SYS_getpid, &[]);
         area.start(child, &batch).unwrap();
@@ -349,7 +370,7 @@ mod tests {
         let where_to = call();
         clone::kill(child).unwrap();
         ptrace::wait(child.cast_signed(), 0).unwrap();
-        assert!(again && where_to.trim_end().ends_with(&format!("{:#x}", regs.ip())), "{where_to}");
+        assert!(again && where_to.trim_end().ends_with(&format!("{behind:#x}")), "{where_to}");
     }
 
     #[test]

@@ -9,7 +9,7 @@
 
 use nix::errno::Errno;
 
-use crate::arch::{self, Regs};
+use crate::arch::{Cpu, Processor, Registers, Regs, Set};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sys::{abi, limit, ptrace, vm};
 use crate::task::batch::LONG;
@@ -43,8 +43,8 @@ crate::section! {
         pub comm: String,
         /// General registers, ready to run.
         pub regs: Regs,
-        /// The XSAVE area, trailing zeroes cut off.
-        pub float: Vec<u8>,
+        /// Vector state and whatever else the processor has.
+        pub sets: Vec<Set>,
         /// Blocked signals.
         pub mask: u64,
         /// Alternate signal stack.
@@ -86,18 +86,14 @@ pub fn ask(batch: &mut Batch, tid: u32) -> Asked {
 ///
 /// # Errors
 /// Something that cannot be carried.
-pub fn capture(tgid: u32, thread: &Thread, shared_queue: &[Vec<u8>]) -> Result<State, Refusal> {
+pub fn capture(tgid: u32, thread: &Thread) -> Result<State, Refusal> {
     let tid = thread.tid;
     let doing = || format!("reading thread {tid}");
     let queue = signal::queued(tid, false).context(KIND, doing)?;
     signal::check_queue(&queue)?;
-    let waits = signal::will_run(&queue, thread.mask) || signal::will_run(shared_queue, thread.mask);
-    let mut float = ptrace::regset(tid, arch::FLOAT_NOTE, arch::FLOAT_MAX).context(KIND, doing)?;
-    let used = float.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
-    float.truncate(used);
+    let sets = Cpu::sets(tid)?;
     let rseq = rseq(tid)?;
-    let mut regs = thread.regs.clone();
-    arch::rewind(&mut regs, waits);
+    let mut regs = thread.rewound();
     if let Some(rseq) = &rseq
         && let Some(abort) = abort_handler(tgid, rseq, regs.ip())
     {
@@ -113,7 +109,7 @@ pub fn capture(tgid: u32, thread: &Thread, shared_queue: &[Vec<u8>]) -> Result<S
             .map(|name| name.trim_end_matches('\n').to_owned())
             .context(KIND, doing)?,
         regs,
-        float,
+        sets,
         mask: thread.mask,
         altstack: AltStack { address: 0, flags: 0, size: 0 },
         queue,
@@ -206,6 +202,7 @@ pub fn restore(batch: &mut Batch, state: &State, own: &creds::State) {
     }
     let name = batch.path(&state.comm);
     batch.call(libc::SYS_prctl, &[libc::PR_SET_NAME as u64, name, 0, 0, 0]);
+    Cpu::restore_inside(batch, &state.sets);
     creds::restore(batch, &state.creds, &own.caps);
 }
 
@@ -234,13 +231,7 @@ pub fn forget_rseq(tid: u32, batch: &mut Batch) -> Result<()> {
 /// The thread is gone, or the CPU lacks a vector state that the image has.
 pub fn finish(state: &State) -> Result<()> {
     let doing = || format!("setting the registers of {}", state.tid);
-    let have = ptrace::regset(state.tid, arch::FLOAT_NOTE, arch::FLOAT_MAX).context(KIND, doing)?;
-    if state.float.len() > have.len() {
-        return Err(Error::new(KIND, doing(), "this CPU has less vector state"));
-    }
-    let mut float = state.float.clone();
-    float.resize(have.len(), 0);
-    ptrace::set_regset(state.tid, arch::FLOAT_NOTE, &float).context(KIND, doing)?;
+    Cpu::write_sets(state.tid, &state.sets)?;
     ptrace::set_regs(state.tid, &state.regs).context(KIND, doing)?;
     ptrace::set_sigmask(state.tid, state.mask).context(KIND, doing)
 }

@@ -62,7 +62,8 @@ impl Puppets<'_> {
         let flags = u64::from((libc::O_RDWR | libc::O_NOCTTY | libc::O_NONBLOCK).cast_unsigned());
         // Closed and opened again under a number that is certain.
         batch.try_call(libc::SYS_close, &[0]);
-        batch.call(libc::SYS_open, &[name, flags]);
+        let here = i64::from(libc::AT_FDCWD).cast_unsigned();
+        batch.call(libc::SYS_openat, &[here, name, flags]);
         batch.doing("opening the controlling terminal");
         let argument = ioctl.get(1).copied().unwrap_or(0);
         let argument = if argument == 0 { 0 } else { batch.bytes(&argument.to_ne_bytes()) };

@@ -68,19 +68,21 @@ pub struct Puppets<'a> {
     /// The time namespace of our children, for PID 1 to enter (setns(2)).
     pub time: Option<OwnedFd>,
     base: u64,
+    /// The end of user addresses.
+    top: u64,
     own: Own,
     exact_timers: bool,
     areas: BTreeMap<u32, Area>,
 }
 
 /// An address where the batch area lies outside every mapping of the image and of ourselves.
-fn choose_base(processes: &[Process]) -> Result<u64> {
+fn choose_base(processes: &[Process], top: u64) -> Result<u64> {
     let own = std::fs::read_to_string("/proc/self/smaps").context(KIND, || "reading /proc/self/smaps")?;
     let mut taken: Vec<(u64, u64)> =
         crate::proc::smaps::parse(&own).iter().map(|m| (m.start, m.end)).collect();
     for body in processes.iter().filter_map(|p| p.body.as_ref()) {
         taken.extend(body.memory.vmas.iter().map(|v| (v.start, v.end)));
-        taken.push(body.memory.vdso);
+        taken.extend(body.memory.vdso.iter().map(|s| (s.start, s.end)));
     }
     // 256 pages: the gap that a growing stack keeps below itself.
     let gap = 0x10_0000;
@@ -92,7 +94,7 @@ fn choose_base(processes: &[Process]) -> Result<u64> {
         }
         at = at.max(end.next_multiple_of(0x1000) + gap);
     }
-    if at + AREA < crate::arch::TASK_TOP {
+    if at + AREA < top {
         return Ok(at);
     }
     Err(Error::new(KIND, "choosing a place for the batch area", "the address spaces are full"))
@@ -105,7 +107,8 @@ impl<'a> Puppets<'a> {
     /// /proc cannot be read, or there is no room.
     pub fn new(processes: &'a [Process], init: Option<u32>) -> Result<Puppets<'a>> {
         let me = std::process::id();
-        let base = choose_base(processes)?;
+        let top = crate::sys::vm::top();
+        let base = choose_base(processes, top)?;
         Area::prepare(base)?;
         let status = freeze::read_status(me);
         let own = Own {
@@ -122,6 +125,7 @@ impl<'a> Puppets<'a> {
             init,
             time: None,
             base,
+            top,
             own,
             exact_timers: crate::sys::clone::has_timer_ids(),
             areas: BTreeMap::new(),
@@ -196,7 +200,8 @@ impl<'a> Puppets<'a> {
             // After all groups exist, and before descriptor 0 means something.
             self.terminal(pid, path, &[TIOCSPGRP, u64::from(*group)], "setting the foreground group")?;
         }
-        memory::clear(&mut script.batch, &body.memory, self.base);
+        let vdso = memory::vdso::of(pid)?;
+        memory::clear(&mut script.batch, &body.memory, &vdso, self.top)?;
         let mut open: Option<(&Backing, bool)> = None;
         for vma in &body.memory.vmas {
             script.ensure(4, 256)?;

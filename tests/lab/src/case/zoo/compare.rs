@@ -19,7 +19,7 @@ const VOLATILE: [&str; 9] = [
     ".clocks",
     ".stopped_ms",
     ".regs",
-    ".float",
+    ".sets",
     ".inode",
     ".id[0]",
     ".id[1]",

@@ -44,8 +44,8 @@ use How::{Add, Nothing, Other};
 const ALL: &[Mutation] = &[
     wrong("registers", "rbx", "tree.processes[0].body.threads[1].regs.rbx", Other),
     wrong("registers", "flags", "tree.processes[0].body.threads[1].regs.eflags", Add(1 << 10)),
-    wrong("registers", "xmm0", "tree.processes[0].body.threads[3].float[160]", Other),
-    wrong("registers", "ymm0", "tree.processes[0].body.threads[4].float[576]", Other),
+    wrong("registers", "xmm0", "tree.processes[0].body.threads[3].sets[0].bytes[160]", Other),
+    wrong("registers", "ymm0", "tree.processes[0].body.threads[4].sets[0].bytes[576]", Other),
     wrong("registers", "gs-base", "tree.processes[0].body.threads[0].regs.gs_base", Add(4096)),
     wrong("memory", "pages", "pages.runs[]", Nothing),
     wrong("memory", "protection", "tree.processes[0].body.memory.vmas[].prot", Nothing),
@@ -126,7 +126,7 @@ const ALL: &[Mutation] = &[
     wrong("fifo_half", "flags", "files[].flags", Nothing),
     wrong("device", "flags", "files[].flags", Nothing),
     wrong("directory", "cloexec", "tree.processes[].body.fds[].cloexec", Other),
-    wrong("vdso", "place", "tree.processes[0].body.memory.vdso[0]", Add(1 << 24)),
+    wrong("vdso", "place", "tree.processes[0].body.memory.vdso", Nothing),
     wrong("blocked", "mask", "tree.processes[].body.threads[].mask", Add(1 << 11)),
     wrong("exec", "umask", "tree.processes[].body.workdir.umask", Other),
 ];
