@@ -7,6 +7,10 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use crate::toolchain;
+use crate::toolchain::target::{self, Target};
+
+/// The board of commands that are told none.
+pub const DEFAULT: &str = "qemu-x86_64";
 
 /// What board.toml says.
 #[derive(Deserialize)]
@@ -65,4 +69,11 @@ pub fn load(name: &str) -> Result<Board> {
     let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
     let board: Board = toml::from_str(&text).with_context(|| format!("reading {}", file.display()))?;
     Ok(Board { folder, ..board })
+}
+
+impl Board {
+    /// What its programs are built for.
+    pub fn target(&self) -> Result<&'static Target> {
+        target::of(&self.arch)
+    }
 }

@@ -31,8 +31,12 @@ pub fn folder() -> Result<PathBuf> {
 
 /// Held while something named `name` in the cache is changed.
 pub fn lock(name: &str) -> Result<Flock<File>> {
-    let path = folder()?.join(format!("{name}.lock"));
-    let file = File::create(&path).with_context(|| format!("opening {}", path.display()))?;
+    lock_file(&folder()?.join(format!("{name}.lock")))
+}
+
+/// The same for something that is elsewhere, by a file beside it.
+pub fn lock_file(path: &Path) -> Result<Flock<File>> {
+    let file = File::create(path).with_context(|| format!("opening {}", path.display()))?;
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, e)| anyhow!("locking {}: {e}", path.display()))
 }
 

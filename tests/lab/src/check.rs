@@ -74,9 +74,14 @@ const CHECKS: [Check; 5] = [
         cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
     }),
     ("unit tests", unit_tests),
-    ("zoo", || case::zoo::check(&toolchain::build("")?.path)),
-    ("cells", || case::cells::check(&toolchain::build("fault")?.path)),
+    ("zoo", || case::zoo::check(&toolchain::build(own_target()?, "")?.path)),
+    ("cells", || case::cells::check(&toolchain::build(own_target()?, "fault")?.path)),
 ];
+
+/// What this machine runs itself.
+fn own_target() -> Result<&'static toolchain::target::Target> {
+    toolchain::target::of(std::env::consts::ARCH)
+}
 
 pub fn run(args: &Args) -> Result<bool> {
     let chosen = |name: &str| name.contains(&args.only);

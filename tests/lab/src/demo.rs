@@ -11,14 +11,14 @@ use crate::guest::{BOOT_LIMIT, Boot, Guest};
 use crate::initramfs::Entry;
 use crate::report::Report;
 use crate::timeline::{Timeline, ms};
-use crate::{progress, toolchain};
+use crate::{board, progress, toolchain};
 
 /// Boot a board of real daemons cold, capture it, boot it restored, and compare.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "demo")]
 pub struct Args {
     /// board, qemu-x86_64 by default
-    #[argh(option, default = "String::from(\"qemu-x86_64\")")]
+    #[argh(option, default = "String::from(board::DEFAULT)")]
     board: String,
     /// init (the kernel has mounted the root, as with drivers built in; the default) or initramfs (rcsnap is
     /// /init, loads the drivers' modules and mounts the root: on either kind of boot that is added)
@@ -40,7 +40,8 @@ struct Seen {
 }
 
 pub fn run(args: &Args) -> Result<bool> {
-    let binary = toolchain::build("")?;
+    let target = board::load(&args.board)?.target()?;
+    let binary = toolchain::build(target, "")?;
     let folder = toolchain::own_folder()?.join("demo");
     std::fs::create_dir_all(&folder)?;
     let guest = Guest::prepare(&args.board, binary, &folder)?;

@@ -63,7 +63,9 @@ pub fn write(entry: Entry, board: &Board, kernel: &Kernel, rcsnap: &Path, folder
     }
     archive.file("lib/rcsnap/modules", 0o644, list.as_bytes())?;
     if entry == Entry::Init {
-        let busybox = packages::unpack("busybox-static", &["busybox-static".into()])?;
+        let target = board.target()?;
+        let busybox = packages::of(target.debian)?
+            .unpack(&format!("busybox-{}", target.arch), &["busybox-static".into()])?;
         archive.file("bin/busybox", 0o755, &fs::read(busybox.join("bin/busybox"))?)?;
         archive.link("bin/sh", "busybox")?;
     }

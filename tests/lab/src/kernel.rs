@@ -22,13 +22,14 @@ pub struct Kernel {
 
 /// Downloads and unpacks the board's kernel, or finds it in the cache.
 pub fn fetch(board: &Board) -> Result<Kernel> {
+    let repository = packages::of(board.target()?.debian)?;
     let mut wanted =
-        packages::closure(std::slice::from_ref(&board.kernel), |p| p.starts_with("linux-image-"))?;
+        repository.closure(std::slice::from_ref(&board.kernel), |p| p.starts_with("linux-image-"))?;
     if wanted.len() > 1 {
         // The metapackage itself holds nothing.
         wanted.retain(|p| *p != board.kernel);
     }
-    let folder = packages::unpack(&format!("kernel-{}", board.arch), &wanted)?;
+    let folder = repository.unpack(&format!("kernel-{}", board.arch), &wanted)?;
     let release = only_entry(&folder.join("lib/modules"))?;
     let image = folder.join(format!("boot/vmlinuz-{release}"));
     let root = folder.join("lib/modules").join(&release);

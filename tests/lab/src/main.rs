@@ -16,6 +16,7 @@ mod disk;
 mod guest;
 mod initramfs;
 mod kernel;
+mod make;
 mod packages;
 mod progress;
 mod qemu;
@@ -26,12 +27,10 @@ mod timeline;
 mod toolchain;
 mod try_boot;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use argh::FromArgs;
-use report::Report;
 
 /// The lab of rcsnap: build it, boot it, break it, measure it.
 #[derive(FromArgs)]
@@ -43,31 +42,15 @@ struct Args {
 #[derive(FromArgs)]
 #[argh(subcommand)]
 enum Command {
-    Build(Build),
+    Build(make::Build),
+    Cargo(make::Cargo),
+    Check(make::Check),
     Boot(try_boot::Args),
     Cell(case::cell::Args),
     Demo(demo::Args),
     Zoo(case::zoo::Args),
     ZooKeeper(case::zoo::keeper::Args),
     Test(check::Args),
-}
-
-/// Build the static target binary.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "build")]
-struct Build {
-    /// cargo features of rcsnap, for example `fault`
-    #[argh(option)]
-    features: Option<String>,
-    /// use the musl target of rustup and its std as it is: larger, nothing to download
-    #[argh(switch)]
-    plain: bool,
-    /// keep panic messages, for debugging: larger
-    #[argh(switch)]
-    messages: bool,
-    /// write the figures to this file
-    #[argh(option)]
-    json: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -84,7 +67,9 @@ fn main() -> ExitCode {
 /// True when what was asked for came out well; an error when it could not be tried.
 fn run(args: Args) -> Result<bool> {
     match args.command {
-        Command::Build(args) => build(&args),
+        Command::Build(args) => make::build(&args),
+        Command::Cargo(args) => make::cargo(&args),
+        Command::Check(args) => make::check(&args),
         Command::Boot(args) => try_boot::run(&args),
         Command::Cell(args) => case::cell::run(&args),
         Command::Demo(args) => demo::run(&args),
@@ -92,20 +77,4 @@ fn run(args: Args) -> Result<bool> {
         Command::ZooKeeper(args) => case::zoo::keeper::run(&args),
         Command::Test(args) => check::run(&args),
     }
-}
-
-fn build(args: &Build) -> Result<bool> {
-    let wish = toolchain::Wish {
-        features: args.features.clone().unwrap_or_default(),
-        plain: args.plain,
-        messages: args.messages,
-    };
-    let binary = toolchain::build_as(&wish)?;
-    println!("{} ({} bytes)", binary.path.display(), binary.bytes);
-    let mut report = Report::new("build");
-    report.put("path", binary.path.display().to_string());
-    report.put("binary_bytes", binary.bytes);
-    report.put("recipe", binary.recipe);
-    report.write(args.json.as_deref())?;
-    Ok(true)
 }

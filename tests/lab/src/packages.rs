@@ -1,6 +1,8 @@
 //! Distribution packages: programs this machine needs (installed), and files for guests and
 //! toolchains (only downloaded and unpacked, this machine stays as it is).
 
+mod apt;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,6 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::run::{output, shown};
 use crate::{cache, progress};
+use apt::Apt;
 
 /// Installs the packages whose program is missing. `needs` pairs a program with its package.
 pub fn need(needs: &[(&str, &str)]) -> Result<()> {
@@ -24,60 +27,110 @@ pub fn need(needs: &[(&str, &str)]) -> Result<()> {
     progress::say(format!("installing on this machine: {}", shown(&install)));
     if output(&mut install).is_err() {
         // After a failure the lists may be old or absent: a fresh machine has none.
-        update()?;
+        own()?.apt.update()?;
         output(&mut install)?;
     }
     Ok(())
 }
 
-/// Downloads packages and unpacks them side by side; the entry changes when a version changes.
-pub fn unpack(name: &str, packages: &[String]) -> Result<PathBuf> {
-    let files = available(packages)?;
-    cache::entry(name, &files.join("\n"), |folder| {
+/// Packages of one architecture, which are only downloaded and unpacked.
+pub struct Repository {
+    apt: Apt,
+}
+
+/// The packages of this machine's own architecture.
+pub fn own() -> Result<Repository> {
+    of(output(Command::new("dpkg").arg("--print-architecture"))?.trim())
+}
+
+/// The packages of an architecture, by dpkg's name of it.
+pub fn of(arch: &str) -> Result<Repository> {
+    Ok(Repository { apt: Apt::of(arch)? })
+}
+
+impl Repository {
+    /// Downloads packages and unpacks them side by side; the entry changes when a version changes.
+    pub fn unpack(&self, name: &str, packages: &[String]) -> Result<PathBuf> {
+        let fill = || {
+            let files = self.available(packages)?;
+            cache::entry(name, &files.join("\n"), |folder| self.download(packages, folder))
+        };
+        fill().or_else(|_| {
+            // Lists that are older than the archive name versions which it no longer has.
+            self.apt.update()?;
+            fill()
+        })
+    }
+
+    fn download(&self, packages: &[String], folder: &Path) -> Result<()> {
         let debs = folder.join(".debs");
         fs::create_dir(&debs)?;
-        output(apt_get().arg("download").args(packages).current_dir(&debs))?;
+        output(self.apt.command("apt-get").arg("download").args(packages).current_dir(&debs))?;
         for deb in fs::read_dir(&debs)? {
             output(Command::new("dpkg-deb").arg("-x").arg(deb?.path()).arg(folder))?;
         }
         fs::remove_dir_all(&debs).context("removing the downloaded packages")
-    })
-}
-
-/// `packages` and all they depend on, as far as `wanted` follows.
-pub fn closure(packages: &[String], wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
-    let mut found: BTreeSet<String> = packages.iter().cloned().collect();
-    let mut edge: Vec<String> = packages.to_vec();
-    while !edge.is_empty() {
-        let hide = ["recommends", "suggests", "conflicts", "breaks", "replaces", "enhances"];
-        let mut ask = Command::new("apt-cache");
-        ask.arg("depends").args(hide.map(|h| format!("--no-{h}"))).args(&edge);
-        edge = dependencies(&remembered(&mut ask)?);
-        edge.retain(|p| wanted(p) && found.insert(p.clone()));
     }
-    Ok(found.into_iter().collect())
-}
 
-/// True when apt knows a version of every one of these packages.
-pub fn known(packages: &[String]) -> bool {
-    available(packages).is_ok()
-}
-
-/// File names with versions, as apt would download them now.
-fn available(packages: &[String]) -> Result<Vec<String>> {
-    let ask = || remembered(apt_get().args(["download", "--print-uris"]).args(packages));
-    let text = match ask() {
-        Ok(text) => text,
-        Err(_) => {
-            update()?;
-            ask()?
+    /// `packages` and all they depend on, as far as `wanted` follows.
+    pub fn closure(&self, packages: &[String], wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+        let mut found: BTreeSet<String> = packages.iter().cloned().collect();
+        let mut edge: Vec<String> = packages.to_vec();
+        while !edge.is_empty() {
+            let hide = ["recommends", "suggests", "conflicts", "breaks", "replaces", "enhances"];
+            let mut ask = self.apt.command("apt-cache");
+            ask.arg("depends").args(hide.map(|h| format!("--no-{h}"))).args(&edge);
+            edge = dependencies(&self.remembered(&mut ask)?);
+            edge.retain(|p| wanted(p) && found.insert(p.clone()));
         }
-    };
-    let files: Vec<String> = text.lines().filter_map(|l| l.split(' ').nth(1)).map(String::from).collect();
-    if files.len() != packages.len() {
-        bail!("asking apt for {}: got {}", packages.join(" "), files.join(" "));
+        Ok(found.into_iter().collect())
     }
-    Ok(files)
+
+    /// True when apt knows a version of every one of these packages.
+    pub fn known(&self, packages: &[String]) -> bool {
+        self.available(packages).is_ok()
+    }
+
+    /// File names with versions, as apt would download them now.
+    fn available(&self, packages: &[String]) -> Result<Vec<String>> {
+        let ask = || {
+            let mut command = self.apt.command("apt-get");
+            self.remembered(command.args(["download", "--print-uris"]).args(packages))
+        };
+        let text = match ask() {
+            Ok(text) => text,
+            Err(_) => {
+                self.apt.update()?;
+                ask()?
+            }
+        };
+        let files: Vec<String> = text.lines().filter_map(|l| l.split(' ').nth(1)).map(String::from).collect();
+        if files.len() != packages.len() {
+            bail!("asking apt for {}: got {}", packages.join(" "), files.join(" "));
+        }
+        Ok(files)
+    }
+
+    /// Runs a query of apt, or takes its answer from the cache: a query costs a second or more, and the
+    /// answer only changes with the package lists.
+    fn remembered(&self, query: &mut Command) -> Result<String> {
+        let mut key = shown(query);
+        for folder in self.apt.sources() {
+            let Ok(found) = fs::metadata(folder) else { continue };
+            key += &format!(" {:?}", found.modified()?);
+        }
+        let folder = cache::folder()?.join("apt");
+        fs::create_dir_all(&folder)?;
+        let place = folder.join(cache::digest(&key));
+        if let Ok(text) = fs::read_to_string(&place) {
+            return Ok(text);
+        }
+        let text = output(query)?;
+        let fresh = folder.join(format!("{}.part{}", cache::digest(&key), std::process::id()));
+        fs::write(&fresh, &text)?;
+        fs::rename(&fresh, &place).context("keeping an answer of apt")?;
+        Ok(text)
+    }
 }
 
 /// Reads `apt-cache depends`. Of alternatives (`|Depends:`) the first is taken, of a virtual package
@@ -102,41 +155,6 @@ fn dependencies(text: &str) -> Vec<String> {
         }
     }
     names
-}
-
-/// Runs a query of apt, or takes its answer from the cache: a query costs a second or more, and the
-/// answer only changes with the package lists.
-fn remembered(query: &mut Command) -> Result<String> {
-    let mut key = shown(query);
-    for folder in ["/var/lib/apt/lists", "/etc/apt", "/etc/apt/sources.list.d"] {
-        let Ok(found) = fs::metadata(folder) else { continue };
-        key += &format!(" {:?}", found.modified()?);
-    }
-    let folder = cache::folder()?.join("apt");
-    fs::create_dir_all(&folder)?;
-    let place = folder.join(cache::digest(&key));
-    if let Ok(text) = fs::read_to_string(&place) {
-        return Ok(text);
-    }
-    let text = output(query)?;
-    let fresh = folder.join(format!("{}.part{}", cache::digest(&key), std::process::id()));
-    fs::write(&fresh, &text)?;
-    fs::rename(&fresh, &place).context("keeping an answer of apt")?;
-    Ok(text)
-}
-
-fn update() -> Result<()> {
-    let mut update = as_root("apt-get");
-    update.arg("update");
-    progress::say(format!("fetching package lists: {}", shown(&update)));
-    output(&mut update).map(drop)
-}
-
-/// Unsandboxed, because the cache folder need not be readable for apt's own user.
-fn apt_get() -> Command {
-    let mut apt = Command::new("apt-get");
-    apt.args(["-q", "-o", "APT::Sandbox::User=root"]);
-    apt
 }
 
 /// A command that runs as root, through sudo where we are not.

@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use crate::board::Board;
 use crate::kernel::Kernel;
 use crate::run::output;
+use crate::toolchain::target::Target;
 use crate::{cache, packages, progress};
 
 /// What a stage is made by; raised when the steps below change.
@@ -68,9 +69,12 @@ pub fn image(board: &Board, kernel: &Kernel) -> Result<PathBuf> {
         packages::need(&[("fakeroot", "fakeroot")])?;
     }
     let without = &board.guest.without;
-    let list = packages::closure(&board.guest.packages, |p| !without.iter().any(|w| w == p))?;
-    let programs = packages::unpack("guest", &list)?;
-    let busybox = packages::unpack("busybox-static", &["busybox-static".into()])?;
+    let target = board.target()?;
+    packages::need(target.emulator.as_slice())?;
+    let repository = packages::of(target.debian)?;
+    let list = repository.closure(&board.guest.packages, |p| !without.iter().any(|w| w == p))?;
+    let programs = repository.unpack(&format!("guest-{}", target.arch), &list)?;
+    let busybox = repository.unpack(&format!("busybox-{}", target.arch), &["busybox-static".into()])?;
     let own = board.folder.join("rootfs");
     let key = format!(
         "{RECIPE} {} {} {} {:?} {} {}",
@@ -106,14 +110,15 @@ fn fill(stage: &Path, board: &Board, kernel: &Kernel) -> Result<()> {
         symlink(target, &link).with_context(|| format!("linking {}", link.display()))?;
     }
     progress::say("guest: applets, keys, compiled Python, modules");
-    applets(stage)?;
+    let target = board.target()?;
+    applets(stage, target)?;
     for kind in ["ed25519", "ecdsa"] {
         let key = stage.join(format!("etc/dropbear/dropbear_{kind}_host_key"));
-        output(guest_program(stage, "usr/bin/dropbearkey").args(["-t", kind, "-f"]).arg(key))?;
+        output(guest_program(stage, target, "usr/bin/dropbearkey").args(["-t", kind, "-f"]).arg(key))?;
     }
-    let machine_id = output(&mut guest_program(stage, "usr/bin/dbus-uuidgen"))?;
+    let machine_id = output(&mut guest_program(stage, target, "usr/bin/dbus-uuidgen"))?;
     fs::write(stage.join("etc/machine-id"), machine_id)?;
-    let mut compile = guest_program(stage, "usr/bin/python3.11");
+    let mut compile = guest_program(stage, target, "usr/bin/python3.11");
     compile.args(["-m", "compileall", "-q", "-s"]).arg(stage).args(["-p", "/"]);
     output(compile.arg(stage.join("usr/lib/python3.11")).env("PYTHONHOME", stage.join("usr")))?;
     modules(stage, board, kernel)
@@ -121,8 +126,8 @@ fn fill(stage: &Path, board: &Board, kernel: &Kernel) -> Result<()> {
 
 /// One link an applet, as `busybox --install -s` makes them; a package's own program goes first. The
 /// distribution's dynamic BusyBox lacks some: those run from the static one, so both kinds are aboard.
-fn applets(stage: &Path) -> Result<()> {
-    let own = output(guest_program(stage, "bin/busybox").arg("--list-full"))?;
+fn applets(stage: &Path, target: &Target) -> Result<()> {
+    let own = output(guest_program(stage, target, "bin/busybox").arg("--list-full"))?;
     let of_static = ["usr/sbin/crond", "sbin/ifup", "sbin/ifdown"].map(|p| (p, "/bin/busybox-static"));
     for (path, busybox) in of_static.into_iter().chain(own.lines().map(|p| (p, "/bin/busybox"))) {
         let place = stage.join(path);
@@ -134,10 +139,19 @@ fn applets(stage: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A program of the guest, run here by the guest's own loader and libraries.
-fn guest_program(stage: &Path, program: &str) -> Command {
-    let libraries = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"].map(|l| stage.join(l));
-    let mut command = Command::new(stage.join("lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"));
+/// A program of the guest, run here by the guest's own loader and libraries, and by QEMU where this machine
+/// is another.
+fn guest_program(stage: &Path, target: &Target, program: &str) -> Command {
+    let libraries = ["lib", "usr/lib"].map(|l| stage.join(l).join(target.libraries));
+    let loader = stage.join(target.loader);
+    let mut command = match target.emulator {
+        Some((emulator, _)) => {
+            let mut command = Command::new(emulator);
+            command.arg(loader);
+            command
+        }
+        None => Command::new(loader),
+    };
     command.arg("--library-path").arg(format!("{}:{}", libraries[0].display(), libraries[1].display()));
     command.arg(stage.join(program));
     command

@@ -10,7 +10,7 @@ use crate::guest::{BOOT_LIMIT, Boot, Guest};
 use crate::initramfs::Entry;
 use crate::report::Report;
 use crate::timeline::Timeline;
-use crate::toolchain;
+use crate::{board, toolchain};
 
 /// Boot the guest once, log in, run commands, and say what happened. The disks stay: the next boot
 /// goes on from them.
@@ -18,7 +18,7 @@ use crate::toolchain;
 #[argh(subcommand, name = "boot")]
 pub struct Args {
     /// board, qemu-x86_64 by default
-    #[argh(option, default = "String::from(\"qemu-x86_64\")")]
+    #[argh(option, default = "String::from(board::DEFAULT)")]
     board: String,
     /// initramfs (rcsnap is /init; the default) or init (init= behind the lab's initramfs)
     #[argh(option, default = "Entry::Initramfs")]
@@ -53,8 +53,11 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<bool> {
-    let wish =
-        toolchain::Wish { features: args.features.clone(), messages: args.messages, ..Default::default() };
+    let wish = toolchain::Wish {
+        features: args.features.clone(),
+        messages: args.messages,
+        ..toolchain::Wish::new(board::load(&args.board)?.target()?)
+    };
     let binary = match &args.binary {
         Some(path) => toolchain::Binary::given(path)?,
         None => toolchain::build_as(&wish)?,

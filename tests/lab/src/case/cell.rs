@@ -87,7 +87,7 @@ pub struct Boot {
 impl Cell {
     /// Makes the root: BusyBox, rcsnap, an inittab and one script.
     pub fn new(rcsnap: &Path) -> Result<Cell> {
-        let unpacked = packages::unpack("cell", &["busybox-static".to_owned()])?;
+        let unpacked = packages::own()?.unpack("cell", &["busybox-static".to_owned()])?;
         let shm = Path::new("/dev/shm");
         let folder = tempfile::Builder::new().prefix("rcsnap-cell-").tempdir_in(if shm.is_dir() {
             shm.to_owned()
@@ -291,7 +291,13 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<bool> {
     let rcsnap = match &args.binary {
         Some(path) => path.clone(),
-        None => crate::toolchain::build(if args.check { "fault" } else { "" })?.path,
+        None => {
+            crate::toolchain::build(
+                crate::toolchain::target::of(std::env::consts::ARCH)?,
+                if args.check { "fault" } else { "" },
+            )?
+            .path
+        }
     };
     if args.check {
         println!("{} cases passed", super::cells::check(&rcsnap)?);

@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::disk::Disks;
 use crate::guest::{BOOT_LIMIT, Boot, Guest, Running};
 use crate::timeline::{Timeline, ms};
-use crate::{progress, toolchain};
+use crate::{board, progress, toolchain};
 
 /// One thing that is tried. It gets its own name, for folders and logs.
 pub struct Case {
@@ -96,14 +96,14 @@ impl Bench {
     pub fn new(binary: Option<&Path>) -> Result<Self> {
         let binary = match binary {
             Some(path) => toolchain::Binary::given(path)?,
-            None => toolchain::build("")?,
+            None => toolchain::build(board::load(board::DEFAULT)?.target()?, "")?,
         };
         let folder = toolchain::own_folder()?.join("test");
         if folder.exists() {
             std::fs::remove_dir_all(&folder)?;
         }
         std::fs::create_dir_all(&folder)?;
-        let guest = Guest::prepare("qemu-x86_64", binary, &folder)?;
+        let guest = Guest::prepare(board::DEFAULT, binary, &folder)?;
         let (captured, faulty, faulty_captured) = (Once::new(), Once::new(), Once::new());
         Ok(Self { guest, folder, captured, faulty, faulty_captured })
     }
@@ -113,7 +113,7 @@ impl Bench {
         self.faulty.get(|| {
             let folder = self.folder.join("faulty");
             std::fs::create_dir_all(&folder)?;
-            Guest::prepare("qemu-x86_64", toolchain::build("fault")?, &folder)
+            Guest::prepare(board::DEFAULT, toolchain::build(self.guest.board.target()?, "fault")?, &folder)
         })
     }
 

@@ -93,7 +93,7 @@ pub fn run(args: &Args) -> Result<bool> {
     let rcsnap = match &args.rcsnap {
         _ if args.plain => PathBuf::new(),
         Some(path) => path.canonicalize().with_context(|| format!("finding {}", path.display()))?,
-        None => toolchain::build("")?.path,
+        None => toolchain::build(toolchain::target::of(std::env::consts::ARCH)?, "")?.path,
     };
     let scratch = tempfile::Builder::new().prefix("rcsnap-zoo-").tempdir()?;
     let logs = args.logs.clone().unwrap_or_else(|| scratch.path().to_owned());

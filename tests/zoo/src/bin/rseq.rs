@@ -2,7 +2,13 @@
 
 use std::sync::mpsc;
 
-use zoo::{Outcome, Zoo, raw, sys};
+use zoo::{Outcome, Zoo, sys};
+
+/// rseq(2); libc has no name for it everywhere.
+#[cfg(not(target_arch = "arm"))]
+const RSEQ: libc::c_long = libc::SYS_rseq;
+#[cfg(target_arch = "arm")]
+const RSEQ: libc::c_long = 398;
 
 const SIGNATURE: u32 = if cfg!(target_arch = "aarch64") { 0xd428_bc00 } else { 0x5305_3053 };
 
@@ -32,7 +38,7 @@ impl Registered {
             }
         }
         let at = Box::leak(Box::new(Area([0; 8]))).0.as_ptr();
-        raw!(SYS_rseq, at, 32, 0, SIGNATURE)?;
+        sys!(syscall(RSEQ, at, 32, 0, SIGNATURE))?;
         Ok(Registered { at, size: 32 })
     }
 
@@ -44,7 +50,7 @@ impl Registered {
 
     /// The errno of registering the same again: EBUSY if it is registered, and nothing else.
     fn again(&self) -> i32 {
-        match raw!(SYS_rseq, self.at, self.size, 0, SIGNATURE) {
+        match sys!(syscall(RSEQ, self.at, self.size, 0, SIGNATURE)) {
             Ok(_) => 0,
             Err(_) => sys::errno(),
         }

@@ -1,0 +1,84 @@
+//! What the lab must know of a processor architecture to build for it.
+
+use anyhow::{Context, Result};
+
+/// One architecture: how rustc, the distribution and QEMU call it.
+#[derive(Debug)]
+pub struct Target {
+    /// as board.toml says
+    pub arch: &'static str,
+    /// rustc's name
+    pub triple: &'static str,
+    /// dpkg's name
+    pub debian: &'static str,
+    /// the folder of its libraries under /usr/lib
+    pub libraries: &'static str,
+    /// the dynamic loader of glibc
+    pub loader: &'static str,
+    /// the folder that musl-dev brings under /usr/lib
+    pub musl: &'static str,
+    /// the linker driver and the package it is in
+    pub gcc: (&'static str, &'static str),
+    /// QEMU for a single program and its package; none for what this machine runs itself
+    pub emulator: Option<(&'static str, &'static str)>,
+}
+
+/// The architectures of src/arch.
+pub const TARGETS: [Target; 3] = [
+    Target {
+        arch: "x86_64",
+        triple: "x86_64-unknown-linux-musl",
+        debian: "amd64",
+        libraries: "x86_64-linux-gnu",
+        loader: "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
+        musl: "x86_64-linux-musl",
+        gcc: ("gcc", "gcc"),
+        emulator: None,
+    },
+    Target {
+        arch: "aarch64",
+        triple: "aarch64-unknown-linux-musl",
+        debian: "arm64",
+        libraries: "aarch64-linux-gnu",
+        loader: "lib/aarch64-linux-gnu/ld-linux-aarch64.so.1",
+        musl: "aarch64-linux-musl",
+        gcc: ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+        emulator: Some(("qemu-aarch64", "qemu-user")),
+    },
+    Target {
+        arch: "armv7",
+        triple: "armv7-unknown-linux-musleabihf",
+        debian: "armhf",
+        libraries: "arm-linux-gnueabihf",
+        loader: "lib/arm-linux-gnueabihf/ld-linux-armhf.so.3",
+        musl: "arm-linux-musleabihf",
+        gcc: ("arm-linux-gnueabihf-gcc", "gcc-arm-linux-gnueabihf"),
+        emulator: Some(("qemu-arm", "qemu-user")),
+    },
+];
+
+/// The target with this `arch`.
+pub fn of(arch: &str) -> Result<&'static Target> {
+    let known = || TARGETS.each_ref().map(|t| t.arch).join(", ");
+    TARGETS
+        .iter()
+        .find(|t| t.arch == arch)
+        .with_context(|| format!("architecture {arch}: not of {}", known()))
+}
+
+impl Target {
+    /// The variable by which cargo is told something of this target alone, such as `LINKER`.
+    pub fn variable(&self, what: &str) -> String {
+        format!("CARGO_TARGET_{}_{what}", self.triple.replace('-', "_").to_uppercase())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn variables_are_as_cargo_reads_them() {
+        let target = super::of("armv7").unwrap();
+        assert_eq!(target.variable("LINKER"), "CARGO_TARGET_ARMV7_UNKNOWN_LINUX_MUSLEABIHF_LINKER");
+        assert!(super::of("riscv64").unwrap_err().to_string().contains("x86_64, aarch64, armv7"));
+    }
+}
