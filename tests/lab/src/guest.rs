@@ -38,6 +38,8 @@ pub struct Boot {
     /// which init the lab's initramfs starts
     pub init: String,
     pub clock: Option<String>,
+    /// another processor than the board's
+    pub cpu: Option<String>,
     pub store: bool,
     /// name of the console log
     pub name: String,
@@ -46,7 +48,7 @@ pub struct Boot {
 impl Boot {
     pub fn new(name: &str) -> Self {
         let (words, init) = (String::new(), "/sbin/rcsnap".into());
-        Self { entry: Entry::Initramfs, words, init, clock: None, store: true, name: name.into() }
+        Self { entry: Entry::Initramfs, words, init, clock: None, cpu: None, store: true, name: name.into() }
     }
 
     pub fn words(mut self, words: &str) -> Self {
@@ -91,7 +93,8 @@ impl Guest {
     pub fn boot(&self, disks: &Disks, boot: &Boot) -> Result<Running> {
         let archive =
             initramfs::write(boot.entry, &self.board, &self.kernel, &self.binary.path, &self.folder)?;
-        let mut line = format!("{} {}", self.board.command_line, self.board.root);
+        let board = &self.board;
+        let mut line = format!("console={} {} {}", board.tty, board.command_line, board.root);
         if boot.store {
             line += &format!(" {}", self.board.store);
         }
@@ -101,7 +104,8 @@ impl Guest {
         }
         let command_line = format!("{line} {}", boot.words).trim_end().to_string();
         let qemu = Qemu::start(&Machine {
-            board: &self.board,
+            board,
+            cpu: boot.cpu.clone().or_else(|| board.cpu.first().cloned()).context("choosing a processor")?,
             kernel: &self.kernel.image,
             initramfs: &archive,
             command_line,

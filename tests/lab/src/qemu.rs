@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 
-use crate::board::Board;
+use crate::board::{Board, Bus};
 use crate::console::Console;
 use crate::run::shown;
 
@@ -20,6 +20,7 @@ pub const GUEST_PORTS: [u16; 5] = [22, 80, 1883, 6379, 8080];
 /// What one machine is started with.
 pub struct Machine<'a> {
     pub board: &'a Board,
+    pub cpu: String,
     pub kernel: &'a Path,
     pub initramfs: &'a Path,
     pub command_line: String,
@@ -42,19 +43,29 @@ impl Qemu {
         let ports: Vec<(u16, u16)> =
             GUEST_PORTS.iter().map(|g| Ok((*g, free_port()?))).collect::<Result<_>>()?;
         let mut command = Command::new(&machine.board.qemu[0]);
-        command.args(&machine.board.machine).args(["-m", &machine.board.memory_mib.to_string()]);
+        command
+            .args(&machine.board.machine)
+            .args(["-cpu", &machine.cpu])
+            .args(["-m", &machine.board.memory_mib.to_string()]);
         command.args(["-nodefaults", "-display", "none", "-monitor", "none", "-serial", "stdio"]);
         command.arg("-kernel").arg(machine.kernel).arg("-initrd").arg(machine.initramfs);
         command.args(["-append", &machine.command_line]);
-        command.args(["-drive", &drive(machine.root)]);
-        if let Some(store) = machine.store {
-            command.args(["-drive", &drive(store)]);
+        let bus = machine.board.bus;
+        let disks: Vec<_> =
+            [Some(machine.root), machine.store].into_iter().flatten().zip(["root", "store"]).collect();
+        for (file, id) in in_order(bus, disks) {
+            command.args(["-drive", &format!("if=none,id={id},format=raw,file={}", file.display())]);
+            command.args(["-device", &format!("virtio-blk-{},drive={id}", bus.suffix())]);
         }
         let forwards: String =
             ports.iter().map(|(g, h)| format!(",hostfwd=tcp:127.0.0.1:{h}-:{g}")).collect();
         command.args(["-netdev", &format!("user,id=net,ipv6=off{forwards}")]);
         // Without a boot ROM: nothing boots from the network, and it is a package of its own.
-        command.args(["-device", "virtio-net-pci,netdev=net,romfile="]);
+        let rom = match bus {
+            Bus::Pci => ",romfile=",
+            Bus::Mmio => "",
+        };
+        command.args(["-device", &format!("virtio-net-{},netdev=net{rom}", bus.suffix())]);
         if let Some(clock) = &machine.clock {
             command.args(["-rtc", &format!("base={clock}")]);
         }
@@ -87,8 +98,12 @@ impl Drop for Qemu {
     }
 }
 
-fn drive(file: &Path) -> String {
-    format!("if=virtio,format=raw,file={}", file.display())
+/// Linux finds the devices of QEMU's virtio-mmio last to first.
+fn in_order<T>(bus: Bus, mut disks: Vec<T>) -> Vec<T> {
+    if matches!(bus, Bus::Mmio) {
+        disks.reverse();
+    }
+    disks
 }
 
 /// A port nobody listens on now, and that no other machine of this lab was given: the kernel may hand out

@@ -17,7 +17,7 @@ use crate::toolchain::target::Target;
 use crate::{cache, packages, progress};
 
 /// What a stage is made by; raised when the steps below change.
-const RECIPE: &str = "3";
+const RECIPE: &str = "4";
 
 /// Where Buildroot's skeleton points what may change at run time: tmpfs.
 const LINKS: [(&str, &str); 8] = [
@@ -75,23 +75,26 @@ pub fn image(board: &Board, kernel: &Kernel) -> Result<PathBuf> {
     let list = repository.closure(&board.guest.packages, |p| !without.iter().any(|w| w == p))?;
     let programs = repository.unpack(&format!("guest-{}", target.arch), &list)?;
     let busybox = repository.unpack(&format!("busybox-{}", target.arch), &["busybox-static".into()])?;
-    let own = board.folder.join("rootfs");
+    let own: Vec<PathBuf> = board.folders.iter().map(|f| f.join("rootfs")).filter(|f| f.is_dir()).collect();
+    let texts: String = own.iter().map(|o| tree_text(o, o)).collect::<Result<_>>()?;
     let key = format!(
-        "{RECIPE} {} {} {} {:?} {} {}",
+        "{RECIPE} {} {} {} {:?} {} {} {texts}",
         programs.display(),
         busybox.display(),
         kernel.folder.display(),
         board.guest.modules,
         board.disk.root_mib,
-        tree_text(&own)?
+        board.tty
     );
-    let entry = cache::entry("rootfs", &key, |folder| {
+    let entry = cache::entry(&format!("rootfs-{}", board.name), &key, |folder| {
         let stage = folder.join("stage");
         copy(&programs, &stage)?;
         for unwanted in UNWANTED {
             fs::remove_dir_all(stage.join(unwanted)).ok();
         }
-        copy(&own, &stage)?;
+        for own in &own {
+            copy(own, &stage)?;
+        }
         fs::copy(busybox.join("bin/busybox"), stage.join("bin/busybox-static"))?;
         fill(&stage, board, kernel)?;
         make_image(&stage, &folder.join("root.ext4"), board.disk.root_mib)?;
@@ -110,6 +113,7 @@ fn fill(stage: &Path, board: &Board, kernel: &Kernel) -> Result<()> {
         symlink(target, &link).with_context(|| format!("linking {}", link.display()))?;
     }
     progress::say("guest: applets, keys, compiled Python, modules");
+    serial(stage, &board.tty)?;
     let target = board.target()?;
     applets(stage, target)?;
     for kind in ["ed25519", "ecdsa"] {
@@ -122,6 +126,17 @@ fn fill(stage: &Path, board: &Board, kernel: &Kernel) -> Result<()> {
     compile.args(["-m", "compileall", "-q", "-s"]).arg(stage).args(["-p", "/"]);
     output(compile.arg(stage.join("usr/lib/python3.11")).env("PYTHONHOME", stage.join("usr")))?;
     modules(stage, board, kernel)
+}
+
+/// The port of the login, in the line that Buildroot would write as well.
+fn serial(stage: &Path, tty: &str) -> Result<()> {
+    let place = stage.join("etc/inittab");
+    let text = fs::read_to_string(&place)?;
+    let line = |line: &str| match line.ends_with("# GENERIC_SERIAL") {
+        true => format!("{tty}::respawn:/sbin/getty -L {tty} 115200 vt100 # GENERIC_SERIAL\n"),
+        false => format!("{line}\n"),
+    };
+    fs::write(&place, text.lines().map(line).collect::<String>()).context("writing the inittab")
 }
 
 /// One link an applet, as `busybox --install -s` makes them; a package's own program goes first. The
@@ -201,17 +216,21 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Every file with its mode and content: what the cache key must depend on.
-fn tree_text(folder: &Path) -> Result<String> {
+fn tree_text(root: &Path, folder: &Path) -> Result<String> {
     let mut text = String::new();
     let mut entries: Vec<_> = fs::read_dir(folder)?.collect::<Result<_, _>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let path = entry.path();
         if entry.file_type()?.is_dir() {
-            text += &tree_text(&path)?;
+            text += &tree_text(root, &path)?;
         } else {
             let mode = entry.metadata()?.permissions().mode();
-            text += &format!("{} {mode:o}\n{}\n", path.display(), String::from_utf8_lossy(&fs::read(&path)?));
+            text += &format!(
+                "{} {mode:o}\n{}\n",
+                path.strip_prefix(root)?.display(),
+                String::from_utf8_lossy(&fs::read(&path)?)
+            );
         }
     }
     Ok(text)
