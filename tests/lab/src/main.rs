@@ -16,6 +16,7 @@ mod disk;
 mod guest;
 mod initramfs;
 mod kernel;
+mod kernel_check;
 mod make;
 mod packages;
 mod progress;
@@ -48,6 +49,7 @@ enum Command {
     Boot(try_boot::Args),
     Cell(case::cell::Args),
     Demo(demo::Args),
+    KernelCheck(kernel_check::Args),
     Zoo(case::zoo::Args),
     ZooKeeper(case::zoo::keeper::Args),
     Test(check::Args),
@@ -73,6 +75,7 @@ fn run(args: Args) -> Result<bool> {
         Command::Boot(args) => try_boot::run(&args),
         Command::Cell(args) => case::cell::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::KernelCheck(args) => kernel_check::run(&args),
         Command::Zoo(args) => case::zoo::run(&args),
         Command::ZooKeeper(args) => case::zoo::keeper::run(&args),
         Command::Test(args) => check::run(&args),

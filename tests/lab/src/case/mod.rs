@@ -6,6 +6,7 @@ pub mod cell;
 pub mod cells;
 pub mod crash;
 pub mod fault;
+pub mod kernel;
 pub mod power;
 pub mod roundtrip;
 pub mod zoo;
@@ -53,7 +54,14 @@ impl Case {
 
 /// Every case that is run in QEMU; the long ones first, so that machines end together.
 pub fn all() -> Vec<Case> {
-    let topics = [roundtrip::cases(), power::cases(), crash::cases(), fault::cases(), budget::cases()];
+    let topics = [
+        roundtrip::cases(),
+        power::cases(),
+        crash::cases(),
+        fault::cases(),
+        budget::cases(),
+        kernel::cases(),
+    ];
     topics.into_iter().flatten().collect()
 }
 
