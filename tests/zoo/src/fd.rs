@@ -49,7 +49,13 @@ pub fn read_text(fd: i32) -> String {
 }
 
 /// Flags that only say how a file was opened, and mean nothing afterwards.
-const SPENT: i32 = libc::O_DIRECTORY | libc::O_NOFOLLOW | 0o100_000 | libc::O_TMPFILE;
+const SPENT: i32 = libc::O_DIRECTORY | libc::O_NOFOLLOW | LARGE | libc::O_TMPFILE;
+/// O_LARGEFILE, which every description opened by name has on 64 bit, and others not. On 32 bit it has a meaning.
+const LARGE: i32 = match () {
+    () if cfg!(target_arch = "x86_64") => 0o100_000,
+    () if cfg!(target_pointer_width = "64") => 0o400_000,
+    () => 0,
+};
 
 /// F_GETFL and F_GETFD and the offset, as far as there is one: what every description has.
 #[must_use]

@@ -122,6 +122,15 @@ impl Zoo {
         }
     }
 
+    /// Records a problem unless a timer has counted down by `gone` while `elapsed` nanoseconds went by. Where a
+    /// clock cannot be moved, it goes on while the image lies on the shelf, and a timer does not.
+    pub fn counts(&mut self, what: &str, gone: i64, elapsed: i64) {
+        let off = elapsed - gone;
+        if off < -500_000_000 || off > 500_000_000 && time::has_namespace() {
+            self.problems.push(format!("{what} is {off} ns off the clock"));
+        }
+    }
+
     /// Records a problem.
     pub fn problem(&mut self, what: impl Into<String>) {
         self.problems.push(what.into());

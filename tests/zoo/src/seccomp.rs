@@ -31,7 +31,7 @@ pub fn install(calls: &[libc::c_long], listed: u32, others: u32) -> Outcome {
     program.push(step(RETURN, 0, 0, others));
     program.push(step(RETURN, 0, 0, listed));
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    sys!(prctl(libc::PR_SET_NO_NEW_PRIVS, 1_u64, 0_u64, 0_u64, 0_u64))?;
+    sys::set_prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
     raw!(SYS_seccomp, 1, 0, &raw const filter)?;
     Ok(())
 }

@@ -102,6 +102,16 @@ macro_rules! raw {
     };
 }
 
+/// Makes a system call that takes times, which are [`Time`](crate::time::Time) on every architecture;
+/// -1 becomes a [`Problem`].
+#[macro_export]
+macro_rules! timed {
+    ($number:ident $(, $arg:expr)* $(,)?) => {
+        // SAFETY: as for `sys!`.
+        $crate::sys::done(stringify!($number), unsafe { libc::syscall($crate::time::$number $(, $arg)*) } as i64)
+    };
+}
+
 /// errno of the last call.
 #[must_use]
 pub fn errno() -> i32 {
@@ -148,6 +158,15 @@ pub fn zeroed<T>() -> T {
 pub fn gettid() -> i32 {
     // SAFETY: no arguments.
     unsafe { libc::syscall(libc::SYS_gettid) as i32 }
+}
+
+/// prctl(2) that sets something to an integer.
+///
+/// # Errors
+/// The errno of the call.
+pub fn set_prctl(option: i32, value: usize) -> Result<i32, Problem> {
+    // SAFETY: the options used here take integers, which are a register each.
+    done("prctl", unsafe { libc::prctl(option, value, 0_usize, 0_usize, 0_usize) })
 }
 
 /// prctl(2) with integers only: its value, or the errno in words.

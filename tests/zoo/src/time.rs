@@ -1,5 +1,40 @@
 //! Clocks in nanoseconds and short sleeps.
 
+/// Seconds and nanoseconds as the kernel takes them in the calls below: 64 bits each.
+pub type Time = [i64; 2];
+
+macro_rules! numbers {
+    ($($name:ident = $wide:ident, $narrow:literal;)*) => {$(
+        #[doc = concat!("`", stringify!($wide), "`, in the form with 64-bit times.")]
+        #[cfg(target_pointer_width = "64")]
+        pub const $name: libc::c_long = libc::$wide;
+        #[doc = concat!("`", stringify!($wide), "`, in the form with 64-bit times.")]
+        #[cfg(target_pointer_width = "32")]
+        pub const $name: libc::c_long = $narrow;
+    )*};
+}
+
+numbers! {
+    CLOCK_GETTIME = SYS_clock_gettime, 403;
+    CLOCK_NANOSLEEP = SYS_clock_nanosleep, 407;
+    FUTEX = SYS_futex, 422;
+    RT_SIGTIMEDWAIT = SYS_rt_sigtimedwait, 421;
+    TIMER_GETTIME = SYS_timer_gettime, 408;
+    TIMER_SETTIME = SYS_timer_settime, 409;
+}
+
+/// Nanoseconds as [`Time`].
+#[must_use]
+pub fn time(ns: i64) -> Time {
+    [ns / 1_000_000_000, ns % 1_000_000_000]
+}
+
+/// [`Time`] in nanoseconds.
+#[must_use]
+pub fn from_time([seconds, nanoseconds]: Time) -> i64 {
+    seconds * 1_000_000_000 + nanoseconds
+}
+
 /// How late a busy machine may deliver, in milliseconds.
 pub const SLACK_MS: i64 = 4000;
 
@@ -13,6 +48,12 @@ pub fn clock(id: libc::clockid_t) -> i64 {
     // SAFETY: `now` is a timespec.
     unsafe { libc::clock_gettime(id, &raw mut now) };
     now.tv_sec as i64 * 1_000_000_000 + now.tv_nsec as i64
+}
+
+/// Whether this kernel has time namespaces, with which a restore lets the clocks go on from the capture.
+#[must_use]
+pub fn has_namespace() -> bool {
+    std::path::Path::new("/proc/self/ns/time").exists()
 }
 
 /// CLOCK_MONOTONIC in nanoseconds.

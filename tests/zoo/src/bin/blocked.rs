@@ -5,7 +5,8 @@
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use zoo::blocked::{Blocked, Case, blocked, only, open_mask, pair, recv_into, word};
-use zoo::{Outcome, Zoo, fd, raw, sys};
+use zoo::time::Time;
+use zoo::{Outcome, Zoo, fd, raw, sys, timed};
 
 fn main() {
     zoo::run(program)
@@ -189,7 +190,7 @@ fn futex(zoo: &Zoo) -> Outcome<Blocked> {
         zoo,
         "futex",
         move |zoo| {
-            let got = raw!(SYS_futex, word, libc::FUTEX_WAIT, 0, std::ptr::null::<libc::timespec>());
+            let got = timed!(FUTEX, word, libc::FUTEX_WAIT, 0, std::ptr::null::<Time>());
             // A wait that is issued again after the word has changed says EAGAIN, as it may at any time.
             zoo.check("woken", got.is_ok() || sys::errno() == libc::EAGAIN);
             Ok(())
@@ -276,10 +277,10 @@ fn pause(zoo: &Zoo) -> Outcome<Blocked> {
 fn sigwait(zoo: &Zoo) -> Outcome<Blocked> {
     wake_signal("sigtimedwait", zoo, libc::SIGUSR1, |zoo| {
         let set = only(libc::SIGUSR1);
-        let (info, time) = (std::ptr::null_mut::<libc::siginfo_t>(), std::ptr::null::<libc::timespec>());
+        let (info, time) = (std::ptr::null_mut::<libc::siginfo_t>(), std::ptr::null::<Time>());
         zoo.expect(
             "signal",
-            raw!(SYS_rt_sigtimedwait, &raw const set, info, time, 8)?,
+            timed!(RT_SIGTIMEDWAIT, &raw const set, info, time, 8)?,
             i64::from(libc::SIGUSR1),
         );
         Ok(())

@@ -4,8 +4,8 @@
 //! it may never end early, and never with EINTR, for no handler has run.
 
 use zoo::blocked::{Blocked, Case, blocked, only, open_mask, pair, recv_into, word};
-use zoo::time::{LATER_MS, SLACK_MS, monotonic, spec, val};
-use zoo::{Outcome, Zoo, fd, raw, sys};
+use zoo::time::{LATER_MS, SLACK_MS, Time, monotonic, spec, time, val};
+use zoo::{Outcome, Zoo, fd, sys, timed};
 
 fn main() {
     zoo::run(program)
@@ -89,33 +89,33 @@ fn nanosleep(zoo: &Zoo) -> Outcome<Blocked> {
 
 fn clock_nanosleep(zoo: &Zoo) -> Outcome<Blocked> {
     timed_out(zoo, "clock_nanosleep", "0", || {
-        let limit = zoo::time::nano_spec(monotonic() + LATER_MS * 1_000_000);
-        let none = std::ptr::null_mut::<libc::timespec>();
-        raw!(SYS_clock_nanosleep, libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &raw const limit, none)
+        let limit = time(monotonic() + LATER_MS * 1_000_000);
+        let none = std::ptr::null_mut::<Time>();
+        timed!(CLOCK_NANOSLEEP, libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &raw const limit, none)
     })
 }
 
 fn futex_until(zoo: &Zoo) -> Outcome<Blocked> {
     let word = word()?;
     timed_out(zoo, "futex", "timed out", move || {
-        let limit = spec(LATER_MS);
-        raw!(SYS_futex, word, libc::FUTEX_WAIT, 0, &raw const limit)
+        let limit = time(LATER_MS * 1_000_000);
+        timed!(FUTEX, word, libc::FUTEX_WAIT, 0, &raw const limit)
     })
 }
 
 fn futex_at(zoo: &Zoo) -> Outcome<Blocked> {
     let word = word()?;
     timed_out(zoo, "absolute futex", "timed out", move || {
-        let limit = zoo::time::nano_spec(monotonic() + LATER_MS * 1_000_000);
-        raw!(SYS_futex, word, libc::FUTEX_WAIT_BITSET, 0, &raw const limit, 0, u32::MAX)
+        let limit = time(monotonic() + LATER_MS * 1_000_000);
+        timed!(FUTEX, word, libc::FUTEX_WAIT_BITSET, 0, &raw const limit, 0, u32::MAX)
     })
 }
 
 fn sigwait_until(zoo: &Zoo) -> Outcome<Blocked> {
     timed_out(zoo, "sigtimedwait", "operation would block", || {
-        let (set, limit) = (only(libc::SIGUSR1), spec(LATER_MS));
+        let (set, limit) = (only(libc::SIGUSR1), time(LATER_MS * 1_000_000));
         let info = std::ptr::null_mut::<libc::siginfo_t>();
-        raw!(SYS_rt_sigtimedwait, &raw const set, info, &raw const limit, 8)
+        timed!(RT_SIGTIMEDWAIT, &raw const set, info, &raw const limit, 8)
     })
 }
 

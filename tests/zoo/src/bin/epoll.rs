@@ -59,9 +59,11 @@ fn program(zoo: &mut Zoo) -> Outcome {
     zoo.keep("flags", move || fd::flags(set));
     zoo.keep("targets", move || targets(set));
     zoo.keep("targets of the inner set", move || targets(inner));
-    let child = zoo.fork(move |zoo| {
+    let (told, tell) = fd::pipe(0)?;
+    let child = zoo.fork_blocked(move |zoo| {
         zoo.arrive();
-        zoo.wait();
+        // Whoever looks takes edges away from the other: one after the other.
+        fd::read(told, 1)?;
         // The same set, seen by a process that shares it: an eventfd made ready there is seen here.
         zoo.check("a shared set", zoo::eventually(5000, || ready(set).contains(&(IN, 5))));
         Ok(())
@@ -91,6 +93,7 @@ fn program(zoo: &mut Zoo) -> Outcome {
     zoo.expect("the description behind a closed number", ready(set), vec![(IN, 8)]);
     fd::read(lost + 1, 1)?;
     fd::write(exclusive, &1_u64.to_ne_bytes())?;
+    fd::write(tell, b"x")?;
     zoo.reap("the child that shares the set", child);
     Ok(())
 }

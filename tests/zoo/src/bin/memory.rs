@@ -180,9 +180,13 @@ fn answer(zoo: &mut Zoo, at: usize) {
 
 /// A stack that grows when it is touched below its start; memory below is kept free for it.
 fn grows_down() -> Outcome<Area> {
+    const GAP: usize = 256;
     let hole = map(1024, libc::PROT_NONE, PRIVATE, -1)?;
-    sys!(munmap(hole as *mut libc::c_void, 1024 * PAGE))?;
-    let top = (hole + 1020 * PAGE) as *mut libc::c_void;
+    let top = hole + 1020 * PAGE;
+    // Other mappings stay out of the gap that the kernel keeps below a stack. What lies below that has no access,
+    // so that the stack may still grow towards it.
+    sys!(munmap((top - GAP * PAGE) as *mut libc::c_void, (GAP + 4) * PAGE))?;
+    let top = top as *mut libc::c_void;
     let flags = PRIVATE | libc::MAP_GROWSDOWN | libc::MAP_FIXED;
     let at = sys!(mmap(top, 2 * PAGE, RW, flags, -1, 0))? as usize;
     let area = Area { what: "a stack that grows", at, pages: vec![0, 1], hidden: false };

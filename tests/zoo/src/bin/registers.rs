@@ -4,7 +4,11 @@
 #[path = "../registers_x86_64.rs"]
 mod arch;
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "arm")]
+#[path = "../registers_arm.rs"]
+mod arch;
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "arm")))]
 mod arch {
     /// Other architectures have no loop here yet, and say so.
     pub fn program(zoo: &mut zoo::Zoo) -> zoo::Outcome {

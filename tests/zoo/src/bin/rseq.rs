@@ -10,7 +10,12 @@ const RSEQ: libc::c_long = libc::SYS_rseq;
 #[cfg(target_arch = "arm")]
 const RSEQ: libc::c_long = 398;
 
-const SIGNATURE: u32 = if cfg!(target_arch = "aarch64") { 0xd428_bc00 } else { 0x5305_3053 };
+/// What glibc registers: an instruction that nobody means to run.
+const SIGNATURE: u32 = match () {
+    () if cfg!(target_arch = "aarch64") => 0xd428_bc00,
+    () if cfg!(target_arch = "arm") => 0xe7f5_def3,
+    () => 0x5305_3053,
+};
 
 fn main() {
     zoo::run(program)
@@ -99,9 +104,12 @@ fn thread_pointer() -> isize {
     pointer
 }
 
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(target_arch = "arm")]
 fn thread_pointer() -> isize {
-    0
+    let pointer: isize;
+    // SAFETY: reads the thread register.
+    unsafe { std::arch::asm!("mrc p15, 0, {}, c13, c0, 3", out(reg) pointer) };
+    pointer
 }
 
 fn program(zoo: &mut Zoo) -> Outcome {

@@ -87,7 +87,7 @@ fn knobs(zoo: &mut Zoo) -> Outcome {
     let best_effort_6 = (2 << 13) | 6;
     raw!(SYS_ioprio_set, 1, 0, best_effort_6)?;
     sys!(prctl(libc::PR_SET_TIMERSLACK, 123_456 as libc::c_ulong))?;
-    sys!(prctl(libc::PR_SET_THP_DISABLE, 1_u64, 0_u64, 0_u64, 0_u64))?;
+    sys::set_prctl(libc::PR_SET_THP_DISABLE, 1)?;
     sys!(personality(0x004_0000))?; // ADDR_NO_RANDOMIZE: inherited by what it starts later
     std::fs::write("/proc/self/oom_score_adj", "321")?;
     std::fs::write("/proc/self/coredump_filter", "0x7b")?;

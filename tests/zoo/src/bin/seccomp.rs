@@ -84,9 +84,10 @@ fn trapped(zoo: &mut Zoo) -> Outcome {
 }
 
 /// What waiting and ending take.
-const WAITING: [libc::c_long; if cfg!(target_arch = "aarch64") { 7 } else { 8 }] = [
+const WAITING: [libc::c_long; if cfg!(target_arch = "aarch64") { 8 } else { 9 }] = [
     libc::SYS_nanosleep,
     libc::SYS_clock_nanosleep,
+    zoo::time::CLOCK_NANOSLEEP,
     libc::SYS_faccessat,
     libc::SYS_exit,
     libc::SYS_exit_group,
@@ -130,7 +131,7 @@ fn threaded(zoo: &mut Zoo) -> Outcome {
 /// Strict mode: read, write, exit and sigreturn; the end of a Rust process needs more, so it dies of it.
 fn strict(zoo: &mut Zoo, ask: i32, answer: i32) -> Outcome {
     zoo.arrive();
-    sys!(prctl(libc::PR_SET_SECCOMP, 1_u64))?;
+    sys::set_prctl(libc::PR_SET_SECCOMP, 1)?;
     let mut byte = 0_u8;
     // SAFETY: one byte.
     unsafe {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use zoo::proc::status;
-use zoo::{Outcome, Zoo, raw, sys};
+use zoo::{Outcome, Zoo, raw, sys, timed};
 
 static SEEN: AtomicI32 = AtomicI32::new(0);
 static VALUE: AtomicUsize = AtomicUsize::new(0);
@@ -154,10 +154,10 @@ fn pending(zoo: &mut Zoo) -> Outcome {
 fn take(signal: i32) -> Outcome<libc::siginfo_t> {
     let mut set: libc::sigset_t = sys::zeroed();
     let mut info: libc::siginfo_t = sys::zeroed();
-    let none = zoo::time::spec(0);
+    let none = zoo::time::time(0);
     sys!(sigaddset(&raw mut set, signal))?;
     // The raw call: glibc's reports SI_TKILL as SI_USER.
-    let got = raw!(SYS_rt_sigtimedwait, &raw const set, &raw mut info, &raw const none, 8);
+    let got = timed!(RT_SIGTIMEDWAIT, &raw const set, &raw mut info, &raw const none, 8);
     got.map_err(|problem| format!("taking signal {signal}: {problem}"))?;
     Ok(info)
 }

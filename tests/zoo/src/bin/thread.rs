@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 
 use zoo::proc::{status, text};
-use zoo::{Keep, Outcome, Zoo, raw, sys};
+use zoo::{Keep, Outcome, Zoo, raw, sys, timed};
 
 const THREADS: usize = 12;
 
@@ -155,7 +155,7 @@ fn alternate_stack() -> String {
 fn futex_wait(word: &AtomicU32) -> String {
     while word.load(Ordering::SeqCst) == 0 {
         let flags = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
-        if let Err(problem) = raw!(SYS_futex, word.as_ptr(), flags, 0, std::ptr::null::<libc::timespec>())
+        if let Err(problem) = timed!(FUTEX, word.as_ptr(), flags, 0, std::ptr::null::<zoo::time::Time>())
             && sys::errno() != libc::EAGAIN
         {
             return problem.0;

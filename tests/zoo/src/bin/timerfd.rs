@@ -63,14 +63,17 @@ fn program(zoo: &mut Zoo) -> Outcome {
     zoo.check("an unarmed timer has no ticks", ticks(idle).is_err());
     let (left, every) = get(far)?;
     let gone = 1_000_000 * 1_000_000 - left;
-    zoo.check("a far timer counts down with the clock", (gone - (monotonic() - start)).abs() < 500_000_000);
+    zoo.counts("a far timer", gone, monotonic() - start);
     zoo.expect("its interval", every, 5_000_000_000);
     let elapsed = (monotonic() - start) / 1_000_000;
     zoo::eventually(5000, || fd::polled(interval, libc::POLLIN) != 0);
     let count = ticks(interval)? as i64;
+    let due_ticks = (elapsed - 100) / 100;
+    // Where clocks cannot be moved, they go on while the image lies on the shelf, and a timer does not.
+    let missed = if zoo::time::has_namespace() { due_ticks - 5 } else { 1 };
     zoo.check(
         &format!("ticks of an interval timer ({count} in {elapsed} ms)"),
-        (count - (elapsed - 100) / 100).abs() <= 5,
+        (missed..=due_ticks + 5).contains(&count),
     );
     for (what, timer) in [("relative", relative), ("absolute", absolute), ("boot clock", boot)] {
         zoo.expect(&format!("ticks of the {what} timer"), ticks(timer)?, 1);

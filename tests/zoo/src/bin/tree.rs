@@ -13,7 +13,7 @@ fn place(pid: i32) -> String {
 }
 
 fn program(zoo: &mut Zoo) -> Outcome {
-    sys!(prctl(libc::PR_SET_CHILD_SUBREAPER, 1_u64, 0_u64, 0_u64, 0_u64))?;
+    sys::set_prctl(libc::PR_SET_CHILD_SUBREAPER, 1)?;
     let family = family(zoo)?;
     let leader = zoo.fork(session_leader)?;
     let joined = joined_group(zoo)?;

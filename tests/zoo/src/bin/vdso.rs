@@ -1,7 +1,8 @@
 //! Kind `vdso`: the kernel's own page of code stays where it was and still gives the time without a system call.
 
-use zoo::time::{clock, nanos};
-use zoo::{Outcome, Zoo, raw, sys};
+use zoo::seccomp::{ALLOW, ERRNO};
+use zoo::time::{CLOCK_GETTIME, Time, clock, from_time};
+use zoo::{Outcome, Zoo, sys, timed};
 
 fn main() {
     zoo::run(program)
@@ -18,7 +19,7 @@ const CLOCKS: [(&str, libc::clockid_t); 5] = [
 fn program(zoo: &mut Zoo) -> Outcome {
     // SAFETY: takes an integer.
     zoo.keep("AT_SYSINFO_EHDR", || format!("{:#x}", unsafe { libc::getauxval(33) }));
-    for name in ["[vdso]", "[vvar]", "[vvar_vclock]"] {
+    for name in ["[vdso]", "[vvar]", "[vvar_vclock]", "[sigpage]"] {
         zoo.keep(name, move || {
             let all = zoo::proc::text("/proc/self/maps");
             let lines = all.lines().filter(|line| line.ends_with(name)).map(zoo::proc::short);
@@ -57,9 +58,9 @@ fn agree(zoo: &mut Zoo, when: &str) {
 }
 
 fn by_call(id: libc::clockid_t) -> i64 {
-    let mut now: libc::timespec = sys::zeroed();
-    let _ = raw!(SYS_clock_gettime, id, &raw mut now);
-    nanos(&now)
+    let mut now: Time = [0; 2];
+    let _ = timed!(CLOCK_GETTIME, id, now.as_mut_ptr());
+    from_time(now)
 }
 
 /// Which clocks a process can read that is forbidden to make the system call.
@@ -67,7 +68,7 @@ fn without_calls(zoo: &Zoo) -> Outcome<String> {
     let (reader, writer) = zoo::fd::pipe(0)?;
     let child = zoo.fork(move |zoo| {
         zoo.arrive();
-        zoo::seccomp::deny(libc::SYS_clock_gettime, 95)?;
+        zoo::seccomp::install(&[libc::SYS_clock_gettime, CLOCK_GETTIME], ERRNO | 95, ALLOW)?;
         let readable: Vec<&str> = CLOCKS
             .iter()
             .filter(|(_, id)| {
