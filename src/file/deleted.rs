@@ -19,6 +19,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use super::content::{self, Content};
 use super::{Description, Opener, Stat, World, pipe, place, regular};
 use crate::error::{Context, Error, Refusal, Result};
+use crate::sys::abi;
 
 const KIND: &str = "deleted";
 
@@ -89,7 +90,7 @@ fn body(desc: &Description, world: &World<'_>) -> Result<Body, Refusal> {
         dir = parent;
     }
     let content = if desc.stat.format() == libc::S_IFREG {
-        let own = Opener::again(desc.fd.as_fd(), libc::O_RDONLY, KIND)?;
+        let own = Opener::again(desc.fd.as_fd(), libc::O_RDONLY | abi::LARGE, KIND)?;
         Some(content::read(&own, desc.stat.size)?)
     } else {
         None

@@ -13,6 +13,7 @@ use super::pipe::{self, Body};
 use super::place::{self, Place};
 use super::{Description, Opener, World};
 use crate::error::{Error, Refusal, Result};
+use crate::sys::abi;
 
 const KIND: &str = "fifo";
 
@@ -46,7 +47,7 @@ pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
         pipe::fill(body, &both)?;
         opener.keep((KIND, state.first), both)?;
     }
-    let flags = (opener.flags() & libc::O_ACCMODE) | libc::O_NONBLOCK;
+    let flags = (opener.flags() & (libc::O_ACCMODE | abi::LARGE)) | libc::O_NONBLOCK;
     let fd = place::reopen(&state.place, flags, libc::S_IFIFO, KIND)?;
     if !opener.ends.contains_key(&(KIND, state.first)) {
         return Err(Error::new(KIND, format!("opening {}", state.place.path), "its first end is missing"));

@@ -12,8 +12,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::content::{self, Content};
 use super::{Description, Opener, World, place};
 use crate::error::{Context, Error, Refusal, Result};
-use crate::sys::anonymous;
 use crate::sys::descriptor::{self, FcntlNumber};
+use crate::sys::{abi, anonymous};
 
 const KIND: &str = "memfd";
 const HUGETLB: u32 = 0x9584_58f6;
@@ -72,7 +72,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
 fn body(desc: &Description) -> Result<Body> {
     let name = desc.link.strip_prefix("/memfd:").and_then(|name| name.strip_suffix(" (deleted)"));
     // A description of our own: reading must not move the owner's offset.
-    let own = Opener::again(desc.fd.as_fd(), libc::O_RDONLY, KIND)?;
+    let own = Opener::again(desc.fd.as_fd(), libc::O_RDONLY | abi::LARGE, KIND)?;
     Ok(Body {
         name: name.unwrap_or_default().to_owned(),
         content: content::read(&own, desc.stat.size)?,

@@ -16,7 +16,7 @@ use nix::fcntl::OFlag;
 use super::{Description, Opener, World};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sys::descriptor::{self, FcntlNumber};
-use crate::sys::ioctl;
+use crate::sys::{abi, ioctl};
 
 const KIND: &str = "pipe";
 
@@ -178,7 +178,7 @@ pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
         return Err(Error::new(KIND, "opening an end", "it is gone"));
     };
     // Packet mode cannot be asked for at open(2) here, and the wait flag must not make it wait.
-    Opener::again(end.as_fd(), (flags & libc::O_ACCMODE) | libc::O_NONBLOCK, KIND)
+    Opener::again(end.as_fd(), (flags & (libc::O_ACCMODE | abi::LARGE)) | libc::O_NONBLOCK, KIND)
 }
 
 #[cfg(test)]

@@ -3,13 +3,15 @@
 //! The link text of /proc/PID/fd/N can lie: the name may be hidden by a later mount, or be reused. So the
 //! name is walked again and compared before it is believed.
 
+use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, fstat, lstat};
+use nix::errno::Errno;
+use nix::sys::stat::{fstat, lstat};
 
 use super::{Description, Stat, World};
 use crate::error::{Context, Error, Refusal, Result};
+use crate::sys::{abi, descriptor};
 
 /// File systems whose contents live in memory or are made up by the kernel (linux/magic.h): tmpfs, ramfs
 /// (devtmpfs may be either), proc, sysfs, cgroup, cgroup2, debugfs, tracefs, securityfs, configfs, devpts,
@@ -106,7 +108,7 @@ pub fn device_name(rdev: u64, block: bool, world: &World<'_>) -> Option<String> 
 /// The flags of a description that may be given to open(2) again.
 #[must_use]
 pub fn reopen_flags(flags: i32) -> i32 {
-    // O_ASYNC needs its owner first, and O_LARGEFILE is implied. O_TMPFILE contains O_DIRECTORY.
+    // O_ASYNC needs its owner first. O_TMPFILE contains O_DIRECTORY.
     flags
         & (libc::O_ACCMODE
             | libc::O_APPEND
@@ -115,16 +117,19 @@ pub fn reopen_flags(flags: i32) -> i32 {
             | libc::O_NOATIME
             | libc::O_SYNC
             | libc::O_DSYNC
-            | libc::O_PATH)
+            | libc::O_PATH
+            | abi::LARGE)
 }
 
-/// Opens a path with `O_CLOEXEC` and `O_NOCTTY`, so that nothing becomes a controlling terminal by chance.
+/// Opens a path with these flags, `O_CLOEXEC`, and `O_NOCTTY`, so that nothing becomes a controlling terminal by
+/// chance.
 ///
 /// # Errors
 /// The errno of open(2).
 pub fn open(path: &str, flags: i32, kind: &'static str) -> Result<OwnedFd> {
-    let flags = OFlag::from_bits_retain(flags) | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-    nix::fcntl::open(path, flags, Mode::empty()).context(kind, || format!("opening {path}"))
+    let doing = || format!("opening {path}");
+    let path = CString::new(path).map_err(|_| Errno::EINVAL).context(kind, doing)?;
+    descriptor::open(&path, flags | libc::O_CLOEXEC | libc::O_NOCTTY).context(kind, doing)
 }
 
 /// fstat(2).

@@ -10,6 +10,7 @@ use super::{
     regular, unix,
 };
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
+use crate::sys::abi;
 use crate::sys::descriptor::{self, FcntlNumber};
 
 const KIND: &str = "file";
@@ -121,9 +122,8 @@ fn entry(desc: &Description, world: &World<'_>, outsider: Option<&Outsider>) -> 
     Ok(Entry { flags, owner: owner::capture(desc, world)?, locks: lock::capture(&desc.info)?, state })
 }
 
-/// Flags that stay with a description: all but those that act at open(2) only (O_TMPFILE contains
-/// O_DIRECTORY, and O_LARGEFILE is always set on 64 bit).
-const KEPT: i32 = SETTABLE | libc::O_ACCMODE | libc::O_SYNC | libc::O_DSYNC | libc::O_PATH;
+/// Flags that stay with a description: all but those that act at open(2) only (O_TMPFILE contains O_DIRECTORY).
+const KEPT: i32 = SETTABLE | libc::O_ACCMODE | libc::O_SYNC | libc::O_DSYNC | libc::O_PATH | abi::LARGE;
 /// Flags that F_SETFL sets.
 const SETTABLE: i32 = libc::O_APPEND | libc::O_ASYNC | libc::O_DIRECT | libc::O_NOATIME | libc::O_NONBLOCK;
 

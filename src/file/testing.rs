@@ -132,9 +132,12 @@ pub fn states_alone(fds: Vec<OwnedFd>) -> States {
     again(flags, before)
 }
 
+/// O_LARGEFILE, which is not the same everywhere.
+const LARGE: i32 = if cfg!(target_arch = "x86_64") { 0o100_000 } else { 0o400_000 };
+
 /// Flags without those that act at open(2) only.
 fn kept_flags(fd: &OwnedFd) -> i32 {
-    describe(fd).info.flags & !(libc::O_CREAT | libc::O_NOCTTY | libc::O_DIRECTORY | 0o100_000)
+    describe(fd).info.flags & !(libc::O_CREAT | libc::O_NOCTTY | libc::O_DIRECTORY | LARGE)
 }
 
 static NUMBER: AtomicU32 = AtomicU32::new(200);

@@ -7,6 +7,14 @@
 /// A system call's number, as the C library types it.
 pub type Number = libc::c_long;
 
+/// `O_LARGEFILE` where a description may lack it, and then refuses offsets beyond 2 GiB. Nothing sets it after
+/// open(2). On 64 bit every description has it, whatever it was opened with.
+#[cfg(target_pointer_width = "32")]
+pub const LARGE: i32 = libc::O_LARGEFILE;
+/// Nothing: every description has `O_LARGEFILE`.
+#[cfg(target_pointer_width = "64")]
+pub const LARGE: i32 = 0;
+
 macro_rules! numbers {
     ($($(#[$doc:meta])* $name:ident = $wide:ident, $narrow:literal;)*) => {$(
         $(#[$doc])*

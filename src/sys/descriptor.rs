@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "fcntl, kcmp, tee and handles by raw calls")]
 
 use std::cmp::Ordering;
+use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -294,6 +295,15 @@ pub fn open_by_handle(mount: BorrowedFd<'_>, kind: i32, handle: &[u8]) -> Result
             libc::O_PATH | libc::O_CLOEXEC,
         )
     })
+}
+
+/// open(2) with exactly these flags, as the C library adds `O_LARGEFILE`.
+///
+/// # Errors
+/// The errno of the call.
+pub fn open(path: &CStr, flags: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: a string with its end, and numbers.
+    owned(unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0) })
 }
 
 /// What is ready now, of `wanted` and the states that are always shown. Unlike nix's, it knows `POLLRDHUP`.

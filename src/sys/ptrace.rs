@@ -32,7 +32,7 @@ type Request = u32;
 #[cfg(not(target_env = "gnu"))]
 type Request = i32;
 
-fn request(request: Request, tid: u32, addr: usize, data: usize) -> Sys<i64> {
+fn request(request: Request, tid: u32, addr: usize, data: usize) -> Sys<libc::c_long> {
     // SAFETY: the callers below pass for `addr` and `data` what ptrace(2) asks for with that request: plain
     // numbers, or the address of a buffer that outlives the call and has the size the request writes.
     let result = unsafe { libc::syscall(libc::SYS_ptrace, request as usize, tid as usize, addr, data) };
@@ -65,7 +65,7 @@ pub fn detach(tid: u32, signal: i32) -> Sys<()> {
 }
 
 /// The text of an event message: the new task's id after a fork or clone event.
-pub fn event_message(tid: u32) -> Sys<u64> {
+pub fn event_message(tid: u32) -> Sys<libc::c_ulong> {
     let mut message: libc::c_ulong = 0;
     request(libc::PTRACE_GETEVENTMSG, tid, 0, (&raw mut message).addr())?;
     Ok(message)
@@ -94,6 +94,15 @@ pub fn regset(tid: u32, note: u32, room: usize) -> Sys<Vec<u8>> {
 pub fn set_regset(tid: u32, note: u32, bytes: &[u8]) -> Sys<()> {
     let mut iov = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     request(libc::PTRACE_SETREGSET, tid, note as usize, (&raw mut iov).addr()).map(drop)
+}
+
+/// The thread pointer, which has a request of its own on 32-bit ARM.
+#[cfg(target_arch = "arm")]
+pub fn thread_pointer(tid: u32) -> Sys<u32> {
+    const GET_THREAD_AREA: Request = 22;
+    let mut pointer = 0_u32;
+    request(GET_THREAD_AREA, tid, 0, (&raw mut pointer).addr())?;
+    Ok(pointer)
 }
 
 /// The blocked signals, bit N-1 for signal N. Inside sigsuspend(2) and its like this is the mask that will

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use crate::sys::abi;
 use crate::sys::ptrace::Sys;
 
 /// The signal of the ready protocol: SIGRTMIN as musl counts (glibc's is 34). A fixed number, so that two
@@ -82,14 +83,14 @@ pub fn queue(pid: u32, signal: i32, value: i32) -> Sys<()> {
 /// EAGAIN when the time is over, EINTR after a handler or a tracer's stop: call again.
 pub fn wait(signals: &[i32], limit: Duration) -> Sys<(i32, Info)> {
     let set = set_of(signals);
-    let limit = libc::timespec {
-        tv_sec: limit.as_secs().try_into().unwrap_or(libc::time_t::MAX),
-        tv_nsec: libc::c_long::from(limit.subsec_nanos().cast_signed()),
-    };
+    let limit = [i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), limit.subsec_nanos().into()];
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-    // SAFETY: the set and the limit are initialised, `info` has room for what the kernel writes.
-    let signal = unsafe { libc::sigtimedwait(&raw const set, info.as_mut_ptr(), &raw const limit) };
-    let signal = Errno::result(signal)?;
+    // SAFETY: the set, of which the kernel knows 8 bytes, and the limit, a struct __kernel_timespec, are initialised;
+    // `info` has room for what the kernel writes.
+    let signal = unsafe {
+        libc::syscall(abi::RT_SIGTIMEDWAIT, &raw const set, info.as_mut_ptr(), limit.as_ptr(), 8_usize)
+    };
+    let signal = i32::try_from(Errno::result(signal)?).map_err(|_| Errno::EINVAL)?;
     // SAFETY: zeroed, then filled by the kernel: every bit pattern is valid for its integers.
     let info = unsafe { info.assume_init() };
     // SAFETY: a queued signal has a pid, uid and value; for the others these bytes exist as well.

@@ -142,7 +142,7 @@ pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, fd: i32) -> Sys<OwnedFd> {
     own(fd)
 }
 
-fn own(fd: i64) -> Sys<OwnedFd> {
+fn own(fd: libc::c_long) -> Sys<OwnedFd> {
     let fd = Errno::result(fd)?;
     let fd = i32::try_from(fd).map_err(|_| Errno::EBADF)?;
     // SAFETY: the kernel just gave us this descriptor, and nothing else owns it.
