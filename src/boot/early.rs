@@ -6,11 +6,13 @@
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::cmdline::Cmdline;
+use super::initramfs;
 use crate::error::{Context, Result};
 use crate::log;
 use crate::sys::start::Given;
@@ -48,7 +50,7 @@ pub fn open(given: &Given) -> Early {
     let mut early = Early::default();
     let mut missing = Vec::new();
     for (target, kind, flags, shows) in NEEDED {
-        if Path::new(shows).exists() {
+        if Path::new(shows).exists() && !is_bare(target) {
             continue;
         }
         // In an initramfs the directory may be missing; on a read-only root mkdir fails, and so does mount.
@@ -74,6 +76,12 @@ pub fn open(given: &Given) -> Early {
         log!(Warning, "{error}");
     }
     early
+}
+
+/// Whether a directory is the initramfs's own: some bring a few nodes in /dev, and the root's is not among them.
+fn is_bare(target: &str) -> bool {
+    let device = |path: &str| fs::metadata(path).map(|meta| meta.dev()).ok();
+    device(target) == device("/") && initramfs::is_root()
 }
 
 /// Whether this process is in a pid namespace of its own. Without /proc nobody can say, and it is not.

@@ -31,8 +31,13 @@ const INTERVAL: Duration = Duration::from_millis(5);
 /// initramfs for good has no `root=`.
 #[must_use]
 pub fn is_here(line: &Cmdline) -> bool {
-    line.get("root").is_some()
-        && top_type(&fs::read_to_string("/proc/self/mounts").unwrap_or_default()) == Some("rootfs")
+    line.get("root").is_some() && is_root()
+}
+
+/// Whether `/` is the initramfs, as far as /proc tells.
+#[must_use]
+pub fn is_root() -> bool {
+    top_type(&fs::read_to_string("/proc/self/mounts").unwrap_or_default()) == Some("rootfs")
 }
 
 /// The type of the file system on top of `/`: the last one that is mounted there.
