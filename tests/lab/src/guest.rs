@@ -33,6 +33,10 @@ pub struct Guest {
 #[derive(Clone)]
 pub struct Boot {
     pub entry: Entry,
+    /// an initramfs that is made already, instead of one for the entry
+    pub archive: Option<PathBuf>,
+    /// words for root and store, instead of the board's own
+    pub place: Option<String>,
     /// words behind the board's own command line
     pub words: String,
     /// which init the lab's initramfs starts
@@ -48,7 +52,18 @@ pub struct Boot {
 impl Boot {
     pub fn new(name: &str) -> Self {
         let (words, init) = (String::new(), "/sbin/rcsnap".into());
-        Self { entry: Entry::Initramfs, words, init, clock: None, cpu: None, store: true, name: name.into() }
+        let (archive, place) = (None, None);
+        Self {
+            entry: Entry::Initramfs,
+            archive,
+            place,
+            words,
+            init,
+            clock: None,
+            cpu: None,
+            store: true,
+            name: name.into(),
+        }
     }
 
     pub fn words(mut self, words: &str) -> Self {
@@ -91,10 +106,13 @@ impl Guest {
 
     /// Powers a machine on with these disks.
     pub fn boot(&self, disks: &Disks, boot: &Boot) -> Result<Running> {
-        let archive =
-            initramfs::write(boot.entry, &self.board, &self.kernel, &self.binary.path, &self.folder)?;
+        let archive = match &boot.archive {
+            Some(archive) => archive.clone(),
+            None => initramfs::write(boot.entry, &self.board, &self.kernel, &self.binary.path, &self.folder)?,
+        };
         let board = &self.board;
-        let mut line = format!("console={} {} {}", board.tty, board.command_line, board.root);
+        let place = boot.place.as_ref().unwrap_or(&board.root);
+        let mut line = format!("console={} {} {place}", board.tty, board.command_line);
         if boot.store {
             line += &format!(" {}", self.board.store);
         }
@@ -125,6 +143,11 @@ impl Guest {
     /// The release of the kernel that boots.
     pub fn release(&self) -> &str {
         &self.kernel.release
+    }
+
+    /// The kernel that boots, with its modules.
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
     }
 }
 

@@ -7,6 +7,7 @@ pub mod cells;
 pub mod crash;
 pub mod fault;
 pub mod kernel;
+pub mod packaging;
 pub mod power;
 pub mod roundtrip;
 pub mod zoo;
@@ -56,6 +57,7 @@ impl Case {
 pub fn all() -> Vec<Case> {
     let topics = [
         roundtrip::cases(),
+        packaging::cases(),
         power::cases(),
         crash::cases(),
         fault::cases(),
