@@ -55,8 +55,9 @@ impl Chroot {
     /// A root at `folder`, with these packages, what they depend on, and the guest's kernel.
     pub fn make(folder: &Path, wanted: &[&str], kernel: &Kernel) -> Result<Self> {
         let named: Vec<String> = wanted.iter().chain(&ESSENTIAL).map(|name| (*name).into()).collect();
-        let list = packages::closure(&named, |name| !WITHOUT.contains(&name))?;
-        let programs = packages::unpack(&format!("root-{}", wanted.join("-")), &list)?;
+        let repository = packages::own()?;
+        let list = repository.closure(&named, |name| !WITHOUT.contains(&name))?;
+        let programs = repository.unpack(&format!("root-{}", wanted.join("-")), &list)?;
         fs::create_dir_all(folder)?;
         for from in [programs.as_path(), &kernel.folder] {
             output(Command::new("cp").args(["-R", "-p", "-P"]).arg(from.join(".")).arg(folder))?;

@@ -6,6 +6,7 @@
 
 mod answer;
 mod board;
+mod buildroot;
 mod cache;
 mod case;
 mod check;
@@ -49,6 +50,7 @@ enum Command {
     Cargo(make::Cargo),
     Check(make::Check),
     Boot(try_boot::Args),
+    Buildroot(buildroot::Args),
     Cell(case::cell::Args),
     Demo(demo::Args),
     KernelCheck(kernel_check::Args),
@@ -75,6 +77,7 @@ fn run(args: Args) -> Result<bool> {
         Command::Cargo(args) => make::cargo(&args),
         Command::Check(args) => make::check(&args),
         Command::Boot(args) => try_boot::run(&args),
+        Command::Buildroot(args) => buildroot::run(&args),
         Command::Cell(args) => case::cell::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::KernelCheck(args) => kernel_check::run(&args),

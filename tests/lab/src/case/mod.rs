@@ -10,6 +10,7 @@ pub mod kernel;
 pub mod packaging;
 pub mod power;
 pub mod roundtrip;
+pub mod shipped;
 pub mod zoo;
 
 use std::path::{Path, PathBuf};

@@ -53,20 +53,18 @@ fn by_archive(bench: &Bench, id: &str, archive: PathBuf) -> Result<()> {
 }
 
 fn initramfs_tools(bench: &Bench, id: &str) -> Result<()> {
-    let image = in_chroot(bench, id, &["initramfs-tools"], "initramfs-tools")?;
-    by_archive(bench, id, image)
+    by_archive(bench, id, in_chroot(bench, id, "initramfs-tools", "initramfs-tools")?)
 }
 
 fn dracut(bench: &Bench, id: &str) -> Result<()> {
-    let image = in_chroot(bench, id, &["dracut-core"], "dracut")?;
-    by_archive(bench, id, image)
+    by_archive(bench, id, in_chroot(bench, id, "dracut-core", "dracut")?)
 }
 
-/// Runs the lines of initramfs.md in a root of these packages; they leave an image in /boot.
-fn in_chroot(bench: &Bench, id: &str, wanted: &[&str], name: &str) -> Result<PathBuf> {
+/// Runs lines of initramfs.md in a root with this package; they leave an image in /boot.
+fn in_chroot(bench: &Bench, id: &str, wanted: &str, name: &str) -> Result<PathBuf> {
     let lines = pages::lines("initramfs.md", name)?;
     let folder = bench.folder.join(format!("{id}-root"));
-    let chroot = Chroot::make(&folder, wanted, bench.guest.kernel())?;
+    let chroot = Chroot::make(&folder, &[wanted], bench.guest.kernel())?;
     bring(bench, |path| chroot.bring(path))?;
     chroot.run(&lines, &[("RELEASE", bench.guest.release())])?;
     Ok(chroot.path(&format!("/boot/initrd.img-{}", bench.guest.release())))
@@ -101,10 +99,11 @@ fn kernel(bench: &Bench, id: &str) -> Result<()> {
 
 /// The folder usr/ of a kernel source, with gen_init_cpio built.
 fn kernel_usr() -> Result<PathBuf> {
-    let mut wanted = packages::closure(&["linux-source".into()], |p| p.starts_with("linux-source-"))?;
+    let repository = packages::own()?;
+    let mut wanted = repository.closure(&["linux-source".into()], |p| p.starts_with("linux-source-"))?;
     wanted.retain(|p| p != "linux-source");
     let name = wanted.first().context("finding the kernel's source: linux-source needs none")?.clone();
-    let source = packages::unpack("linux-source", &wanted)?;
+    let source = repository.unpack("linux-source", &wanted)?;
     let entry = cache::entry("linux-usr", &source.display().to_string(), |folder| {
         let archive = source.join("usr/src").join(format!("{name}.tar.xz"));
         let mut extract = Command::new("tar");

@@ -1,0 +1,178 @@
+//! What is shipped beside the binary (scripts, lists, an external tree, pages), as far as it can be checked
+//! without building anything. `packaging.rs` boots what the scripts make.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use rcsnap::config::Config;
+
+use crate::pages::{self, blocks};
+use crate::run::output;
+use crate::{packages, toolchain};
+
+/// Scripts, and the shell that runs each.
+const SCRIPTS: [(&str, &str); 4] = [
+    ("initramfs/kernel/modules.sh", "sh"),
+    ("initramfs/initramfs-tools/hooks/rcsnap", "sh"),
+    ("initramfs/dracut/99rcsnap/module-setup.sh", "bash"),
+    ("buildroot/package/rcsnap/add-ready.sh", "sh"),
+];
+/// Places that the lab runs lines of pages in, or checks them by.
+const PLACES: [&str; 8] =
+    ["buildroot", "cold", "config", "dracut", "initramfs-tools", "inittab", "kernel", "restored"];
+
+/// Buildroot's inittab for BusyBox, as far as it counts here.
+const BUSYBOX: &str = "::sysinit:/bin/mount -a\n# now run any rc scripts\n::sysinit:/etc/init.d/rcS\n\n\
+                       ttyS0::respawn:/sbin/getty -L ttyS0 115200 vt100\n::shutdown:/etc/init.d/rcK\n";
+/// And its inittab for sysvinit.
+const SYSVINIT: &str = "id:3:initdefault:\nsi3::sysinit:/bin/mount -a\nrcS:12345:wait:/etc/init.d/rcS\n\
+                        S0::respawn:/sbin/getty -L ttyS0 115200 vt100\n";
+
+/// All of it; the number is how many things were looked at.
+pub fn check() -> Result<usize> {
+    let parts = [scripts, inittab, configuration, versions, licences, kernel_options, fences];
+    parts.into_iter().map(|part| part()).sum()
+}
+
+fn path(name: &str) -> PathBuf {
+    toolchain::workspace().join(name)
+}
+
+fn text(name: &str) -> Result<String> {
+    fs::read_to_string(path(name)).with_context(|| format!("reading {name}"))
+}
+
+fn scripts() -> Result<usize> {
+    packages::need(&[("shellcheck", "shellcheck")])?;
+    for (name, shell) in SCRIPTS {
+        output(Command::new("shellcheck").args(["-s", shell]).arg(path(name)))?;
+    }
+    Ok(SCRIPTS.len())
+}
+
+/// The package's script adds the line of the page behind the scripts, only once, and not where one was put out.
+fn inittab() -> Result<usize> {
+    let lines = pages::lines("integration.md", "inittab")?;
+    let line = lines.trim();
+    ensure!(
+        add_ready(BUSYBOX)?.contains(&format!("/etc/init.d/rcS\n{line}\n")),
+        "BusyBox: {}",
+        add_ready(BUSYBOX)?
+    );
+    let entry = "/etc/init.d/rcS\nrdy:12345:wait:/sbin/rcsnap ready\nS0:";
+    ensure!(add_ready(SYSVINIT)?.contains(entry), "sysvinit: {}", add_ready(SYSVINIT)?);
+    let out = format!("{BUSYBOX}#{line}");
+    for done in [add_ready(BUSYBOX)?, add_ready(SYSVINIT)?, out] {
+        ensure!(add_ready(&done)? == done, "add-ready.sh adds to what is done:\n{done}");
+    }
+    ensure!(add_ready("::sysinit:/etc/rc\n").is_err(), "add-ready.sh finds a place where no rcS is");
+    Ok(6)
+}
+
+fn add_ready(before: &str) -> Result<String> {
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(file.path(), before)?;
+    output(Command::new("sh").arg(path("buildroot/package/rcsnap/add-ready.sh")).arg(file.path()))?;
+    Ok(fs::read_to_string(file.path())?)
+}
+
+/// What is shipped and shown as rcsnap.conf is understood.
+fn configuration() -> Result<usize> {
+    let board = text("buildroot/board/qemu/rootfs_overlay/etc/rcsnap.conf")?;
+    let shown = pages::lines("integration.md", "config")?;
+    for text in [&board, &shown] {
+        let config = Config::parse(text, &[]);
+        ensure!(config.warnings.is_empty(), "{text}: {:?}", config.warnings);
+    }
+    ensure!(Config::parse("no such = key\n", &[]).warnings.len() == 1, "a wrong line is no warning");
+    Ok(2)
+}
+
+/// The package's version is the crate's.
+fn versions() -> Result<usize> {
+    let manifest: toml::Table = toml::from_str(&text("Cargo.toml")?)?;
+    let version = manifest["workspace"]["package"]["version"].as_str().context("reading the version")?;
+    let line = format!("RCSNAP_VERSION = {version}");
+    ensure!(
+        text("buildroot/package/rcsnap/rcsnap.mk")?.lines().any(|l| l == line),
+        "rcsnap.mk has no {line}"
+    );
+    Ok(1)
+}
+
+/// Buildroot compares the licences' digests.
+fn licences() -> Result<usize> {
+    use sha2::{Digest, Sha256};
+    let list = text("buildroot/package/rcsnap/rcsnap.hash")?;
+    for name in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        let digest: String =
+            Sha256::digest(fs::read(path(name))?).iter().map(|b| format!("{b:02x}")).collect();
+        let line = format!("sha256  {digest}  {name}");
+        ensure!(list.lines().any(|l| l == line), "rcsnap.hash has no {line}");
+    }
+    Ok(2)
+}
+
+/// What the package asks of a kernel is what the boards' lists of options ask.
+fn kernel_options() -> Result<usize> {
+    let asked = asked(&text("buildroot/package/rcsnap/rcsnap.mk")?);
+    ensure!(asked.contains("CONFIG_CHECKPOINT_RESTORE"), "reading rcsnap.mk: {asked:?}");
+    let mut count = 0;
+    for board in fs::read_dir(path("board"))? {
+        let list = board?.path().join("kernel.config");
+        if !list.exists() {
+            continue;
+        }
+        count += 1;
+        let known = options(&fs::read_to_string(&list)?);
+        let unknown: Vec<_> = asked.difference(&known).filter(|o| !lacks(&list, o)).collect();
+        ensure!(unknown.is_empty(), "{}: the Buildroot package enables {unknown:?} as well", list.display());
+    }
+    Ok(count)
+}
+
+/// 32-bit ARM has no time namespaces in 6.1; asking for them does nothing there.
+fn lacks(list: &Path, option: &str) -> bool {
+    list.to_string_lossy().contains("armv7") && option == "CONFIG_TIME_NS"
+}
+
+/// Options that a makefile enables.
+fn asked(makefile: &str) -> BTreeSet<String> {
+    let calls = makefile.lines().filter_map(|line| line.trim().strip_prefix("$(call KCONFIG_ENABLE_OPT,"));
+    calls.filter_map(|rest| rest.strip_suffix(')')).map(Into::into).collect()
+}
+
+/// Options that a fragment sets to y or m.
+fn options(fragment: &str) -> BTreeSet<String> {
+    let set = fragment.lines().filter_map(|line| line.split_once('='));
+    set.filter(|(_, value)| matches!(value.split(' ').next(), Some("y" | "m")))
+        .map(|(name, _)| name.into())
+        .collect()
+}
+
+/// Every block of the pages is run, or says why not.
+fn fences() -> Result<usize> {
+    let mut names = vec!["docs/integration.md".to_owned()];
+    for entry in fs::read_dir(path("docs/integration"))? {
+        names.push(format!("docs/integration/{}", entry?.file_name().to_string_lossy()));
+    }
+    let mut count = 0;
+    for name in names {
+        let text = text(&name)?;
+        for block in blocks(&text) {
+            count += 1;
+            let run = pages::place(&block).is_some_and(|place| PLACES.contains(&place));
+            if !run && pages::reason(&block).is_none() {
+                bail!(
+                    "{name}: a block that is not run and does not say why: ```{}\n{}",
+                    block.info,
+                    block.text
+                );
+            }
+        }
+    }
+    Ok(count)
+}
