@@ -31,11 +31,11 @@ pub struct Args {
 
 /// One option that is asked for.
 #[derive(Debug, PartialEq, Eq)]
-struct Wanted {
-    name: String,
+pub struct Wanted {
+    pub name: String,
     /// a module will do
     module: bool,
-    required: bool,
+    pub required: bool,
     /// what for, or what is lost without it
     reason: String,
 }
@@ -85,7 +85,7 @@ impl Wanted {
 }
 
 /// What rcsnap asks for, and a board.
-fn wanted(board: Option<&str>) -> Result<Vec<Wanted>> {
+pub fn wanted(board: Option<&str>) -> Result<Vec<Wanted>> {
     let folder = toolchain::workspace().join("board");
     let own = board.map(|name| folder.join(name).join("kernel.config"));
     let mut all = Vec::new();

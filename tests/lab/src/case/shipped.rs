@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,7 +11,7 @@ use rcsnap::config::Config;
 
 use crate::pages::{self, blocks};
 use crate::run::output;
-use crate::{packages, toolchain};
+use crate::{kernel_check, packages, toolchain};
 
 /// Scripts, and the shell that runs each.
 const SCRIPTS: [(&str, &str); 4] = [
@@ -116,41 +116,43 @@ fn licences() -> Result<usize> {
     Ok(2)
 }
 
-/// What the package asks of a kernel is what the boards' lists of options ask.
+/// Options that the Buildroot package enables for the sake of others: TIME_NS is below it.
+const MENU: &str = "NAMESPACES";
+/// Optional ones that a product decides about, not the package.
+const PRODUCT: [&str; 3] = ["BLK_DEV_INITRD", "PRINTK", "RTC_HCTOSYS"];
+/// For the table of partitions of genimage.cfg; the boards of the lab have none.
+const PARTITIONS: [&str; 2] = ["EFI_PARTITION", "PARTITION_ADVANCED"];
+
+/// The Buildroot package and its boards ask of a kernel what board/ asks.
 fn kernel_options() -> Result<usize> {
-    let asked = asked(&text("buildroot/package/rcsnap/rcsnap.mk")?);
-    ensure!(asked.contains("CONFIG_CHECKPOINT_RESTORE"), "reading rcsnap.mk: {asked:?}");
-    let mut count = 0;
+    let asked =
+        options(&text("buildroot/package/rcsnap/rcsnap.mk")?, "$(call KCONFIG_ENABLE_OPT,CONFIG_", ")");
+    let wanted = kernel_check::wanted(None)?;
+    let mut listed: BTreeSet<&str> = wanted.iter().map(|option| option.name.as_str()).collect();
+    listed.retain(|name| !PRODUCT.contains(name));
+    listed.insert(MENU);
+    let names: BTreeSet<&str> = asked.iter().map(String::as_str).collect();
+    let differ: Vec<_> = names.symmetric_difference(&listed).collect();
+    ensure!(differ.is_empty(), "rcsnap.mk and board/kernel.config differ in {differ:?}");
+
+    let mut known: BTreeSet<String> = PARTITIONS.map(Into::into).into();
     for board in fs::read_dir(path("board"))? {
-        let list = board?.path().join("kernel.config");
-        if !list.exists() {
-            continue;
+        let board = board?;
+        if board.file_type()?.is_dir() {
+            let wanted = kernel_check::wanted(Some(&board.file_name().to_string_lossy()))?;
+            known.extend(wanted.into_iter().map(|option| option.name));
         }
-        count += 1;
-        let known = options(&fs::read_to_string(&list)?);
-        let unknown: Vec<_> = asked.difference(&known).filter(|o| !lacks(&list, o)).collect();
-        ensure!(unknown.is_empty(), "{}: the Buildroot package enables {unknown:?} as well", list.display());
     }
-    Ok(count)
+    let fragment = options(&text("buildroot/board/qemu/linux.fragment")?, "CONFIG_", "=y");
+    let unknown: Vec<_> = fragment.difference(&known).collect();
+    ensure!(!fragment.is_empty() && unknown.is_empty(), "linux.fragment: no board asks for {unknown:?}");
+    Ok(asked.len() + fragment.len())
 }
 
-/// 32-bit ARM has no time namespaces in 6.1; asking for them does nothing there.
-fn lacks(list: &Path, option: &str) -> bool {
-    list.to_string_lossy().contains("armv7") && option == "CONFIG_TIME_NS"
-}
-
-/// Options that a makefile enables.
-fn asked(makefile: &str) -> BTreeSet<String> {
-    let calls = makefile.lines().filter_map(|line| line.trim().strip_prefix("$(call KCONFIG_ENABLE_OPT,"));
-    calls.filter_map(|rest| rest.strip_suffix(')')).map(Into::into).collect()
-}
-
-/// Options that a fragment sets to y or m.
-fn options(fragment: &str) -> BTreeSet<String> {
-    let set = fragment.lines().filter_map(|line| line.split_once('='));
-    set.filter(|(_, value)| matches!(value.split(' ').next(), Some("y" | "m")))
-        .map(|(name, _)| name.into())
-        .collect()
+/// What stands between `begin` and `end` on lines of a text.
+fn options(text: &str, begin: &str, end: &str) -> BTreeSet<String> {
+    let lines = text.lines().filter_map(|line| line.trim().strip_prefix(begin)?.strip_suffix(end));
+    lines.map(Into::into).collect()
 }
 
 /// Every block of the pages is run, or says why not.
