@@ -20,6 +20,7 @@ use crate::json::{self, Object};
 use crate::stage::{Times, milliseconds, now};
 use crate::store::device::Access;
 use crate::store::spec;
+use crate::task::clock;
 
 /// Where it all lies.
 pub const FOLDER: &str = "/run/rcsnap";
@@ -52,6 +53,9 @@ impl Status<'_> {
         for (stage, ns) in self.times.durations(now()) {
             line += &format!("stage {}: {} ms\n", stage.name(), milliseconds(ns));
         }
+        if !clock::can_go_on() {
+            line += &format!("clocks: {}\n", clock::BEGIN_ANEW);
+        }
         for obstacle in self.obstacles {
             line += &format!("{obstacle}\n");
         }
@@ -64,7 +68,8 @@ impl Status<'_> {
             .text("boot", self.boot.word())
             .text("reason", self.reason)
             .raw("written_ms", &milliseconds(end))
-            .raw("stages_ms", &self.times.json(end));
+            .raw("stages_ms", &self.times.json(end))
+            .raw("clocks_go_on", if clock::can_go_on() { "true" } else { "false" });
         if !self.capture.is_empty() {
             object = object.text("capture", self.capture);
         }
@@ -226,9 +231,16 @@ mod tests {
             figures: &[("image_bytes", 7)],
             obstacles: &obstacles,
         };
+        let line = status.line();
+        let clocks = |line: &&str| !line.starts_with("clocks: ");
+        assert_eq!(line.lines().all(|line| clocks(&line)), super::clock::can_go_on());
         assert_eq!(
-            status.line(),
-            "cold: store is empty\ncapture: refused\nobstacle: inet: d[9]: fd 4: peer outside (remedy: rerun)\n"
+            line.lines().filter(clocks).collect::<Vec<_>>(),
+            [
+                "cold: store is empty",
+                "capture: refused",
+                "obstacle: inet: d[9]: fd 4: peer outside (remedy: rerun)"
+            ]
         );
         let json = status.json();
         assert!(

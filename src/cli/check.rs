@@ -5,6 +5,7 @@ use argh::FromArgs;
 use super::source::config;
 use super::{DONE, OBSTACLES, Outcome, print};
 use crate::boot::status;
+use crate::task::clock;
 use crate::{capture, json};
 
 /// List everything in the running system that cannot be captured, without capturing. Tasks stand still for
@@ -30,6 +31,9 @@ pub fn run(args: &Args) -> Outcome {
         print(&json::array(obstacles.iter().map(status::obstacle)));
     } else {
         obstacles.iter().for_each(|obstacle| print(&obstacle.to_string()));
+        if !clock::can_go_on() {
+            print(&format!("note: {}", clock::BEGIN_ANEW));
+        }
     }
     Ok(if obstacles.is_empty() { DONE } else { OBSTACLES })
 }

@@ -1,8 +1,9 @@
 //! What: the monotonic and boot-time clocks that processes see.
 //! Reads: /proc/PID/timens_offsets.
 //! Rebuilds: a time namespace (time_namespaces(7)) whose clocks go on from the captured moment.
-//! Loses: nothing. The wall clock is never virtualised and never replayed: it is what the board says.
-//! Refuses: nothing; without CONFIG_TIME_NS absolute deadlines come late by the uptime at the capture.
+//! Loses: nothing with CONFIG_TIME_NS; without it the clocks begin anew, and absolute deadlines come late by at
+//!   most the uptime at the capture. The wall clock is never virtualised and never replayed.
+//! Refuses: nothing.
 
 use crate::error::{Context, Result};
 use crate::image::Clocks;
@@ -69,6 +70,16 @@ pub fn go_on(captured: &Clocks) -> Result<bool> {
     std::fs::write("/proc/self/timens_offsets", text)
         .context(KIND, || "setting the offsets of the clocks")?;
     Ok(true)
+}
+
+/// What it means when the kernel has no time namespaces.
+pub const BEGIN_ANEW: &str = "this kernel has no time namespaces (CONFIG_TIME_NS): after a restore the clocks begin \
+                              anew, and absolute deadlines come late by at most the uptime at the capture";
+
+/// Whether this kernel has time namespaces, so that [`go_on`] can.
+#[must_use]
+pub fn can_go_on() -> bool {
+    std::path::Path::new("/proc/self/ns/time_for_children").exists()
 }
 
 /// The namespace that [`go_on`] made.

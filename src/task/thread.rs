@@ -4,7 +4,7 @@
 //! Rebuilds: the same calls by the thread itself; registers, vector state and mask by ptrace(2), last.
 //!   An interrupted system call is issued again; a thread inside a restartable sequence goes to its abort
 //!   handler (Documentation/userspace-api/rseq).
-//! Loses: CPU times and start time.
+//! Loses: CPU times and start time; on 32-bit ARM TPIDRURW, and how much of a relative time-out a live thread had slept.
 //! Refuses: an rseq on kernels before 5.13, which do not show it.
 
 use nix::errno::Errno;

@@ -92,11 +92,13 @@ impl Compiler {
         let mut cargo = super::cargo();
         self.apply(&mut cargo)?;
         cargo.env(target.variable("LINKER"), linker).env(target.variable("RUSTFLAGS"), flags.join(" "));
+        cargo.envs(target.settings.iter().copied());
         Ok(cargo)
     }
 
     fn std(&self, target: &Target, linker: &Path, flags: &[&str], features: &str) -> Result<PathBuf> {
         let key = format!("{RECIPE} {} {} {features} {MANIFEST}", self.folder.display(), flags.join(" "));
+        let key = target.settings.iter().fold(key, |key, (name, value)| format!("{key} {name}={value}"));
         cache::entry(&format!("std-{}", target.arch), &key, |folder| {
             progress::say(format!("building std for {}: a minute or two", target.triple));
             let work = folder.join("work");
@@ -111,7 +113,7 @@ impl Compiler {
             cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
             // Both kinds of code: for programs that are optimised with std as one, and for those that are not.
             cargo.env(target.variable("RUSTFLAGS"), format!("{} -Cembed-bitcode=yes", flags.join(" ")));
-            cargo.env(target.variable("LINKER"), linker);
+            cargo.env(target.variable("LINKER"), linker).envs(target.settings.iter().copied());
             output(&mut cargo)?;
             let place = folder.join("lib/rustlib").join(target.triple).join("lib");
             fs::create_dir_all(&place)?;

@@ -21,6 +21,8 @@ pub struct Target {
     pub gcc: (&'static str, &'static str),
     /// QEMU for a single program and its package; none for what this machine runs itself
     pub emulator: Option<(&'static str, &'static str)>,
+    /// variables for the build of std and of programs
+    pub settings: &'static [(&'static str, &'static str)],
 }
 
 /// The architectures of src/arch.
@@ -34,6 +36,7 @@ pub const TARGETS: [Target; 3] = [
         musl: "x86_64-linux-musl",
         gcc: ("gcc", "gcc"),
         emulator: None,
+        settings: &[],
     },
     Target {
         arch: "aarch64",
@@ -44,6 +47,7 @@ pub const TARGETS: [Target; 3] = [
         musl: "aarch64-linux-musl",
         gcc: ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
         emulator: Some(("qemu-aarch64", "qemu-user")),
+        settings: &[],
     },
     Target {
         arch: "armv7",
@@ -54,6 +58,8 @@ pub const TARGETS: [Target; 3] = [
         musl: "arm-linux-musleabihf",
         gcc: ("arm-linux-gnueabihf-gcc", "gcc-arm-linux-gnueabihf"),
         emulator: Some(("qemu-arm", "qemu-user")),
+        // The libc crate, and std with it, take musl for the old one with 32-bit times unless told.
+        settings: &[("RUST_LIBC_UNSTABLE_MUSL_V1_2_3", "1")],
     },
 ];
 
