@@ -75,7 +75,7 @@ impl Chroot {
     }
 
     /// Where a path of the root is on this machine.
-    pub fn path(&self, inside: &str) -> PathBuf {
+    fn path(&self, inside: &str) -> PathBuf {
         self.folder.join(inside.trim_start_matches('/'))
     }
 
@@ -94,6 +94,19 @@ impl Chroot {
         run.args(["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"]);
         run.args(variables.iter().map(|(name, value)| format!("{name}={value}")));
         run.args(["/bin/sh", "-e", "-c", &format!("cd /{HOME}\n{script}")]);
-        output(&mut run)
+        let said = output(&mut run)?;
+        // Through sudo what the script made is root's, and whoever runs the lab must be able to remove it.
+        let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
+        if !user.is_root() {
+            let mut own = packages::as_root("chown");
+            output(own.args(["-R", &format!("{user}:{group}")]).arg(&self.folder))?;
+        }
+        Ok(said)
+    }
+
+    /// Takes a file out, and removes the rest.
+    pub fn keep(self, inside: &str, at: &Path) -> Result<()> {
+        fs::rename(self.path(inside), at).with_context(|| format!("taking {inside} out"))?;
+        fs::remove_dir_all(&self.folder).with_context(|| format!("removing {}", self.folder.display()))
     }
 }

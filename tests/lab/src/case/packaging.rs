@@ -37,7 +37,8 @@ fn two_boots(
     let named = |part: &str| Boot { name: format!("{id}-{part}"), ..boot.clone() };
     let mut running = bench.guest.boot(disks, &named("cold"))?;
     cold_and_works(&mut running)?;
-    running.qemu.console.wait(0, &["rcsnap: published: "], BOOT_LIMIT)?;
+    let end = running.qemu.console.wait(0, &["rcsnap: published: ", "rcsnap: not captured: "], BOOT_LIMIT)?;
+    ensure!(end.text.contains("published"), "{}", end.text);
     look(&mut running, false).context("on the cold boot")?;
     running.qemu.kill()?;
     let mut running = bench.guest.boot(disks, &named("restored"))?;
@@ -53,21 +54,24 @@ fn by_archive(bench: &Bench, id: &str, archive: PathBuf) -> Result<()> {
 }
 
 fn initramfs_tools(bench: &Bench, id: &str) -> Result<()> {
-    by_archive(bench, id, in_chroot(bench, id, "initramfs-tools", "initramfs-tools")?)
+    let lines = pages::lines("initramfs.md", "initramfs-tools")?;
+    by_archive(bench, id, in_chroot(bench, id, "initramfs-tools", &lines)?)
 }
 
 fn dracut(bench: &Bench, id: &str) -> Result<()> {
-    by_archive(bench, id, in_chroot(bench, id, "dracut-core", "dracut")?)
+    let lines = pages::lines("initramfs.md", "dracut")?;
+    by_archive(bench, id, in_chroot(bench, id, "dracut-core", &lines)?)
 }
 
-/// Runs lines of initramfs.md in a root with this package; they leave an image in /boot.
-fn in_chroot(bench: &Bench, id: &str, wanted: &str, name: &str) -> Result<PathBuf> {
-    let lines = pages::lines("initramfs.md", name)?;
-    let folder = bench.folder.join(format!("{id}-root"));
-    let chroot = Chroot::make(&folder, &[wanted], bench.guest.kernel())?;
+/// Runs lines in a root with this package; they leave an image in /boot.
+fn in_chroot(bench: &Bench, id: &str, wanted: &str, lines: &str) -> Result<PathBuf> {
+    let release = bench.guest.release();
+    let chroot = Chroot::make(&bench.folder.join(format!("{id}-root")), &[wanted], bench.guest.kernel())?;
     bring(bench, |path| chroot.bring(path))?;
-    chroot.run(&lines, &[("RELEASE", bench.guest.release())])?;
-    Ok(chroot.path(&format!("/boot/initrd.img-{}", bench.guest.release())))
+    chroot.run(lines, &[("RELEASE", release)])?;
+    let image = bench.folder.join(format!("{id}.img"));
+    chroot.keep(&format!("/boot/initrd.img-{release}"), &image)?;
+    Ok(image)
 }
 
 /// What an integrator has at hand when the lines of a page begin: the binary, and this tree's folder.
@@ -125,13 +129,10 @@ fn kernel_usr() -> Result<PathBuf> {
 /// initramfs-tools without the hook: its scripts mount the root and start init=. The lines of init.md are typed
 /// into the guest.
 fn init(bench: &Bench, id: &str) -> Result<()> {
-    let chroot =
-        Chroot::make(&bench.folder.join(format!("{id}-root")), &["initramfs-tools"], bench.guest.kernel())?;
     let make = "printf '%s\\n' virtio_pci virtio_blk >>/etc/initramfs-tools/modules\n\
                 sed -i s/^MODULES=.*/MODULES=list/ /etc/initramfs-tools/initramfs.conf\n\
                 update-initramfs -c -k \"$RELEASE\"";
-    chroot.run(make, &[("RELEASE", bench.guest.release())])?;
-    let archive = chroot.path(&format!("/boot/initrd.img-{}", bench.guest.release()));
+    let archive = in_chroot(bench, id, "initramfs-tools", make)?;
     let boot = Boot { archive: Some(archive), ..Boot::new(id) }.words("init=/sbin/rcsnap");
     let (cold, restored) = (pages::lines("init.md", "cold")?, pages::lines("init.md", "restored")?);
     two_boots(bench, id, &bench.guest.disks(id)?, &boot, |running, is_restored| {

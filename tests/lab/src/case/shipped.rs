@@ -120,8 +120,8 @@ fn licences() -> Result<usize> {
 const MENU: &str = "NAMESPACES";
 /// Optional ones that a product decides about, not the package.
 const PRODUCT: [&str; 3] = ["BLK_DEV_INITRD", "PRINTK", "RTC_HCTOSYS"];
-/// For the table of partitions of genimage.cfg; the boards of the lab have none.
-const PARTITIONS: [&str; 2] = ["EFI_PARTITION", "PARTITION_ADVANCED"];
+/// The boards of the lab have no table of partitions, as genimage.cfg makes one; clocks are below RTC_CLASS.
+const FRAGMENT: [&str; 3] = ["EFI_PARTITION", "PARTITION_ADVANCED", "RTC_CLASS"];
 
 /// The Buildroot package and its boards ask of a kernel what board/ asks.
 fn kernel_options() -> Result<usize> {
@@ -135,7 +135,7 @@ fn kernel_options() -> Result<usize> {
     let differ: Vec<_> = names.symmetric_difference(&listed).collect();
     ensure!(differ.is_empty(), "rcsnap.mk and board/kernel.config differ in {differ:?}");
 
-    let mut known: BTreeSet<String> = PARTITIONS.map(Into::into).into();
+    let mut known: BTreeSet<String> = FRAGMENT.map(Into::into).into();
     for board in fs::read_dir(path("board"))? {
         let board = board?;
         if board.file_type()?.is_dir() {
