@@ -11,9 +11,14 @@ use nix::errno::Errno;
 /// Shorthand used by the whole crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// One operation that did not work.
+/// One operation that did not work. It is one word wide, because a `?` costs code for each word that it passes on,
+/// and there are more than a thousand of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Error {
+pub struct Error(Box<Fault>);
+
+/// What an [`Error`] says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
     /// The kind or module that was at work: `route`, `store`, `memory`.
     pub kind: &'static str,
     /// A gerund phrase with the object: `adding default via eth0`.
@@ -38,12 +43,25 @@ impl Error {
         doing: impl Into<Cow<'static, str>>,
         cause: impl Into<Cow<'static, str>>,
     ) -> Error {
-        Error { kind, doing: doing.into(), cause: Cause::Said(cause.into()) }
+        Error::because(kind, doing.into(), Cause::Said(cause.into()))
     }
 
     /// An error with the errno of a system call.
     pub fn os(kind: &'static str, doing: impl Into<Cow<'static, str>>, errno: Errno) -> Error {
-        Error { kind, doing: doing.into(), cause: Cause::Errno(errno) }
+        Error::because(kind, doing.into(), Cause::Errno(errno))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn because(kind: &'static str, doing: Cow<'static, str>, cause: Cause) -> Error {
+        Error(Box::new(Fault { kind, doing, cause }))
+    }
+
+    /// The same error of something else that was being done.
+    #[must_use]
+    pub fn while_doing(self, doing: &'static str) -> Error {
+        let Fault { kind, cause, .. } = *self.0;
+        Error::because(kind, doing.into(), cause)
     }
 
     /// The errno, if a system call was the cause.
@@ -52,6 +70,14 @@ impl Error {
             Cause::Errno(errno) => Some(errno),
             Cause::Said(_) => None,
         }
+    }
+}
+
+impl std::ops::Deref for Error {
+    type Target = Fault;
+
+    fn deref(&self) -> &Fault {
+        &self.0
     }
 }
 
@@ -98,7 +124,11 @@ impl<T> Context<T> for std::io::Result<T> {
 
 /// A kind's reason for not capturing an object. The caller, who knows the owner, makes it an [`Obstacle`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Refusal(Box<Reason>);
+
+/// What a [`Refusal`] says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
     /// What stands in the way: `its peer is outside the image`.
     pub reason: Cow<'static, str>,
     /// What would allow a capture: a line for the configuration, or advice.
@@ -108,17 +138,34 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal with its remedy.
     pub fn new(reason: impl Into<Cow<'static, str>>, remedy: impl Into<Cow<'static, str>>) -> Refusal {
-        Refusal { reason: reason.into(), remedy: remedy.into() }
+        Refusal::because(reason.into(), remedy.into())
+    }
+
+    /// The reason alone.
+    #[must_use]
+    pub fn into_reason(self) -> Cow<'static, str> {
+        self.0.reason
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn because(reason: Cow<'static, str>, remedy: Cow<'static, str>) -> Refusal {
+        Refusal(Box::new(Reason { reason, remedy }))
+    }
+}
+
+impl std::ops::Deref for Refusal {
+    type Target = Reason;
+
+    fn deref(&self) -> &Reason {
+        &self.0
     }
 }
 
 impl From<Error> for Refusal {
     /// What cannot be read cannot be carried.
     fn from(error: Error) -> Refusal {
-        Refusal {
-            reason: error.to_string().into(),
-            remedy: "none: this is an error, please report it".into(),
-        }
+        Refusal::new(error.to_string(), "none: this is an error, please report it")
     }
 }
 
@@ -142,13 +189,14 @@ pub struct Obstacle {
 impl Obstacle {
     /// An obstacle in the state of the kernel, which no process owns.
     pub fn kernel(kind: &'static str, object: impl Into<String>, refusal: Refusal) -> Obstacle {
+        let Reason { reason, remedy } = *refusal.0;
         Obstacle {
             kind: kind.into(),
             pid: 0,
             process: "kernel".into(),
             object: object.into(),
-            reason: refusal.reason,
-            remedy: refusal.remedy,
+            reason,
+            remedy,
         }
     }
 
@@ -160,13 +208,14 @@ impl Obstacle {
         object: impl Into<String>,
         refusal: Refusal,
     ) -> Obstacle {
+        let Reason { reason, remedy } = *refusal.0;
         Obstacle {
             kind: kind.into(),
             pid,
             process: process.into(),
             object: object.into(),
-            reason: refusal.reason,
-            remedy: refusal.remedy,
+            reason,
+            remedy,
         }
     }
 }

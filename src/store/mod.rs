@@ -148,7 +148,7 @@ impl Store {
         let mut block = vec![0; 4096];
         block[..SECTOR].copy_from_slice(&self.directory.encode());
         let done = self.medium.write_at(copy * COPY, &block).and_then(|()| self.medium.sync());
-        done.map_err(|err| Error { doing: doing.into(), ..err })?;
+        done.map_err(|err| err.while_doing(doing))?;
         self.copy = copy;
         self.dirty = false;
         Ok(())

@@ -86,6 +86,11 @@ impl Repository {
         Ok(found.into_iter().collect())
     }
 
+    /// Fetches the package lists anew.
+    pub fn update(&self) -> Result<()> {
+        self.apt.update()
+    }
+
     /// True when apt knows a version of every one of these packages.
     pub fn known(&self, packages: &[String]) -> bool {
         self.available(packages).is_ok()

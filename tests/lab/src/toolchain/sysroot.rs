@@ -29,9 +29,22 @@ pub struct Compiler {
 }
 
 impl Compiler {
-    /// None where the distribution does not have it.
+    /// None where the distribution does not have one that is new enough.
     pub fn find() -> Result<Option<Self>> {
         let repository = packages::own()?;
+        if let Some(compiler) = Self::offered(&repository)?.filter(|c| c.new_enough().unwrap_or(false)) {
+            return Ok(Some(compiler));
+        }
+        // A new machine's lists may be those of its installation, with the compiler of that day.
+        repository.update()?;
+        match Self::offered(&repository)? {
+            Some(compiler) if compiler.new_enough()? => Ok(Some(compiler)),
+            _ => Ok(None),
+        }
+    }
+
+    /// What the package lists have now.
+    fn offered(repository: &packages::Repository) -> Result<Option<Self>> {
         let own = ["rustc-web", "libstd-rust-web-dev", "rust-web-src"].map(String::from);
         // All of one version; the libraries of rustc carry theirs in the package name, so apt is asked.
         let found = repository.closure(&own, |p| {
@@ -43,6 +56,17 @@ impl Compiler {
             return Ok(None);
         }
         Ok(Some(Self { folder: repository.unpack("rustc", &all)? }))
+    }
+
+    /// Whether it builds this workspace, by the `rust-version` of its manifest.
+    fn new_enough(&self) -> Result<bool> {
+        let manifest = fs::read_to_string(super::workspace().join("Cargo.toml"))?;
+        let manifest: toml::Table = toml::from_str(&manifest).context("reading Cargo.toml")?;
+        let wanted = manifest["workspace"]["package"]["rust-version"].as_str().and_then(version);
+        let mut ask = Command::new(self.rustc());
+        self.apply(&mut ask)?;
+        let own = output(ask.arg("--version"))?;
+        Ok(own.split(' ').nth(1).and_then(version) >= wanted)
     }
 
     /// Makes `command` (cargo or a shell of it) use this compiler, unstable options included.
@@ -129,6 +153,12 @@ impl Compiler {
     }
 }
 
+/// The first two numbers of a version.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split('.').map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
+}
+
 /// gcc with musl's start files and libc.a in place of glibc's. rustc asks for libunwind by name; with
 /// panics that abort nothing in it is called, so an empty one, backed by gcc's, answers.
 fn linker(target: &Target) -> Result<PathBuf> {
@@ -152,4 +182,14 @@ fn linker(target: &Target) -> Result<PathBuf> {
         Ok(fs::set_permissions(&driver, fs::Permissions::from_mode(0o755))?)
     })?;
     Ok(place.join("musl-gcc"))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert_eq!(super::version("1.85.0"), Some((1, 85)));
+        assert!(super::version("1.100") > super::version("1.88.0"));
+        assert_eq!(super::version("nightly"), None);
+    }
 }
