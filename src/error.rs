@@ -170,7 +170,7 @@ impl From<Error> for Refusal {
 }
 
 /// Something that cannot be captured faithfully, with its owner and the remedy.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obstacle {
     /// The kind that refuses.
     pub kind: Cow<'static, str>,
@@ -209,14 +209,7 @@ impl Obstacle {
         refusal: Refusal,
     ) -> Obstacle {
         let Reason { reason, remedy } = *refusal.0;
-        Obstacle {
-            kind: kind.into(),
-            pid,
-            process: process.into(),
-            object: object.into(),
-            reason,
-            remedy,
-        }
+        Obstacle { kind: kind.into(), pid, process: process.into(), object: object.into(), reason, remedy }
     }
 }
 

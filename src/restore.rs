@@ -231,8 +231,8 @@ impl<'a> Builder<'a> {
         let image = self.image;
         times.enter(Stage::Puppet)?;
         let steps = plan(&image.ids(), image.tree.root, self.puppets.init.is_some());
-        let steps =
-            steps.map_err(|(pid, refusal)| Error::new(KIND, format!("planning {pid}"), refusal.into_reason()))?;
+        let steps = steps
+            .map_err(|(pid, refusal)| Error::new(KIND, format!("planning {pid}"), refusal.into_reason()))?;
         self.puppets.create(&steps)?;
         times.enter(Stage::File)?;
         let fds = image.tree.processes.iter().filter_map(|p| p.body.as_ref()).flat_map(|b| &b.fds);

@@ -1,7 +1,7 @@
 //! Sections: writing them one after the other, and reading them as an allegation.
 //!
 //! An image is header, page blocks, sections, in this order, so that pages can be streamed while nobody
-//! knows yet how many there will be. A section is a head of 32 bytes and a postcard payload:
+//! knows yet how many there will be. A section is a head of 32 bytes and a payload in the [`stored`](super::stored) form:
 //!
 //! ```text
 //!        0   1   2   3   4   5   6   7   8   9   a   b   c   d   e   f
@@ -13,12 +13,9 @@
 //! the allocation itself may fail. CRC first, then schema hash, then decoding: only bytes that a capture of
 //! this very definition has written reach the decoder.
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use super::header::{self, Header};
 use super::medium::{Sink, Source, Target, crc, reserve};
-use super::section::Schema;
+use super::stored::{Input, Stored};
 use super::{ARCH, Kind, PAGE_SIZE};
 use crate::error::{Error, Result};
 
@@ -64,8 +61,8 @@ impl<'t> Writer<'t> {
     ///
     /// # Errors
     /// The target's.
-    pub fn section<T: Schema + Serialize>(&mut self, tag: Tag, value: &T) -> Result<()> {
-        let payload = encode(value)?;
+    pub fn section<T: Stored>(&mut self, tag: Tag, value: &T) -> Result<()> {
+        let payload = encode(value);
         self.put(tag, 0, T::HASH, &payload)
     }
 
@@ -73,8 +70,8 @@ impl<'t> Writer<'t> {
     ///
     /// # Errors
     /// The target's.
-    pub fn note<T: Schema + Serialize>(&mut self, tag: Tag, value: &T) -> Result<()> {
-        let payload = encode(value)?;
+    pub fn note<T: Stored>(&mut self, tag: Tag, value: &T) -> Result<()> {
+        let payload = encode(value);
         self.put(tag, OPTIONAL, T::HASH, &payload)
     }
 
@@ -242,7 +239,7 @@ impl<'s> Reader<'s> {
     ///
     /// # Errors
     /// It is missing, damaged, or its definition differs.
-    pub fn section<T: Schema + DeserializeOwned>(&mut self, tag: Tag) -> Result<T> {
+    pub fn section<T: Stored>(&mut self, tag: Tag) -> Result<T> {
         self.find(tag)?.ok_or_else(|| bad(tag, "missing"))
     }
 
@@ -250,7 +247,7 @@ impl<'s> Reader<'s> {
     ///
     /// # Errors
     /// It is damaged, or its definition differs.
-    pub fn find<T: Schema + DeserializeOwned>(&mut self, tag: Tag) -> Result<Option<T>> {
+    pub fn find<T: Stored>(&mut self, tag: Tag) -> Result<Option<T>> {
         let Some(entry) = self.entries.iter().find(|entry| entry.tag == tag).cloned() else {
             return Ok(None);
         };
@@ -258,7 +255,7 @@ impl<'s> Reader<'s> {
         if entry.hash != T::HASH {
             return Err(bad(tag, "made by an rcsnap that defines it otherwise"));
         }
-        decode(tag, &payload).map(Some)
+        decode(&payload).map(Some).ok_or_else(|| bad(tag, "it does not decode"))
     }
 
     /// The checked bytes of a section.
@@ -327,19 +324,18 @@ fn bad(tag: Tag, cause: &'static str) -> Error {
     Error::new("image", format!("reading section {}", tag_name(tag)), cause)
 }
 
-/// The postcard form of a value.
-///
-/// # Errors
-/// There is none (a type that postcard cannot write).
-pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
-    postcard::to_allocvec(value).map_err(|err| Error::new("image", "writing a section", err.to_string()))
+/// The stored form of a value.
+#[must_use]
+pub fn encode<T: Stored>(value: &T) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    value.put(&mut bytes);
+    bytes
 }
 
-/// A value from all of its postcard form.
-fn decode<T: DeserializeOwned>(tag: Tag, payload: &[u8]) -> Result<T> {
-    match postcard::take_from_bytes(payload) {
-        Ok((value, [])) => Ok(value),
-        Ok(_) => Err(bad(tag, "bytes are left over")),
-        Err(_) => Err(bad(tag, "it does not decode")),
-    }
+/// A value from all of its stored form; none if these bytes are no such value.
+#[must_use]
+pub fn decode<T: Stored>(payload: &[u8]) -> Option<T> {
+    let mut input = Input::new(payload);
+    let value = T::take(&mut input);
+    input.is_whole().then_some(value)
 }

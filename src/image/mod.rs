@@ -14,6 +14,7 @@ pub mod header;
 pub mod medium;
 pub mod pages;
 pub mod section;
+pub mod stored;
 pub mod verify;
 
 pub use codec::{Reader, Tag, Title, Writer};
@@ -23,7 +24,7 @@ use section::Schema;
 use crate::arch::{Cpu, Processor};
 
 /// Raised when a meaning changes without its definition. It is part of the key.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// The page size that images are made of.
 pub const PAGE_SIZE: u32 = 4096;

@@ -65,9 +65,10 @@ impl<K: Schema, V: Schema> Schema for std::collections::BTreeMap<K, V> {
     const HASH: u64 = mix(mix(text(BASIS, "map"), K::HASH), V::HASH);
 }
 
-/// Defines a stored type: derives `Serialize`, `Deserialize`, `Debug`, `Clone`, `PartialEq` and [`Schema`].
+/// Defines a stored type: derives `Debug`, `Clone`, `PartialEq`, and makes [`Schema`] and
+/// [`Stored`](super::stored::Stored).
 ///
-/// Takes one struct with named fields or one enum (unit, tuple and struct variants).
+/// Takes one struct with named fields or one enum (unit and struct variants, tuple variants of one or two).
 #[macro_export]
 macro_rules! section {
     (
@@ -77,7 +78,8 @@ macro_rules! section {
         }
     ) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[derive(Debug, Clone, PartialEq)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
         $vis struct $name { $( $(#[$fmeta])* $fvis $field: $ty ),* }
 
         impl $crate::image::section::Schema for $name {
@@ -87,6 +89,18 @@ macro_rules! section {
                 $( let hash = mix(text(hash, stringify!($field)), <$ty as Schema>::HASH); )*
                 hash
             };
+        }
+
+        impl $crate::image::stored::Stored for $name {
+            #[inline(never)]
+            fn put(&self, out: &mut Vec<u8>) {
+                $( $crate::image::stored::Stored::put(&self.$field, out); )*
+            }
+
+            #[inline(never)]
+            fn take(input: &mut $crate::image::stored::Input) -> $name {
+                $name { $( $field: $crate::image::stored::Stored::take(input) ),* }
+            }
         }
     };
     (
@@ -100,7 +114,8 @@ macro_rules! section {
         }
     ) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[derive(Debug, Clone, PartialEq)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
         $vis enum $name {
             $( $(#[$vmeta])* $variant $( ( $( $(#[$tmeta])* $tty ),* ) )? $( { $( $(#[$fmeta])* $field: $fty ),* } )? ),*
         }
@@ -117,6 +132,62 @@ macro_rules! section {
                 )*
                 hash
             };
+        }
+
+        impl $crate::image::stored::Stored for $name {
+            #[inline(never)]
+            fn put(&self, out: &mut Vec<u8>) {
+                enum Tag { $( $variant ),* }
+                $( $crate::put_variant!(
+                    self, out, Tag, $name $variant $( ( $( $tty ),* ) )? $( { $( $field ),* } )?
+                ); )*
+            }
+
+            #[inline(never)]
+            fn take(input: &mut $crate::image::stored::Input) -> $name {
+                enum Tag { $( $variant ),* }
+                let mut tag = input.number(32);
+                loop {
+                    $( if tag == Tag::$variant as u64 {
+                        return $name::$variant
+                            $( ( $( <$tty as $crate::image::stored::Stored>::take(input) ),* ) )?
+                            $( { $( $field: $crate::image::stored::Stored::take(input) ),* } )?;
+                    } )*
+                    input.spoil();
+                    tag = 0;
+                }
+            }
+        }
+    };
+}
+
+/// Appends an enum to its stored form if it is this variant, and returns. For `section!`.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! put_variant {
+    ($self:ident, $out:ident, $tag:ident, $name:ident $variant:ident) => {
+        if let $name::$variant = $self {
+            return $crate::image::stored::put_number($tag::$variant as u64, $out);
+        }
+    };
+    ($self:ident, $out:ident, $tag:ident, $name:ident $variant:ident ($one:ty)) => {
+        if let $name::$variant(one) = $self {
+            $crate::image::stored::put_number($tag::$variant as u64, $out);
+            return $crate::image::stored::Stored::put(one, $out);
+        }
+    };
+    ($self:ident, $out:ident, $tag:ident, $name:ident $variant:ident ($one:ty, $two:ty)) => {
+        if let $name::$variant(one, two) = $self {
+            $crate::image::stored::put_number($tag::$variant as u64, $out);
+            $crate::image::stored::Stored::put(one, $out);
+            return $crate::image::stored::Stored::put(two, $out);
+        }
+    };
+    ($self:ident, $out:ident, $tag:ident, $name:ident $variant:ident { $($field:ident),* }) => {
+        if let $name::$variant { $($field),* } = $self {
+            $crate::image::stored::put_number($tag::$variant as u64, $out);
+            $( $crate::image::stored::Stored::put($field, $out); )*
+            return;
         }
     };
 }

@@ -10,6 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Uid, chdir, pivot_root};
 
 use rcsnap::error::Obstacle;
+use rcsnap::image::codec::{decode, encode};
 use rcsnap::kernel::{self, Root, tmpfs};
 
 const NONE: Option<&str> = None;
@@ -73,8 +74,8 @@ pub fn soon() -> Instant {
 /// Captures, and takes the result through its stored form.
 pub fn capture(before: &kernel::Baseline, root: &Root) -> (kernel::State, tmpfs::State, Vec<Obstacle>) {
     let (state, tmpfs, obstacles) = kernel::capture(before, root, &[]).unwrap();
-    let bytes = postcard::to_allocvec(&(state, tmpfs)).unwrap();
-    let (state, tmpfs) = postcard::from_bytes(&bytes).unwrap();
+    let bytes = encode(&(state, tmpfs));
+    let (state, tmpfs) = decode(&bytes).unwrap();
     (state, tmpfs, obstacles)
 }
 
