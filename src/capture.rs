@@ -381,7 +381,7 @@ impl Picture {
         let mut generation = [0; 16];
         let random =
             File::open("/dev/urandom").and_then(|mut f| std::io::Read::read_exact(&mut f, &mut generation));
-        random.context(KIND, || "drawing an id for the image")?;
+        random.context(KIND, format_args!("drawing an id for the image"))?;
         writer.finish(&Title { flags, generation, key })
     }
 }

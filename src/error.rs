@@ -100,26 +100,39 @@ impl std::error::Error for Error {}
 
 /// Puts a kind and a phrase to the result of a system call.
 pub trait Context<T> {
-    /// Names what was being done; `doing` is only made when it is needed.
+    /// Names what was being done: `format_args!("adding {route}")`, which becomes text only when it is needed.
     ///
     /// # Errors
     /// The same failure, as an [`Error`].
-    fn context<D: Into<Cow<'static, str>>>(self, kind: &'static str, doing: impl FnOnce() -> D) -> Result<T>;
+    fn context(self, kind: &'static str, doing: fmt::Arguments<'_>) -> Result<T>;
 }
 
 impl<T> Context<T> for std::result::Result<T, Errno> {
-    fn context<D: Into<Cow<'static, str>>>(self, kind: &'static str, doing: impl FnOnce() -> D) -> Result<T> {
-        self.map_err(|errno| Error::os(kind, doing(), errno))
+    fn context(self, kind: &'static str, doing: fmt::Arguments<'_>) -> Result<T> {
+        self.map_err(|errno| wrapped(kind, doing, Cause::Errno(errno)))
     }
 }
 
 impl<T> Context<T> for std::io::Result<T> {
-    fn context<D: Into<Cow<'static, str>>>(self, kind: &'static str, doing: impl FnOnce() -> D) -> Result<T> {
-        self.map_err(|err| match err.raw_os_error() {
-            Some(raw) => Error::os(kind, doing(), Errno::from_raw(raw)),
-            None => Error::new(kind, doing(), err.kind().to_string()),
-        })
+    fn context(self, kind: &'static str, doing: fmt::Arguments<'_>) -> Result<T> {
+        self.map_err(|err| wrapped_io(kind, doing, &err))
     }
+}
+
+#[cold]
+#[inline(never)]
+fn wrapped(kind: &'static str, doing: fmt::Arguments<'_>, cause: Cause) -> Error {
+    Error::because(kind, doing.to_string().into(), cause)
+}
+
+#[cold]
+#[inline(never)]
+fn wrapped_io(kind: &'static str, doing: fmt::Arguments<'_>, err: &std::io::Error) -> Error {
+    let cause = match err.raw_os_error() {
+        Some(raw) => Cause::Errno(Errno::from_raw(raw)),
+        None => Cause::Said(err.kind().to_string().into()),
+    };
+    wrapped(kind, doing, cause)
 }
 
 /// A kind's reason for not capturing an object. The caller, who knows the owner, makes it an [`Obstacle`].
@@ -260,7 +273,9 @@ mod tests {
 
     #[test]
     fn context_keeps_the_errno_of_io_errors() {
-        let err = std::fs::read("/nonexistent/x").context("key", || "reading /nonexistent/x").unwrap_err();
+        let err = std::fs::read("/nonexistent/x")
+            .context("key", format_args!("reading /nonexistent/x"))
+            .unwrap_err();
         assert_eq!(err.errno(), Some(Errno::ENOENT));
     }
 }

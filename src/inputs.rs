@@ -183,7 +183,8 @@ pub fn take(config: &Config, open: &[String]) -> Result<Inputs> {
 }
 
 fn mounts() -> Result<Vec<Mount>> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo").context(KIND, || "reading the mounts")?;
+    let text =
+        std::fs::read_to_string("/proc/self/mountinfo").context(KIND, format_args!("reading the mounts"))?;
     mountinfo::parse(&text)
 }
 
@@ -203,7 +204,7 @@ impl Taker {
         if !self.add(directory)? {
             return Ok(());
         }
-        for name in names(directory).context(KIND, || format!("reading {}", directory.display()))? {
+        for name in names(directory).context(KIND, format_args!("reading {}", directory.display()))? {
             let path = directory.join(name);
             let Ok(meta) = path.symlink_metadata() else { continue };
             if meta.is_dir() {
@@ -222,9 +223,9 @@ impl Taker {
 
     /// One path. Says whether it is an input.
     fn add(&mut self, path: &Path) -> Result<bool> {
-        let doing = || format!("reading {}", path.display());
+        let doing = format_args!("reading {}", path.display());
         let Some(text) = path.to_str() else {
-            return Err(crate::error::Error::new(KIND, doing(), "its name is not UTF-8"));
+            return Err(crate::error::Error::new(KIND, doing.to_string(), "its name is not UTF-8"));
         };
         if self.found.skip.iter().any(|skip| glob::matches(skip, text)) {
             return Ok(false);

@@ -92,7 +92,7 @@ impl Image {
 /// # Errors
 /// Nothing runs.
 pub fn tree(path: &std::path::Path, wait: bool, externals: Vec<OwnedFd>) -> Result<Option<i32>> {
-    let bytes = std::fs::read(path).context(KIND, || format!("reading {}", path.display()))?;
+    let bytes = std::fs::read(path).context(KIND, format_args!("reading {}", path.display()))?;
     let mut source: &[u8] = &bytes;
     let image = Image::read(&mut source)?;
     if image.meta.whole_system {
@@ -114,7 +114,7 @@ pub fn tree(path: &std::path::Path, wait: bool, externals: Vec<OwnedFd>) -> Resu
     loop {
         let root = image.tree.root.cast_signed();
         if let Some((_, status)) =
-            ptrace::wait(root, 0).context(KIND, || "waiting for the root of the tree")?
+            ptrace::wait(root, 0).context(KIND, format_args!("waiting for the root of the tree"))?
             && matches!(ptrace::decode(status), ptrace::Status::Gone(_))
         {
             return Ok(Some(status));
@@ -191,7 +191,7 @@ pub fn system(
 
 /// The image's kernel must be this one: the vdso's code, and every structure that is put back raw.
 fn check_kernel(meta: &Meta) -> Result<()> {
-    let uname = nix::sys::utsname::uname().context(KIND, || "asking for the kernel's name")?;
+    let uname = nix::sys::utsname::uname().context(KIND, format_args!("asking for the kernel's name"))?;
     if uname.release().to_string_lossy() != *meta.kernel_release
         || uname.version().to_string_lossy() != *meta.kernel_version
     {
@@ -237,7 +237,7 @@ impl<'a> Builder<'a> {
         times.enter(Stage::File)?;
         let fds = image.tree.processes.iter().filter_map(|p| p.body.as_ref()).flat_map(|b| &b.fds);
         let base = file::floor(&image.files, fds);
-        let raise = |fd| descriptor::raise(fd, base).context(KIND, || "moving a descriptor");
+        let raise = |fd| descriptor::raise(fd, base).context(KIND, format_args!("moving a descriptor"));
         let externals = externals.into_iter().map(raise).collect::<Result<_>>()?;
         self.puppets.files = puppet::open_files(&image.tree.mapped, base)?;
         self.puppets.objects = puppet::make_objects(&image.tree.objects, base)?;
@@ -300,6 +300,6 @@ impl<'a> Builder<'a> {
 fn raise_descriptor_limit() -> Result<()> {
     let nofile = crate::task::limit::RLIMIT_NOFILE;
     let me = std::process::id();
-    let (_, hard) = limit::get(me, nofile).context(KIND, || "reading our descriptor limit")?;
-    limit::set(me, nofile, hard, hard).context(KIND, || "raising our descriptor limit")
+    let (_, hard) = limit::get(me, nofile).context(KIND, format_args!("reading our descriptor limit"))?;
+    limit::set(me, nofile, hard, hard).context(KIND, format_args!("raising our descriptor limit"))
 }

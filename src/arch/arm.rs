@@ -222,7 +222,7 @@ impl Processor for Cpu {
 
     fn sets(tid: u32) -> Result<Vec<Set>, Refusal> {
         let pointer = ptrace::thread_pointer(tid)
-            .context("thread", || format!("reading the thread pointer of {tid}"))?;
+            .context("thread", format_args!("reading the thread pointer of {tid}"))?;
         let pointer = Set { note: THREAD_POINTER, bytes: pointer.to_ne_bytes().to_vec() };
         Ok([Some(pointer), super::set(tid, VFP, VFP_BYTES)?].into_iter().flatten().collect())
     }

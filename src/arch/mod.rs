@@ -166,14 +166,14 @@ fn set(tid: u32, note: u32, room: usize) -> Result<Option<Set>> {
     match ptrace::regset(tid, note, room) {
         Ok(bytes) => Ok(Some(Set { note, bytes })),
         Err(Errno::EINVAL | Errno::ENODEV) => Ok(None),
-        Err(errno) => Err(errno).context("thread", || format!("reading register set {note:#x} of {tid}")),
+        Err(errno) => Err(errno).context("thread", format_args!("reading register set {note:#x} of {tid}")),
     }
 }
 
 /// Writes one register set.
 fn write_set(tid: u32, set: &Set) -> Result<()> {
     ptrace::set_regset(tid, set.note, &set.bytes)
-        .context("thread", || format!("setting register set {:#x} of {tid}", set.note))
+        .context("thread", format_args!("setting register set {:#x} of {tid}", set.note))
 }
 
 /// Puts back what injected calls spoiled in a live thread.

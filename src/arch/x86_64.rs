@@ -344,11 +344,11 @@ impl Processor for Cpu {
     }
 
     fn write_sets(tid: u32, sets: &[Set]) -> Result<()> {
-        let doing = || format!("setting the vector state of {tid}");
+        let doing = format_args!("setting the vector state of {tid}");
         let have = ptrace::regset(tid, XSTATE, XSTATE_MAX).context("thread", doing)?.len();
         for set in sets {
             if set.note != XSTATE || set.bytes.len() > have {
-                return Err(Error::new("thread", doing(), "this CPU has less vector state"));
+                return Err(Error::new("thread", doing.to_string(), "this CPU has less vector state"));
             }
             let mut bytes = set.bytes.clone();
             bytes.resize(have, 0);

@@ -67,7 +67,7 @@ pub fn exec(init: &Path, given: &Given, early: &mut Early) -> Result<Infallible>
     early.close();
     sys::signal::clean_slate();
     let path = CString::new(init.as_os_str().as_bytes()).unwrap_or_default();
-    execve(&path, &args, &given.env).context("cold", || format!("executing {}", init.display()))
+    execve(&path, &args, &given.env).context("cold", format_args!("executing {}", init.display()))
 }
 
 #[cfg(test)]

@@ -76,11 +76,11 @@ pub fn run(
         let _ = setsid();
     }
     let others = tasks();
-    let conductor = match fork().context("conduct", || "making the conductor")? {
+    let conductor = match fork().context("conduct", format_args!("making the conductor"))? {
         Fork::Parent(pid) => pid,
         Fork::Child => conductor(limit, times, work),
     };
-    let status = wait_for(conductor).context("conduct", || "waiting for the conductor")?;
+    let status = wait_for(conductor).context("conduct", format_args!("waiting for the conductor"))?;
     sweep(&others);
     let (stage, errno) = times.report();
     Ok(judge(status, stage, errno))

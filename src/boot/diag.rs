@@ -22,7 +22,7 @@ pub fn load() {
     for wanted in WANTED {
         for file in chain(&index, wanted) {
             if let Err(error) =
-                sys::module::load(&folder.join(file), "").context("watcher", || format!("loading {file}"))
+                sys::module::load(&folder.join(file), "").context("watcher", format_args!("loading {file}"))
             {
                 log!(Info, "{error}");
             }

@@ -56,7 +56,7 @@ pub fn open(given: &Given) -> Early {
         // In an initramfs the directory may be missing; on a read-only root mkdir fails, and so does mount.
         let _ = fs::create_dir(target);
         match mount(Some(kind), target, Some(kind), flags, None::<&str>)
-            .context("early", || format!("mounting {target}"))
+            .context("early", format_args!("mounting {target}"))
         {
             Ok(()) => early.mounts.push(target),
             Err(error) => missing.push(error),
@@ -117,7 +117,7 @@ impl Early {
     pub fn close(&mut self) {
         while let Some(target) = self.mounts.pop() {
             if let Err(error) =
-                umount2(target, MntFlags::MNT_DETACH).context("early", || format!("unmounting {target}"))
+                umount2(target, MntFlags::MNT_DETACH).context("early", format_args!("unmounting {target}"))
             {
                 log!(Warning, "{error}");
             }
@@ -143,7 +143,7 @@ impl Early {
                 Ok(()) if target != "/dev" => self.mounts.push(target),
                 Ok(()) => {}
                 Err(_) => umount2(target, MntFlags::MNT_DETACH)
-                    .context("early", || format!("unmounting {target} of the initramfs"))?,
+                    .context("early", format_args!("unmounting {target} of the initramfs"))?,
             }
         }
         Ok(())

@@ -64,7 +64,7 @@ impl Guard {
             panic: self.panic.as_ref().and_then(|text| CString::new(text.as_str()).ok()),
             reboot_from: self.stage.map(|word| (word, Stage::Kernel as u32)),
         };
-        if let Err(error) = crash::install(way).context("guard", || "installing the handlers") {
+        if let Err(error) = crash::install(way).context("guard", format_args!("installing the handlers")) {
             log!(Warning, "{error}");
         }
     }
@@ -75,7 +75,7 @@ impl Guard {
             return;
         }
         let Ok(before) = fs::read_to_string(PANIC) else { return };
-        if let Err(error) = fs::write(PANIC, ARMED).context("guard", || "setting kernel.panic") {
+        if let Err(error) = fs::write(PANIC, ARMED).context("guard", format_args!("setting kernel.panic")) {
             log!(Warning, "{error}");
             return;
         }
@@ -93,6 +93,6 @@ impl Guard {
         if fs::read_to_string(PANIC).is_ok_and(|now| now.trim() != ARMED) {
             return Ok(());
         }
-        fs::write(PANIC, before).context("guard", || "putting kernel.panic back")
+        fs::write(PANIC, before).context("guard", format_args!("putting kernel.panic back"))
     }
 }

@@ -60,7 +60,7 @@ pub fn load_modules() {
         let (name, parameters) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let path = Path::new("/lib/modules").join(&release).join(name);
         if let Err(error) =
-            sys::module::load(&path, parameters.trim()).context("initramfs", || format!("loading {name}"))
+            sys::module::load(&path, parameters.trim()).context("initramfs", format_args!("loading {name}"))
         {
             log!(Warning, "{error}");
         }
@@ -147,11 +147,11 @@ fn switch(early: &mut Early) -> Result<()> {
     let root = Path::new(ROOT);
     early.move_to(root)?;
     delete_below(Path::new("/"), fs::metadata("/").map(|m| m.dev()).unwrap_or(0));
-    chdir(root).context("initramfs", || "entering the root")?;
+    chdir(root).context("initramfs", format_args!("entering the root"))?;
     mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
-        .context("initramfs", || "moving the root to /")?;
-    chroot(".").context("initramfs", || "changing to the root")?;
-    chdir("/").context("initramfs", || "entering /")
+        .context("initramfs", format_args!("moving the root to /"))?;
+    chroot(".").context("initramfs", format_args!("changing to the root"))?;
+    chdir("/").context("initramfs", format_args!("entering /"))
 }
 
 /// Deletes everything on this one file system; mount points lead to others and stay.

@@ -19,12 +19,12 @@ const BASE: &str = "/proc";
 
 fn attach(source: &str, target: &Path, kind: Option<&str>, flags: MsFlags) -> Result<()> {
     mount(Some(source), target, kind, flags, None::<&str>)
-        .context("watcher", || format!("mounting {}", target.display()))
+        .context("watcher", format_args!("mounting {}", target.display()))
 }
 
 /// A namespace of our own, from which nothing spreads.
 fn private_copy() -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS).context("watcher", || "unsharing the mount namespace")?;
+    unshare(CloneFlags::CLONE_NEWNS).context("watcher", format_args!("unsharing the mount namespace"))?;
     attach("none", Path::new("/"), None, MsFlags::MS_REC | MsFlags::MS_PRIVATE)
 }
 
@@ -37,7 +37,7 @@ pub fn rest() -> Result<()> {
     let base = Path::new(BASE);
     attach("rcsnap", base, Some("tmpfs"), MsFlags::MS_NOSUID)?;
     for name in ["proc", "sys", "dev"] {
-        fs::create_dir(base.join(name)).context("watcher", || format!("making /{name}"))?;
+        fs::create_dir(base.join(name)).context("watcher", format_args!("making /{name}"))?;
     }
     attach("proc", &base.join("proc"), Some("proc"), MsFlags::empty())?;
     attach("sysfs", &base.join("sys"), Some("sysfs"), MsFlags::empty())?;
@@ -46,15 +46,15 @@ pub fn rest() -> Result<()> {
     } else {
         attach("devtmpfs", &base.join("dev"), Some("devtmpfs"), MsFlags::empty())?;
     }
-    chdir(base).context("watcher", || "entering the new root")?;
+    chdir(base).context("watcher", format_args!("entering the new root"))?;
     // pivot_root(".", ".") puts the old root on top of the new one, from where it is taken off. It does not
     // work on an initramfs, whose mounts then stay: they are the kernel's and nobody unmounts them.
     if pivot_root(".", ".").is_ok() {
-        umount2(".", MntFlags::MNT_DETACH).context("watcher", || "leaving the old root")?;
+        umount2(".", MntFlags::MNT_DETACH).context("watcher", format_args!("leaving the old root"))?;
     } else {
-        chroot(".").context("watcher", || "changing the root")?;
+        chroot(".").context("watcher", format_args!("changing the root"))?;
     }
-    chdir("/").context("watcher", || "entering /")
+    chdir("/").context("watcher", format_args!("entering /"))
 }
 
 /// Moves this process to a private copy of PID 1's namespace, with a /proc and /sys that hide nothing.
@@ -62,8 +62,10 @@ pub fn rest() -> Result<()> {
 /// # Errors
 /// EPERM, or a file system that cannot be mounted.
 pub fn enter_system() -> Result<()> {
-    let of_init = File::open("/proc/1/ns/mnt").context("watcher", || "opening PID 1's mount namespace")?;
-    setns(of_init, CloneFlags::CLONE_NEWNS).context("watcher", || "entering PID 1's mount namespace")?;
+    let of_init =
+        File::open("/proc/1/ns/mnt").context("watcher", format_args!("opening PID 1's mount namespace"))?;
+    setns(of_init, CloneFlags::CLONE_NEWNS)
+        .context("watcher", format_args!("entering PID 1's mount namespace"))?;
     private_copy()?;
     attach("proc", Path::new("/proc"), Some("proc"), MsFlags::empty())?;
     if !Path::new("/sys/kernel").exists() {

@@ -25,7 +25,7 @@ fn band(cursor: u32) -> u32 {
 }
 
 fn move_to(number: u32) -> Result<()> {
-    fs::write(CURSOR, number.to_string()).context("boot", || format!("moving the pid cursor to {number}"))
+    fs::write(CURSOR, number.to_string()).context("boot", format_args!("moving the pid cursor to {number}"))
 }
 
 /// Cold: raises the cursor before the scripts run. Called by the watcher, which has the last number.

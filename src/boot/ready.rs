@@ -86,7 +86,7 @@ pub fn ask() -> Result<Answer> {
     signal::block(&[READY]);
     let watcher = find_watcher()
         .ok_or_else(|| Error::new("ready", "looking for the watcher", "nobody waits for it on this boot"))?;
-    signal::queue(watcher, READY, HELLO).context("ready", || "calling the watcher")?;
+    signal::queue(watcher, READY, HELLO).context("ready", format_args!("calling the watcher"))?;
     loop {
         match signal::wait(&[READY], LOOK) {
             Ok((_, info)) => {

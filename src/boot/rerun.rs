@@ -99,13 +99,13 @@ fn script(name: &str) -> PathBuf {
 fn run(kind: &'static str, path: &Path, mut command: Command, boot: &str, limit: Duration) -> bool {
     let start = Instant::now();
     command.current_dir("/").env_clear().envs(environment_of_init()).env("RCSNAP", boot).process_group(0);
-    let doing = || format!("running {}", path.display());
+    let doing = format_args!("running {}", path.display());
     let ended =
         command.spawn().context(kind, doing).and_then(|child| wait(child, limit).context(kind, doing));
     let result = ended.and_then(|ended| match ended {
         Some(status) if status.success() => Ok(()),
-        Some(status) => Err(Error::new(kind, doing(), status.to_string())),
-        None => Err(Error::new(kind, doing(), format!("not done after {} ms", limit.as_millis()))),
+        Some(status) => Err(Error::new(kind, doing.to_string(), status.to_string())),
+        None => Err(Error::new(kind, doing.to_string(), format!("not done after {} ms", limit.as_millis()))),
     });
     match &result {
         Ok(()) => log!(Info, "{kind}: {}: {} ms", path.display(), start.elapsed().as_millis()),

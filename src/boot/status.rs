@@ -84,11 +84,11 @@ impl Status<'_> {
     /// # Errors
     /// /run is not there or cannot be written.
     pub fn write(&self) -> Result<()> {
-        let doing = || format!("writing {FOLDER}");
+        let doing = format_args!("writing {FOLDER}");
         fs::DirBuilder::new().recursive(true).mode(0o755).create(FOLDER).context("status", doing)?;
         put("state", &self.line())?;
         put("boot.json", &(self.json() + "\n"))?;
-        put("generation", &random_id().context("status", || "drawing a generation")?)
+        put("generation", &random_id().context("status", format_args!("drawing a generation"))?)
     }
 }
 
@@ -129,7 +129,7 @@ pub fn confirm(config: &Config) -> Result<bool> {
         return Ok(false);
     };
     spec::open(config, Access::Write)?.confirm(&generation)?;
-    fs::remove_file(&path).context("status", || format!("removing {}", path.display()))?;
+    fs::remove_file(&path).context("status", format_args!("removing {}", path.display()))?;
     Ok(true)
 }
 
@@ -195,7 +195,7 @@ fn put(name: &str, text: &str) -> Result<()> {
         .open(&new)
         .and_then(|mut file| file.write_all(text.as_bytes()))
         .and_then(|()| fs::rename(&new, &path));
-    written.context("status", || format!("writing {}", path.display()))
+    written.context("status", format_args!("writing {}", path.display()))
 }
 
 /// 16 random bytes in hexadecimal. The kernel's generator is fresh on every boot, also on a restored one.

@@ -42,8 +42,8 @@ pub trait Work {
 /// # Errors
 /// It could not be made, or it ended early or stayed silent.
 pub fn start(cell: bool, limit: Duration, work: impl Work) -> Result<()> {
-    let (read, write) = std::io::pipe().context("watcher", || "making a pipe")?;
-    match fork().context("watcher", || "making the watcher")? {
+    let (read, write) = std::io::pipe().context("watcher", format_args!("making a pipe"))?;
+    match fork().context("watcher", format_args!("making the watcher"))? {
         Fork::Child => {
             drop(read);
             live(cell, limit, work, write);
@@ -66,7 +66,7 @@ pub fn start(cell: bool, limit: Duration, work: impl Work) -> Result<()> {
 fn wait_for_word(mut from: PipeReader) -> Result<()> {
     let doing = "waiting for its look at the kernel";
     let mut fds = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
-    let ready = poll(&mut fds, PollTimeout::from(PATIENCE)).context("watcher", || doing)?;
+    let ready = poll(&mut fds, PollTimeout::from(PATIENCE)).context("watcher", format_args!("{doing}"))?;
     if ready == 0 {
         return Err(Error::new("watcher", doing, "it takes too long"));
     }
@@ -92,7 +92,7 @@ fn wait_and_capture(cell: bool, limit: Duration, work: &mut impl Work, mut go: P
     settle(cell)?;
     work.baseline()?;
     pids::raise()?;
-    go.write_all(b"g").context("watcher", || "telling PID 1 to go on")?;
+    go.write_all(b"g").context("watcher", format_args!("telling PID 1 to go on"))?;
     drop(go);
     let Some(asker) = ready::wait_for_question(limit) else {
         return Err(Error::new(
@@ -114,7 +114,7 @@ fn wait_and_capture(cell: bool, limit: Duration, work: &mut impl Work, mut go: P
 
 /// Takes this process out of the system's way.
 fn settle(cell: bool) -> Result<()> {
-    setsid().context("watcher", || "making a session")?;
+    setsid().context("watcher", format_args!("making a session"))?;
     if !cell {
         diag::load();
     }
@@ -123,11 +123,11 @@ fn settle(cell: bool) -> Result<()> {
     let _ = fs::write("/proc/self/oom_score_adj", "-1000");
     // In a cell the log is stderr, which a capture does not see: the watcher is not in the image.
     let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
-    let null = null.context("watcher", || "opening /dev/null")?;
-    nix::unistd::dup2_stdin(&null).context("watcher", || "closing stdin")?;
-    nix::unistd::dup2_stdout(&null).context("watcher", || "closing stdout")?;
+    let null = null.context("watcher", format_args!("opening /dev/null"))?;
+    nix::unistd::dup2_stdin(&null).context("watcher", format_args!("closing stdin"))?;
+    nix::unistd::dup2_stdout(&null).context("watcher", format_args!("closing stdout"))?;
     if !cell {
-        nix::unistd::dup2_stderr(&null).context("watcher", || "closing stderr")?;
+        nix::unistd::dup2_stderr(&null).context("watcher", format_args!("closing stderr"))?;
     }
     Ok(())
 }

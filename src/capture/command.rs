@@ -92,7 +92,7 @@ pub fn check(config: &Config, tree: Option<u32>) -> Result<Vec<Obstacle>> {
 fn write_private(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    let doing = || format!("writing {}", path.display());
+    let doing = format_args!("writing {}", path.display());
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let mut options = File::options();

@@ -65,7 +65,7 @@ impl Sink for Bounded {
         self.clock.check()?;
         if self.bytes.len() >= self.next {
             let text = std::fs::read_to_string("/proc/meminfo");
-            enough(&text.context(KIND, || "reading /proc/meminfo")?, self.bytes.len())?;
+            enough(&text.context(KIND, format_args!("reading /proc/meminfo"))?, self.bytes.len())?;
             self.next = self.bytes.len() + STRIDE;
         }
         Sink::push(&mut self.bytes, bytes)

@@ -12,7 +12,7 @@ use crate::task::tree::Process;
 /// # Errors
 /// The kernel does not tell its name.
 pub fn meta(scope: Scope, clocks: Clocks, processes: &[Process]) -> Result<Meta> {
-    let uname = nix::sys::utsname::uname().context(KIND, || "asking for the kernel's name")?;
+    let uname = nix::sys::utsname::uname().context(KIND, format_args!("asking for the kernel's name"))?;
     let ids = processes.iter().flat_map(|p| {
         let threads = p.body.iter().flat_map(|b| b.threads.iter().map(|t| t.tid));
         [p.ids.pid, p.ids.pgrp, p.ids.session].into_iter().chain(threads)
@@ -37,7 +37,7 @@ pub fn meta(scope: Scope, clocks: Clocks, processes: &[Process]) -> Result<Meta>
 /// # Errors
 /// A clock cannot be read.
 pub fn clocks(root: u32) -> Result<Clocks> {
-    let read = |clock| time::nanoseconds(clock).context(KIND, || "reading a clock");
+    let read = |clock| time::nanoseconds(clock).context(KIND, format_args!("reading a clock"));
     let theirs = crate::task::clock::offsets(root)?;
     let ours = crate::task::clock::offsets(std::process::id())?;
     Ok(Clocks {

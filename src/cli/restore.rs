@@ -26,7 +26,7 @@ pub struct Args {
 /// # Errors
 /// The restore's; nothing runs then.
 pub fn run(args: &Args) -> Outcome {
-    let doing = || "copying stdin, stdout and stderr";
+    let doing = format_args!("copying stdin, stdout and stderr");
     let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let own = [input.as_fd(), output.as_fd(), error.as_fd()];
     let own = own.iter().map(|fd| fd.try_clone_to_owned()).collect::<Result<Vec<_>, _>>();

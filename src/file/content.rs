@@ -44,7 +44,7 @@ fn read_run(fd: &OwnedFd, mut at: i64, end: i64, content: &mut Content) -> Resul
     let mut page = [0; STEP];
     while at < end {
         let want = usize::try_from(end - at).unwrap_or(STEP).min(STEP);
-        let count = pread(fd, &mut page[..want], at).context(KIND, || "reading")?;
+        let count = pread(fd, &mut page[..want], at).context(KIND, format_args!("reading"))?;
         if count == 0 {
             break;
         }
@@ -67,12 +67,12 @@ fn read_run(fd: &OwnedFd, mut at: i64, end: i64, content: &mut Content) -> Resul
 /// The errno of the calls.
 pub fn write(content: &Content, fd: &OwnedFd) -> Result<()> {
     let offset = |at: u64| i64::try_from(at).map_err(|_| Error::new(KIND, "writing", "too large"));
-    ftruncate(fd, offset(content.size)?).context(KIND, || "setting the length")?;
+    ftruncate(fd, offset(content.size)?).context(KIND, format_args!("setting the length"))?;
     for (start, run) in &content.runs {
         let mut done = 0;
         while done < run.len() {
             let at = offset(*start + done as u64)?;
-            done += pwrite(fd, &run[done..], at).context(KIND, || "writing")?;
+            done += pwrite(fd, &run[done..], at).context(KIND, format_args!("writing"))?;
         }
     }
     Ok(())

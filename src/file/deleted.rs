@@ -130,7 +130,7 @@ pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
 }
 
 fn make(body: &Body) -> Result<OwnedFd> {
-    let doing = || format!("making {} in {} for a moment", body.name, body.dir);
+    let doing = format_args!("making {} in {} for a moment", body.name, body.dir);
     let dir = place::open(&body.dir, libc::O_DIRECTORY | libc::O_RDONLY, KIND)?;
     let name = body.name.as_str();
     let fd = under_name(&dir, name, || match (&body.content, &body.pipe) {

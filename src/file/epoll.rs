@@ -103,7 +103,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
 fn target(line: &Line, pid: u32, slot: &descriptor::EpollSlot, world: &World<'_>) -> Result<Option<u32>> {
     let is = |&(holder, fd): &(u32, i32)| {
         descriptor::kcmp_epoll((holder, fd), pid, slot)
-            .context(KIND, || format!("comparing the watch of number {}", line.fd))
+            .context(KIND, format_args!("comparing the watch of number {}", line.fd))
     };
     let number = (pid, line.fd);
     let same_number = world.descriptions.iter().filter(|other| other.holders.contains(&number));
@@ -129,9 +129,9 @@ fn spent(events: u32) -> bool {
 /// # Errors
 /// The errno of the calls; a number that is not free in this process.
 pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
-    let epoll = anonymous::epoll().context(KIND, || "making one")?;
+    let epoll = anonymous::epoll().context(KIND, format_args!("making one"))?;
     // Out of the way of the numbers that are needed below.
-    let epoll = descriptor::raise(epoll, opener.base).context(KIND, || "moving it")?;
+    let epoll = descriptor::raise(epoll, opener.base).context(KIND, format_args!("moving it"))?;
     // The spent ones first: firing them must not take an event from another watch.
     let (first, second): (Vec<&Watch>, Vec<&Watch>) =
         state.watches.iter().partition(|watch| spent(watch.events));
@@ -140,7 +140,7 @@ pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
             Error::new(KIND, format!("watching number {}", watch.fd), "its description is not open yet")
         })?;
         descriptor::with_number(target, watch.fd, |target| add(&epoll, target, watch))
-            .context(KIND, || format!("watching number {}", watch.fd))?;
+            .context(KIND, format_args!("watching number {}", watch.fd))?;
     }
     Ok(epoll)
 }

@@ -47,7 +47,7 @@ pub fn capture(desc: &Description, _world: &World<'_>) -> Result<State, Refusal>
 
 /// Finds the flag out: with at least two in the counter, a semaphore gives 1 and any other gives all.
 fn probe(fd: &OwnedFd, count: u64) -> Result<bool> {
-    let doing = || "probing for a semaphore";
+    let doing = format_args!("probing for a semaphore");
     if count < 2 {
         put(fd, 2 - count).context(KIND, doing)?;
     }
@@ -77,9 +77,9 @@ fn take(fd: &OwnedFd) -> nix::Result<u64> {
 /// # Errors
 /// The errno of the calls.
 pub fn restore(state: &State, _opener: &mut Opener) -> Result<OwnedFd> {
-    let fd = anonymous::eventfd(state.semaphore).context(KIND, || "making one")?;
+    let fd = anonymous::eventfd(state.semaphore).context(KIND, format_args!("making one"))?;
     if state.count > 0 {
-        put(&fd, state.count).context(KIND, || "setting the count")?;
+        put(&fd, state.count).context(KIND, format_args!("setting the count"))?;
     }
     Ok(fd)
 }

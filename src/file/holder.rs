@@ -93,7 +93,7 @@ pub fn make_room(count: usize) {
 }
 
 fn list(pid: u32, held: &mut Vec<Held>) -> Result<()> {
-    let doing = || format!("listing the descriptors of {pid}");
+    let doing = format_args!("listing the descriptors of {pid}");
     for found in std::fs::read_dir(format!("/proc/{pid}/fd")).context(KIND, doing)? {
         let name = found.context(KIND, doing)?.file_name();
         let Some(fd) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
@@ -157,7 +157,7 @@ fn describe(
     handles: &mut BTreeMap<u32, OwnedFd>,
     externals: &[BorrowedFd<'_>],
 ) -> Result<Description> {
-    let doing = || format!("copying descriptor {} of {}", held.fd, held.pid);
+    let doing = format_args!("copying descriptor {} of {}", held.fd, held.pid);
     let handle = match handles.entry(held.pid) {
         std::collections::btree_map::Entry::Occupied(found) => found.into_mut(),
         std::collections::btree_map::Entry::Vacant(free) => {
@@ -191,7 +191,7 @@ pub fn outsiders(descriptions: &[Description], inside: &[u32]) -> Result<BTreeMa
     }
     let mut found = BTreeMap::new();
     let own = std::process::id();
-    for task in std::fs::read_dir("/proc").context(KIND, || "listing the tasks")? {
+    for task in std::fs::read_dir("/proc").context(KIND, format_args!("listing the tasks"))? {
         let Ok(task) = task else { continue };
         let Some(pid) = task.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         if pid == own || inside.binary_search(&pid).is_ok() {

@@ -83,7 +83,9 @@ crate::section! {
 /// A refusal, as the head of the file says.
 pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
     let fd = &desc.fd;
-    let ask = |name| socket::number(fd.as_fd(), libc::SOL_SOCKET, name).context(KIND, || "asking what it is");
+    let ask = |name| {
+        socket::number(fd.as_fd(), libc::SOL_SOCKET, name).context(KIND, format_args!("asking what it is"))
+    };
     let (family, kind, protocol) = (ask(libc::SO_DOMAIN)?, ask(libc::SO_TYPE)?, ask(libc::SO_PROTOCOL)?);
     let icmp = protocol == libc::IPPROTO_ICMP || protocol == libc::IPPROTO_ICMPV6;
     let known = match kind {
@@ -157,11 +159,12 @@ fn stream(
             "start its owner after `rcsnap ready`",
         ));
     }
-    let info =
-        socket::option(fd.as_fd(), libc::IPPROTO_TCP, TCP_INFO, 32).context(KIND, || "asking its state")?;
+    let info = socket::option(fd.as_fd(), libc::IPPROTO_TCP, TCP_INFO, 32)
+        .context(KIND, format_args!("asking its state"))?;
     let word =
         |at| info.get(at..at + 4).and_then(|b| <[u8; 4]>::try_from(b).ok()).map_or(0, u32::from_ne_bytes);
-    let events = descriptor::ready(fd.as_fd(), libc::POLLRDHUP).context(KIND, || "asking its state")?;
+    let events =
+        descriptor::ready(fd.as_fd(), libc::POLLRDHUP).context(KIND, format_args!("asking its state"))?;
     match (info.first().copied().unwrap_or(CLOSE), local, peer) {
         // tcpi_unacked and tcpi_sacked are the length and the limit of a listener's queue.
         (LISTEN, ..) => Ok(Role::Listening { backlog: i32::try_from(word(28)).unwrap_or(i32::MAX) }),
@@ -222,7 +225,8 @@ pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
 /// # Errors
 /// The errno of the calls.
 pub fn fresh(state: &State) -> Result<OwnedFd> {
-    let fd = socket::socket(state.family, state.kind, state.protocol).context(KIND, || "making one")?;
+    let fd =
+        socket::socket(state.family, state.kind, state.protocol).context(KIND, format_args!("making one"))?;
     options::restore(&state.options, &fd)?;
     Ok(fd)
 }
@@ -232,7 +236,7 @@ pub fn fresh(state: &State) -> Result<OwnedFd> {
 /// # Errors
 /// The errno of the calls.
 pub fn bind(fd: &OwnedFd, local: &Address, state: &State) -> Result<()> {
-    let doing = || format!("binding to {local}");
+    let doing = format_args!("binding to {local}");
     let reuse =
         |on| socket::set_number(fd.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, on).context(KIND, doing);
     let was = socket::number(fd.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR).context(KIND, doing)?;
@@ -256,11 +260,11 @@ fn open(state: &State) -> Result<OwnedFd> {
     }
     let connect = |peer: &Address| match socket::connect(fd.as_fd(), &peer.here()?) {
         Err(nix::errno::Errno::EINPROGRESS) => Ok(()),
-        other => other.context(KIND, || format!("connecting to {peer}")),
+        other => other.context(KIND, format_args!("connecting to {peer}")),
     };
     match (&state.role, &state.peer) {
         (Role::Listening { backlog }, _) => {
-            socket::listen(fd.as_fd(), *backlog).context(KIND, || "listening")?;
+            socket::listen(fd.as_fd(), *backlog).context(KIND, format_args!("listening"))?;
         }
         (Role::Connecting, Some(peer)) => {
             nonblocking(&fd)?;
@@ -275,5 +279,7 @@ fn open(state: &State) -> Result<OwnedFd> {
 /// The flag that was captured is set at the end, with all others.
 fn nonblocking(fd: &OwnedFd) -> Result<()> {
     use crate::sys::descriptor::{FcntlNumber, fcntl};
-    fcntl(fd.as_fd(), FcntlNumber::SetFlags, libc::O_NONBLOCK).context(KIND, || "not waiting").map(drop)
+    fcntl(fd.as_fd(), FcntlNumber::SetFlags, libc::O_NONBLOCK)
+        .context(KIND, format_args!("not waiting"))
+        .map(drop)
 }

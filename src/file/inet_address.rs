@@ -32,7 +32,8 @@ pub fn read(fd: &OwnedFd, peer: bool) -> Result<Option<Address>> {
     if let Some(scope) = bytes.get_mut(SCOPE..SCOPE + 4) {
         let number = <[u8; 4]>::try_from(&*scope).map_or(0, u32::from_ne_bytes);
         if number != 0 {
-            let name = if_indextoname(number).context(KIND, || format!("looking for interface {number}"))?;
+            let name =
+                if_indextoname(number).context(KIND, format_args!("looking for interface {number}"))?;
             zone = name.into_string().map_err(|_| Error::new(KIND, "naming an interface", "odd name"))?;
             scope.fill(0);
         }
@@ -48,8 +49,8 @@ impl Address {
     pub fn here(&self) -> Result<Vec<u8>> {
         let mut bytes = self.bytes.clone();
         if !self.zone.is_empty() {
-            let number =
-                if_nametoindex(self.zone.as_str()).context(KIND, || format!("looking for {}", self.zone))?;
+            let number = if_nametoindex(self.zone.as_str())
+                .context(KIND, format_args!("looking for {}", self.zone))?;
             for (to, from) in bytes.iter_mut().skip(SCOPE).zip(number.to_ne_bytes()) {
                 *to = from;
             }

@@ -70,20 +70,24 @@ pub fn other<'a>(local: &Address, peer: &Address, world: &'a World<'_>) -> Resul
 /// # Errors
 /// The errno of the calls.
 pub fn unread(fd: &OwnedFd, other: Option<&OwnedFd>) -> Result<Vec<u8>> {
-    let doing = || "reading its queue";
+    let doing = format_args!("reading its queue");
     let waiting = |fd: &OwnedFd, request| ioctl::get(fd.as_fd(), request).context(KIND, doing);
     let len = usize::try_from(waiting(fd, &ioctl::UNREAD)?).unwrap_or(0);
     let mut bytes = Vec::new();
     if len > 0 {
         bytes = socket::receive(fd.as_fd(), len, libc::MSG_PEEK | libc::MSG_DONTWAIT).context(KIND, doing)?;
         if bytes.len() != len {
-            return Err(Error::new(KIND, doing(), format!("{} of {len} bytes were there", bytes.len())));
+            return Err(Error::new(
+                KIND,
+                doing.to_string(),
+                format!("{} of {len} bytes were there", bytes.len()),
+            ));
         }
     }
     if let Some(other) = other
         && waiting(other, &ioctl::UNSENT)? > 0
     {
-        bytes.extend(on_the_way(fd, other).context(KIND, || "reading what is on its way")?);
+        bytes.extend(on_the_way(fd, other).context(KIND, format_args!("reading what is on its way"))?);
     }
     Ok(bytes)
 }
@@ -143,7 +147,8 @@ pub fn restore(state: &State, other: Option<u32>, opener: &mut Opener) -> Result
     fill(&second.role, &mine, &its)?;
     for (role, fd) in [(&state.role, &mine), (&second.role, &its)] {
         if let Role::Pair { ended: true, .. } = role {
-            socket::shutdown(fd.as_fd(), libc::SHUT_WR).context(KIND, || "ending its direction")?;
+            socket::shutdown(fd.as_fd(), libc::SHUT_WR)
+                .context(KIND, format_args!("ending its direction"))?;
         }
     }
     if let Some(other) = other {
@@ -163,12 +168,12 @@ fn connect(server: &State, client: &State) -> Result<(OwnedFd, OwnedFd)> {
     let target = client.peer.as_ref().ok_or_else(missing)?;
     let listener = fresh(server)?;
     bind(&listener, here, server)?;
-    socket::listen(listener.as_fd(), 1).context(KIND, || format!("listening on {here} for a moment"))?;
+    socket::listen(listener.as_fd(), 1).context(KIND, format_args!("listening on {here} for a moment"))?;
     let connected = fresh(client)?;
     bind(&connected, there, client)?;
     socket::connect(connected.as_fd(), &target.here()?)
-        .context(KIND, || format!("connecting {there} to {target}"))?;
-    let accepted = socket::accept(listener.as_fd()).context(KIND, || format!("accepting on {here}"))?;
+        .context(KIND, format_args!("connecting {there} to {target}"))?;
+    let accepted = socket::accept(listener.as_fd()).context(KIND, format_args!("accepting on {here}"))?;
     // SO_REUSEADDR and the like came from the listener; what differs is set once more.
     let again = |setting: &&options::Setting| !options::before_bind(setting);
     let settings = server.options.settings.iter().filter(again).cloned().collect();
@@ -182,7 +187,7 @@ fn fill(role: &Role, from: &OwnedFd, to: &OwnedFd) -> Result<()> {
     if unread.is_empty() {
         return Ok(());
     }
-    let doing = || "filling its queue";
+    let doing = format_args!("filling its queue");
     let size = i32::try_from(unread.len()).unwrap_or(i32::MAX / 4).saturating_mul(2);
     // The queue may have grown beyond what a fresh connection takes.
     let mut grown = Vec::new();
@@ -227,7 +232,7 @@ fn wait(fd: &OwnedFd) -> Result<(), Errno> {
 /// # Errors
 /// The errno of the calls.
 pub fn over(state: &State, reset: bool) -> Result<OwnedFd> {
-    let doing = || "making a connection that is over";
+    let doing = format_args!("making a connection that is over");
     let mut address = vec![0_u8; if state.family == libc::AF_INET { 16 } else { 28 }];
     address[..2].copy_from_slice(&u16::try_from(state.family).unwrap_or(0).to_ne_bytes());
     if state.family == libc::AF_INET {

@@ -171,11 +171,11 @@ fn search(line: &Line, dir: &str, world: &World<'_>, depth: u32, left: &mut usiz
 /// # Errors
 /// The errno of the calls.
 pub fn restore(state: &State, _opener: &mut Opener) -> Result<OwnedFd> {
-    let fd = anonymous::inotify().context(KIND, || "making one")?;
+    let fd = anonymous::inotify().context(KIND, format_args!("making one"))?;
     for watch in &state.watches {
-        let doing = || format!("watching {}", watch.path);
-        let path =
-            CString::new(watch.path.as_str()).map_err(|_| Error::new(KIND, doing(), "its name has a NUL"))?;
+        let doing = format_args!("watching {}", watch.path);
+        let path = CString::new(watch.path.as_str())
+            .map_err(|_| Error::new(KIND, doing.to_string(), "its name has a NUL"))?;
         let set = ioctl::value(fd.as_fd(), &ioctl::SET_NEXT_WATCH, watch.number).is_ok();
         add(&fd, watch, &path, set).context(KIND, doing)?;
     }

@@ -108,10 +108,10 @@ pub fn posix(info: &FdInfo, pid: u32, fd: i32) -> Vec<Posix> {
 /// The errno of the call: `EAGAIN` if somebody else holds it.
 pub fn restore(state: &State, fd: &OwnedFd) -> Result<()> {
     if state.whole {
-        descriptor::lock_whole(fd.as_fd(), state.write).context(KIND, || "taking it")
+        descriptor::lock_whole(fd.as_fd(), state.write).context(KIND, format_args!("taking it"))
     } else {
         descriptor::lock_range(fd.as_fd(), state.write, state.start, state.len)
-            .context(KIND, || "taking a range")
+            .context(KIND, format_args!("taking a range"))
     }
 }
 

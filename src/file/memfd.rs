@@ -77,7 +77,7 @@ fn body(desc: &Description) -> Result<Body> {
         name: name.unwrap_or_default().to_owned(),
         content: content::read(&own, desc.stat.size)?,
         seals: descriptor::fcntl(desc.fd.as_fd(), FcntlNumber::GetSeals, 0)
-            .context(KIND, || "reading the seals")?,
+            .context(KIND, format_args!("reading the seals"))?,
         mode: desc.stat.mode & 0o7777,
         uid: desc.stat.uid,
         gid: desc.stat.gid,
@@ -104,16 +104,17 @@ pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
 }
 
 fn make(body: &Body) -> Result<OwnedFd> {
-    let doing = || format!("making {}", body.name);
-    let name =
-        CString::new(body.name.as_str()).map_err(|_| Error::new(KIND, doing(), "its name has a NUL"))?;
+    let doing = format_args!("making {}", body.name);
+    let name = CString::new(body.name.as_str())
+        .map_err(|_| Error::new(KIND, doing.to_string(), "its name has a NUL"))?;
     let fd = anonymous::memfd(&name).context(KIND, doing)?;
     content::write(&body.content, &fd)?;
     let mode = nix::sys::stat::Mode::from_bits_retain(body.mode);
     nix::sys::stat::fchmod(&fd, mode).context(KIND, doing)?;
     nix::unistd::fchown(&fd, Some(body.uid.into()), Some(body.gid.into())).context(KIND, doing)?;
     // After the bytes, which a seal would keep out. F_SEAL_EXEC comes from the mode.
-    descriptor::fcntl(fd.as_fd(), FcntlNumber::AddSeals, body.seals).context(KIND, || "sealing")?;
+    descriptor::fcntl(fd.as_fd(), FcntlNumber::AddSeals, body.seals)
+        .context(KIND, format_args!("sealing"))?;
     Ok(fd)
 }
 

@@ -328,7 +328,7 @@ impl Opener<'_> {
     /// # Errors
     /// The errno of fcntl(2).
     pub fn keep(&mut self, key: Key, fd: OwnedFd) -> Result<()> {
-        let fd = descriptor::raise(fd, self.base).context(key.0, || "moving a descriptor")?;
+        let fd = descriptor::raise(fd, self.base).context(key.0, format_args!("moving a descriptor"))?;
         self.ends.insert(key, fd);
         Ok(())
     }

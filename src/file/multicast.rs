@@ -105,7 +105,7 @@ pub fn capture(fd: &OwnedFd, world: &World<'_>) -> Result<Vec<Member>> {
             Err(
                 Errno::EADDRNOTAVAIL | Errno::ENOPROTOOPT | Errno::EOPNOTSUPP | Errno::ENODEV | Errno::EINVAL,
             ) => continue,
-            Err(errno) => return Err(errno).context(KIND, || "asking for a group"),
+            Err(errno) => return Err(errno).context(KIND, format_args!("asking for a group")),
         };
         filter.truncate(len);
         let word = |at: usize| {
@@ -113,7 +113,7 @@ pub fn capture(fd: &OwnedFd, world: &World<'_>) -> Result<Vec<Member>> {
         };
         let plain = word(GROUP + STORAGE) == Some(EXCLUDE) && word(GROUP + STORAGE + 4) == Some(0);
         let name =
-            if_indextoname(*interface).context(KIND, || format!("looking for interface {interface}"))?;
+            if_indextoname(*interface).context(KIND, format_args!("looking for interface {interface}"))?;
         let interface =
             name.into_string().map_err(|_| Error::new(KIND, "naming an interface", "odd name"))?;
         let filter = if plain { Vec::new() } else { filter };
@@ -127,7 +127,7 @@ pub fn capture(fd: &OwnedFd, world: &World<'_>) -> Result<Vec<Member>> {
 /// # Errors
 /// The errno of the calls.
 pub fn restore(member: &Member, fd: &OwnedFd) -> Result<()> {
-    let doing = || format!("joining a group on {}", member.interface);
+    let doing = format_args!("joining a group on {}", member.interface);
     let interface = if_nametoindex(member.interface.as_str()).context(KIND, doing)?;
     let level = level(member.family);
     let join = request(interface, member.family, &member.group);

@@ -48,7 +48,9 @@ crate::section! {
 /// A refusal, as the head of the file says.
 pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
     let fd = &desc.fd;
-    let ask = |name| socket::number(fd.as_fd(), libc::SOL_SOCKET, name).context(KIND, || "asking what it is");
+    let ask = |name| {
+        socket::number(fd.as_fd(), libc::SOL_SOCKET, name).context(KIND, format_args!("asking what it is"))
+    };
     let (kind, protocol) = (ask(libc::SO_TYPE)?, ask(libc::SO_PROTOCOL)?);
     let later = "start its owner after `rcsnap ready`, or add it to rerun";
     // Those that only ask questions and listen to groups.
@@ -70,7 +72,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
     if !world.same_network(fd)? {
         return Err(Refusal::new("it belongs to another network namespace", later));
     }
-    let groups = groups(fd).context(KIND, || "asking for its groups")?;
+    let groups = groups(fd).context(KIND, format_args!("asking for its groups"))?;
     if protocol == libc::NETLINK_GENERIC && groups.iter().any(|&group| group != CONTROLLER) {
         return Err(Refusal::new("its groups have other numbers on another boot (generic netlink)", later));
     }
@@ -83,7 +85,8 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
     };
     let port = Some(address(false).0).filter(|&port| port != 0);
     let peer = Some(address(true)).filter(|&peer| peer != (0, 0));
-    if descriptor::ready(fd.as_fd(), libc::POLLIN).context(KIND, || "looking at its queue")? & libc::POLLIN
+    if descriptor::ready(fd.as_fd(), libc::POLLIN).context(KIND, format_args!("looking at its queue"))?
+        & libc::POLLIN
         != 0
     {
         crate::log!(Info, "netlink: messages of protocol {protocol} that nobody has read are not carried");
@@ -118,7 +121,8 @@ fn address(port: u32, groups: u32) -> Vec<u8> {
 /// # Errors
 /// The errno of the calls.
 pub fn restore(state: &State, _opener: &mut Opener) -> Result<OwnedFd> {
-    let fd = socket::socket(libc::AF_NETLINK, state.kind, state.protocol).context(KIND, || "making one")?;
+    let fd = socket::socket(libc::AF_NETLINK, state.kind, state.protocol)
+        .context(KIND, format_args!("making one"))?;
     options::restore(&state.options, &fd)?;
     if let Some(port) = state.port {
         match socket::bind(fd.as_fd(), &address(port, 0)) {
@@ -128,18 +132,19 @@ pub fn restore(state: &State, _opener: &mut Opener) -> Result<OwnedFd> {
                     "netlink: port {port} of protocol {} is taken, using another",
                     state.protocol
                 );
-                socket::bind(fd.as_fd(), &address(0, 0)).context(KIND, || "binding to any port")?;
+                socket::bind(fd.as_fd(), &address(0, 0))
+                    .context(KIND, format_args!("binding to any port"))?;
             }
-            other => other.context(KIND, || format!("binding to port {port}"))?,
+            other => other.context(KIND, format_args!("binding to port {port}"))?,
         }
     }
     for group in &state.groups {
         socket::set_option(fd.as_fd(), SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group.to_ne_bytes())
-            .context(KIND, || format!("joining group {group}"))?;
+            .context(KIND, format_args!("joining group {group}"))?;
     }
     if let Some((port, groups)) = state.peer {
         socket::connect(fd.as_fd(), &address(port, groups))
-            .context(KIND, || format!("connecting to port {port}"))?;
+            .context(KIND, format_args!("connecting to port {port}"))?;
     }
     Ok(fd)
 }

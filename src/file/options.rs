@@ -123,7 +123,8 @@ fn names(sort: Sort) -> impl Iterator<Item = (i32, i32)> {
 
 /// The values of a fresh socket, in the order of the lists.
 fn values(sort: Sort) -> Result<Vec<Option<Vec<u8>>>> {
-    let fresh = socket::socket(sort.0, sort.1, sort.2).context(KIND, || "making a socket to compare with")?;
+    let fresh = socket::socket(sort.0, sort.1, sort.2)
+        .context(KIND, format_args!("making a socket to compare with"))?;
     Ok(names(sort).map(|(level, name)| socket::option(fresh.as_fd(), level, name, LONGEST).ok()).collect())
 }
 
@@ -167,10 +168,11 @@ pub fn capture(fd: &OwnedFd, sort: Sort, world: &World<'_>) -> Result<State, Ref
 /// The errno of the calls.
 pub fn restore(state: &State, fd: &OwnedFd) -> Result<()> {
     if !state.filter.is_empty() {
-        socket::set_filter(fd.as_fd(), &state.filter).context(KIND, || "attaching a filter")?;
+        socket::set_filter(fd.as_fd(), &state.filter).context(KIND, format_args!("attaching a filter"))?;
     }
     for setting in &state.settings {
-        set(setting, fd).context(KIND, || format!("setting {} of level {}", setting.name, setting.level))?;
+        set(setting, fd)
+            .context(KIND, format_args!("setting {} of level {}", setting.name, setting.level))?;
     }
     Ok(())
 }

@@ -36,8 +36,9 @@ crate::section! {
 /// A refusal if it is outside the image.
 pub fn capture(desc: &Description, world: &World<'_>) -> Result<Option<State>, Refusal> {
     let fd = desc.fd.as_fd();
-    let owner = descriptor::owner(fd).context(KIND, || "reading it")?;
-    let signal = descriptor::fcntl(fd, FcntlNumber::GetSignal, 0).context(KIND, || "reading the signal")?;
+    let owner = descriptor::owner(fd).context(KIND, format_args!("reading it"))?;
+    let signal =
+        descriptor::fcntl(fd, FcntlNumber::GetSignal, 0).context(KIND, format_args!("reading the signal"))?;
     if owner.id == 0 && signal == 0 {
         return Ok(None);
     }
@@ -58,11 +59,11 @@ pub fn restore(state: &State, fd: &OwnedFd) -> Result<()> {
     if state.id != 0 {
         let owner = OwnerEx { kind: state.kind, id: state.id };
         descriptor::set_owner_as(fd.as_fd(), owner, state.uids)
-            .context(KIND, || format!("naming {}", state.id))?;
+            .context(KIND, format_args!("naming {}", state.id))?;
     }
     if state.signal != 0 {
         descriptor::fcntl(fd.as_fd(), FcntlNumber::SetSignal, state.signal)
-            .context(KIND, || "setting the signal")?;
+            .context(KIND, format_args!("setting the signal"))?;
     }
     Ok(())
 }

@@ -51,7 +51,7 @@ pub fn restore(state: &State, _opener: &mut Opener) -> Result<OwnedFd> {
     let flags = if state.thread { libc::O_EXCL } else { 0 };
     match state.pid {
         Some(pid) => {
-            descriptor::pidfd_open_flags(pid, flags).context(KIND, || format!("opening process {pid}"))
+            descriptor::pidfd_open_flags(pid, flags).context(KIND, format_args!("opening process {pid}"))
         }
         None => gone(),
     }
@@ -59,7 +59,7 @@ pub fn restore(state: &State, _opener: &mut Opener) -> Result<OwnedFd> {
 
 /// A handle of a process that is no more.
 fn gone() -> Result<OwnedFd> {
-    let doing = || "opening a process that is gone";
+    let doing = format_args!("opening a process that is gone");
     let child = crate::sys::brief::child().context(KIND, doing)?;
     let fd = descriptor::pidfd_open_flags(child, 0).context(KIND, doing);
     crate::sys::brief::reap(child).context(KIND, doing)?;

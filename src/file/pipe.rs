@@ -76,7 +76,7 @@ pub fn body(desc: &Description, world: &World<'_>) -> Result<Option<Body>, Refus
         Ok::<_, Error>(
             named
                 || world.outside_ends()
-                || alone(desc, flag).context(KIND, || "looking for the other end")?,
+                || alone(desc, flag).context(KIND, format_args!("looking for the other end"))?,
         )
     };
     if (!writer && !lonely(libc::POLLHUP)?) || (reader.is_none() && !lonely(libc::POLLERR)?) {
@@ -89,7 +89,7 @@ pub fn body(desc: &Description, world: &World<'_>) -> Result<Option<Body>, Refus
         return Ok(None);
     }
     let size = descriptor::fcntl(desc.fd.as_fd(), FcntlNumber::GetPipeSize, 0)
-        .context(KIND, || "asking its size")?;
+        .context(KIND, format_args!("asking its size"))?;
     let packets = match reader {
         Some(reader) => peek(&reader.fd, size)?,
         // Nobody can read what is in it.
@@ -105,7 +105,7 @@ fn alone(desc: &Description, flag: i16) -> nix::Result<bool> {
 
 /// The contents, read from a copy that tee(2) made. A read ends at a packet's boundary.
 fn peek(reader: &OwnedFd, size: i32) -> Result<Vec<Vec<u8>>> {
-    let doing = || "reading its contents";
+    let doing = format_args!("reading its contents");
     let total = ioctl::get(reader.as_fd(), &ioctl::UNREAD).context(KIND, doing)?;
     let mut left = usize::try_from(total).unwrap_or(0);
     let mut packets = Vec::new();
@@ -115,7 +115,7 @@ fn peek(reader: &OwnedFd, size: i32) -> Result<Vec<Vec<u8>>> {
     let (out, scratch) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).context(KIND, doing)?;
     descriptor::fcntl(scratch.as_fd(), FcntlNumber::SetPipeSize, size).context(KIND, doing)?;
     if descriptor::tee(reader.as_fd(), scratch.as_fd(), left).context(KIND, doing)? != left {
-        return Err(Error::new(KIND, doing(), "they did not fit a pipe of the same size"));
+        return Err(Error::new(KIND, doing.to_string(), "they did not fit a pipe of the same size"));
     }
     while left > 0 {
         let mut bytes = vec![0; left];
@@ -133,15 +133,15 @@ fn peek(reader: &OwnedFd, size: i32) -> Result<Vec<Vec<u8>>> {
 /// The errno of the calls.
 pub fn fill(body: &Body, writer: &OwnedFd) -> Result<()> {
     // Before writing, because the contents may need the size.
-    let now =
-        descriptor::fcntl(writer.as_fd(), FcntlNumber::GetPipeSize, 0).context(KIND, || "asking its size")?;
+    let now = descriptor::fcntl(writer.as_fd(), FcntlNumber::GetPipeSize, 0)
+        .context(KIND, format_args!("asking its size"))?;
     if now != body.size {
         descriptor::fcntl(writer.as_fd(), FcntlNumber::SetPipeSize, body.size)
-            .context(KIND, || format!("setting its size to {}", body.size))?;
+            .context(KIND, format_args!("setting its size to {}", body.size))?;
     }
     if body.packets.len() > 1 {
         descriptor::fcntl(writer.as_fd(), FcntlNumber::SetFlags, libc::O_DIRECT | libc::O_NONBLOCK)
-            .context(KIND, || "switching to packets")?;
+            .context(KIND, format_args!("switching to packets"))?;
     }
     for packet in &body.packets {
         match nix::unistd::write(writer, packet) {
@@ -164,12 +164,12 @@ pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
             .body
             .as_ref()
             .ok_or_else(|| Error::new(KIND, "opening an end", "its first end is missing"))?;
-        let (out, into) =
-            nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).context(KIND, || "making one")?;
+        let (out, into) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+            .context(KIND, format_args!("making one"))?;
         fill(body, &into)?;
         if (body.uid, body.gid) != (0, 0) {
             nix::unistd::fchown(&out, Some(body.uid.into()), Some(body.gid.into()))
-                .context(KIND, || "giving it away")?;
+                .context(KIND, format_args!("giving it away"))?;
         }
         opener.keep(key, out)?;
     }

@@ -56,8 +56,8 @@ crate::section! {
 /// The errno of fstatfs(2).
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "f_type is 32 bits in a word")]
 pub fn magic(desc: &Description) -> Result<u32> {
-    let stat =
-        nix::sys::statfs::fstatfs(&desc.fd).context("place", || format!("asking where {} is", desc.link))?;
+    let stat = nix::sys::statfs::fstatfs(&desc.fd)
+        .context("place", format_args!("asking where {} is", desc.link))?;
     Ok(stat.filesystem_type().0 as u32)
 }
 
@@ -127,7 +127,7 @@ pub fn reopen_flags(flags: i32) -> i32 {
 /// # Errors
 /// The errno of open(2).
 pub fn open(path: &str, flags: i32, kind: &'static str) -> Result<OwnedFd> {
-    let doing = || format!("opening {path}");
+    let doing = format_args!("opening {path}");
     let path = CString::new(path).map_err(|_| Errno::EINVAL).context(kind, doing)?;
     descriptor::open(&path, flags | libc::O_CLOEXEC | libc::O_NOCTTY).context(kind, doing)
 }
@@ -137,7 +137,7 @@ pub fn open(path: &str, flags: i32, kind: &'static str) -> Result<OwnedFd> {
 /// # Errors
 /// The errno of the call.
 pub fn stat(fd: &OwnedFd, kind: &'static str) -> Result<Stat> {
-    fstat(fd).map(Stat::from).context(kind, || format!("looking at descriptor {}", fd.as_raw_fd()))
+    fstat(fd).map(Stat::from).context(kind, format_args!("looking at descriptor {}", fd.as_raw_fd()))
 }
 
 /// Opens a place again and makes sure that a file of the same type is there.

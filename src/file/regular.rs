@@ -87,6 +87,6 @@ pub fn seek(fd: &OwnedFd, offset: u64, path: &str) -> Result<()> {
     match lseek(fd, to, Whence::SeekSet) {
         // A file that can only be read on (trace_pipe) has no place to go back to.
         Ok(_) | Err(nix::errno::Errno::ESPIPE) => Ok(()),
-        Err(errno) => Err(errno).context(KIND, || format!("seeking in {path}")),
+        Err(errno) => Err(errno).context(KIND, format_args!("seeking in {path}")),
     }
 }

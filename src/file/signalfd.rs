@@ -40,7 +40,7 @@ pub fn capture(desc: &Description, _world: &World<'_>) -> Result<State, Refusal>
 /// # Errors
 /// The errno of signalfd4(2).
 pub fn restore(state: &State, _opener: &mut Opener) -> Result<OwnedFd> {
-    anonymous::signalfd(state.mask).context(KIND, || "making one")
+    anonymous::signalfd(state.mask).context(KIND, format_args!("making one"))
 }
 
 #[cfg(test)]

@@ -195,7 +195,7 @@ pub fn restore(
             if self::rank(entry, entries, 0) == rank {
                 opener.entry = i;
                 let fd = one(entry, &mut opener, &mut externals)?;
-                let fd = descriptor::raise(fd, base).context(KIND, || "moving a descriptor")?;
+                let fd = descriptor::raise(fd, base).context(KIND, format_args!("moving a descriptor"))?;
                 if let Some(place) = opener.open.get_mut(i as usize) {
                     *place = Some(fd);
                 }
@@ -268,9 +268,11 @@ fn finish(entry: &Entry, fd: &OwnedFd) -> Result<()> {
     }
     // After the owner, or the first signal would go astray.
     let wanted = entry.flags & SETTABLE;
-    let now = descriptor::fcntl(fd.as_fd(), FcntlNumber::GetFlags, 0).context(KIND, || "reading flags")?;
+    let now = descriptor::fcntl(fd.as_fd(), FcntlNumber::GetFlags, 0)
+        .context(KIND, format_args!("reading flags"))?;
     if now & SETTABLE != wanted {
-        descriptor::fcntl(fd.as_fd(), FcntlNumber::SetFlags, wanted).context(KIND, || "setting flags")?;
+        descriptor::fcntl(fd.as_fd(), FcntlNumber::SetFlags, wanted)
+            .context(KIND, format_args!("setting flags"))?;
     }
     Ok(())
 }

@@ -50,7 +50,7 @@ pub fn capture(desc: &Description, _world: &World<'_>) -> Result<State, Refusal>
     if !absolute {
         return Ok(State { clock, flags: 0, ticks, value: left, interval });
     }
-    let now = time::now(libc::CLOCK_REALTIME).context(KIND, || "reading the wall clock")?;
+    let now = time::now(libc::CLOCK_REALTIME).context(KIND, format_args!("reading the wall clock"))?;
     Ok(State { clock, flags: set, ticks, value: sum(left, now), interval })
 }
 
@@ -76,9 +76,10 @@ fn sum(a: (i64, i64), b: (i64, i64)) -> (i64, i64) {
 /// The errno of the calls.
 pub fn restore(state: &State, _opener: &mut Opener) -> Result<OwnedFd> {
     let fd =
-        anonymous::timerfd(state.clock).context(KIND, || format!("making one on clock {}", state.clock))?;
+        anonymous::timerfd(state.clock).context(KIND, format_args!("making one on clock {}", state.clock))?;
     let set = |value| {
-        anonymous::set_timer(fd.as_fd(), state.flags, value, state.interval).context(KIND, || "arming")
+        anonymous::set_timer(fd.as_fd(), state.flags, value, state.interval)
+            .context(KIND, format_args!("arming"))
     };
     set(state.value)?;
     // After arming, which clears the count.

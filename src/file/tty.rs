@@ -46,8 +46,8 @@ fn number(desc: &Description) -> Result<u64> {
     if device::numbers(desc.stat.rdev) != (5, 0) {
         return Ok(desc.stat.rdev);
     }
-    let device =
-        ioctl::get(desc.fd.as_fd(), &ioctl::GET_DEVICE).context(KIND, || "asking what /dev/tty is")?;
+    let device = ioctl::get(desc.fd.as_fd(), &ioctl::GET_DEVICE)
+        .context(KIND, format_args!("asking what /dev/tty is"))?;
     let (major, minor) = (device >> 8 & 0xfff, device & 0xff | device >> 12 & 0xf_ff00);
     Ok(nix::sys::stat::makedev(major.into(), minor.into()))
 }
@@ -74,9 +74,11 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
         return Err(Refusal::new("pseudo-terminals are not carried", "start its owner after `rcsnap ready`"));
     }
     let tty = desc.fd.as_fd();
-    let termios = ioctl::get(tty, &ioctl::GET_TERMIOS).context(KIND, || "reading the modes")?;
+    let termios = ioctl::get(tty, &ioctl::GET_TERMIOS).context(KIND, format_args!("reading the modes"))?;
     let window = ioctl::get(tty, &ioctl::GET_WINDOW).unwrap_or_default();
-    if ioctl::get(tty, &ioctl::GET_DISCIPLINE).context(KIND, || "reading the line discipline")? != 0 {
+    if ioctl::get(tty, &ioctl::GET_DISCIPLINE).context(KIND, format_args!("reading the line discipline"))?
+        != 0
+    {
         return Err(Refusal::new(
             "its line discipline has state of its own",
             "start its owner after `rcsnap ready`",
@@ -109,7 +111,7 @@ pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
         *to = *from;
     }
     let wanted = Termios { modes: state.modes, line: 0, chars, speed: state.speed };
-    let doing = || format!("setting the modes of {}", state.place.path);
+    let doing = format_args!("setting the modes of {}", state.place.path);
     if ioctl::get(fd.as_fd(), &ioctl::GET_TERMIOS).context(KIND, doing)? != wanted {
         ioctl::set(fd.as_fd(), &ioctl::SET_TERMIOS, &wanted).context(KIND, doing)?;
     }

@@ -85,7 +85,8 @@ crate::section! {
 /// A refusal, as the head of the file says.
 pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
     let fd = desc.fd.as_fd();
-    let kind = socket::number(fd, libc::SOL_SOCKET, SO_TYPE).context(KIND, || "asking its type")?;
+    let kind =
+        socket::number(fd, libc::SOL_SOCKET, SO_TYPE).context(KIND, format_args!("asking its type"))?;
     let table = world.unix()?;
     let Some(found) = table.get(&desc.stat.ino) else {
         return Err(Refusal::new(
@@ -129,7 +130,10 @@ fn role(desc: &Description, world: &World<'_>, kind: i32, found: &Unix) -> Resul
     let Some(peer) = found.peer else { return Ok(Role::Idle) };
     if peer == 0 {
         let name = unix_name::peer(&desc.fd, world);
-        return Ok(Role::Left { name, reset: failed(&desc.fd).context(KIND, || "looking for errors")? });
+        return Ok(Role::Left {
+            name,
+            reset: failed(&desc.fd).context(KIND, format_args!("looking for errors"))?,
+        });
     }
     let is_peer = |other: &&Description| other.stat.dev == desc.stat.dev && other.stat.ino == u64::from(peer);
     let Some(other) = world.descriptions.iter().find(is_peer) else {
@@ -190,7 +194,7 @@ fn other(opener: &Opener, entry: u32) -> Result<State> {
 }
 
 fn fresh(state: &State) -> Result<OwnedFd> {
-    let fd = socket::socket(libc::AF_UNIX, state.kind, 0).context(KIND, || "making one")?;
+    let fd = socket::socket(libc::AF_UNIX, state.kind, 0).context(KIND, format_args!("making one"))?;
     options::restore(&state.options, &fd)?;
     Ok(fd)
 }
@@ -199,7 +203,7 @@ fn fresh(state: &State) -> Result<OwnedFd> {
 fn open(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
     let fd = fresh(state)?;
     if !state.name.is_empty() {
-        unix_name::bind(&fd, &state.name, state.node.as_ref(), |node| {
+        unix_name::bind(&fd, &state.name, state.node.as_ref(), &mut |node| {
             // A later client reaches a deleted name through this.
             if let Some(node) = node {
                 let key = ("unix node", opener.entry);
@@ -233,18 +237,19 @@ fn pair(first: &State, second: &State, opener: &mut Opener) -> Result<(OwnedFd, 
 
 /// Connects through a socket that listens under the server's address for a moment.
 fn connection(server: &State, client: &State, opener: &mut Opener) -> Result<(OwnedFd, OwnedFd)> {
-    let listener = socket::socket(libc::AF_UNIX, server.kind, 0).context(KIND, || "making a listener")?;
+    let listener =
+        socket::socket(libc::AF_UNIX, server.kind, 0).context(KIND, format_args!("making a listener"))?;
     let connected = fresh(client)?;
     if !client.name.is_empty() {
-        unix_name::bind(&connected, &client.name, client.node.as_ref(), |_| Ok(()))?;
+        unix_name::bind(&connected, &client.name, client.node.as_ref(), &mut |_| Ok(()))?;
     }
     let (makes, connects) = (unix_peer::who(client)?, unix_peer::who(server)?);
     let address = unix_name::reachable(&server.name, server.node.as_ref());
     let mut accepted = None;
-    unix_name::bind(&listener, &server.name, server.node.as_ref(), |_| {
+    unix_name::bind(&listener, &server.name, server.node.as_ref(), &mut |_| {
         unix_peer::listen(opener, &makes, &listener, 1)?;
         unix_peer::connect(opener, &connects, &connected, &address)?;
-        accepted = Some(socket::accept(listener.as_fd()).context(KIND, || "accepting")?);
+        accepted = Some(socket::accept(listener.as_fd()).context(KIND, format_args!("accepting"))?);
         Ok(())
     })?;
     let accepted = accepted.ok_or_else(|| Error::new(KIND, "accepting", "nobody connected"))?;
@@ -267,15 +272,16 @@ fn left(state: &State, name: &[u8], reset: bool, opener: &mut Opener) -> Result<
     let (fd, peer) = if state.kind == libc::SOCK_DGRAM && !(state.name.is_empty() && name.is_empty()) {
         let fd = open(&State { role: Role::Idle, ..state.clone() }, opener)?;
         let peer = fresh(&gone)?;
-        unix_name::bind(&peer, name, gone.node.as_ref(), |_| {
+        unix_name::bind(&peer, name, gone.node.as_ref(), &mut |_| {
             let address = unix_name::reachable(name, gone.node.as_ref());
-            socket::connect(fd.as_fd(), &address).context(KIND, || "connecting to a peer that is gone")
+            socket::connect(fd.as_fd(), &address)
+                .context(KIND, format_args!("connecting to a peer that is gone"))
         })?;
         (fd, peer)
     } else if state.peer.is_some() {
         pair(state, &gone, opener)?
     } else {
-        let made = socket::pair(state.kind).context(KIND, || "making a pair")?;
+        let made = socket::pair(state.kind).context(KIND, format_args!("making a pair"))?;
         options::restore(&state.options, &made.0)?;
         made
     };
@@ -283,7 +289,7 @@ fn left(state: &State, name: &[u8], reset: bool, opener: &mut Opener) -> Result<
         unix_queue::write(&state.queue, &fd, &state.name, Some(&peer), opener)?;
     }
     if reset {
-        socket::send(fd.as_fd(), b"x", None, &[]).context(KIND, || "leaving something unread")?;
+        socket::send(fd.as_fd(), b"x", None, &[]).context(KIND, format_args!("leaving something unread"))?;
     }
     Ok(fd)
 }
@@ -294,12 +300,16 @@ fn left(state: &State, name: &[u8], reset: bool, opener: &mut Opener) -> Result<
 /// The errno of the calls.
 pub fn finish(state: &State, entry: u32, opener: &mut Opener) -> Result<()> {
     let missing = || Error::new(KIND, "completing a socket", "it is not open");
-    let fd = opener.get(entry).ok_or_else(missing)?.try_clone_to_owned().context(KIND, || "copying")?;
+    let fd =
+        opener.get(entry).ok_or_else(missing)?.try_clone_to_owned().context(KIND, format_args!("copying"))?;
     match &state.role {
         Role::Left { .. } => return Ok(()),
         Role::Pair { peer } => {
-            let peer =
-                opener.get(*peer).ok_or_else(missing)?.try_clone_to_owned().context(KIND, || "copying")?;
+            let peer = opener
+                .get(*peer)
+                .ok_or_else(missing)?
+                .try_clone_to_owned()
+                .context(KIND, format_args!("copying"))?;
             unix_queue::write(&state.queue, &fd, &state.name, Some(&peer), opener)?;
         }
         // Before it is connected, because then only its peer may send to it.
@@ -307,7 +317,8 @@ pub fn finish(state: &State, entry: u32, opener: &mut Opener) -> Result<()> {
     }
     if let Role::Client { server } = state.role {
         let address = unix_name::of_server(server, opener)?;
-        socket::connect(fd.as_fd(), &address).context(KIND, || "connecting to a datagram server")?;
+        socket::connect(fd.as_fd(), &address)
+            .context(KIND, format_args!("connecting to a datagram server"))?;
     }
     Ok(())
 }
@@ -324,7 +335,7 @@ pub fn shut(state: &State, fd: &OwnedFd) -> Result<()> {
         3 => libc::SHUT_RDWR,
         _ => return Ok(()),
     };
-    socket::shutdown(fd.as_fd(), how).context(KIND, || "shutting down")
+    socket::shutdown(fd.as_fd(), how).context(KIND, format_args!("shutting down"))
 }
 
 #[cfg(test)]

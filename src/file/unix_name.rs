@@ -51,7 +51,7 @@ impl Node {
 /// # Errors
 /// The errno of getsockname(2).
 pub fn own(fd: &OwnedFd) -> Result<Vec<u8>> {
-    let address = socket::name(fd.as_fd(), false).context(KIND, || "asking its address")?;
+    let address = socket::name(fd.as_fd(), false).context(KIND, format_args!("asking its address"))?;
     Ok(address.get(2..).unwrap_or(&[]).to_vec())
 }
 
@@ -111,10 +111,11 @@ pub fn node(
     if !is_path(name) {
         return Ok(None);
     }
-    let file = ioctl::open(fd.as_fd(), &ioctl::UNIX_FILE).context(KIND, || "asking for its file")?;
+    let file =
+        ioctl::open(fd.as_fd(), &ioctl::UNIX_FILE).context(KIND, format_args!("asking for its file"))?;
     let stat = place::stat(&file, KIND)?;
     let link = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
-        .context(KIND, || "asking for its file")?;
+        .context(KIND, format_args!("asking for its file"))?;
     let link = link.to_string_lossy().into_owned();
     let live = stat.nlink > 0;
     let path = text(name);
@@ -185,25 +186,25 @@ pub fn bind(
     fd: &OwnedFd,
     name: &[u8],
     node: Option<&Node>,
-    work: impl FnOnce(Option<OwnedFd>) -> Result<()>,
+    work: &mut dyn FnMut(Option<OwnedFd>) -> Result<()>,
 ) -> Result<()> {
     let (Some(node), true) = (node, is_path(name)) else {
         socket::bind(fd.as_fd(), &address(name))
-            .context(KIND, || format!("binding to {}", text(&name[1.min(name.len())..])))?;
+            .context(KIND, format_args!("binding to {}", text(&name[1.min(name.len())..])))?;
         return work(None);
     };
     let path = text(name);
-    let doing = || format!("binding to {path}");
+    let doing = format_args!("binding to {path}");
     let back = if node.dir.is_empty() {
         None
     } else {
         let back = place::open(".", libc::O_PATH | libc::O_DIRECTORY, KIND)?;
-        chdir(node.dir.as_str()).context(KIND, || format!("entering {}", node.dir))?;
+        chdir(node.dir.as_str()).context(KIND, format_args!("entering {}", node.dir))?;
         Some(back)
     };
-    let done = bind_here(fd, name, &path, node, work, &doing);
+    let done = bind_here(fd, name, &path, node, work, doing);
     if let Some(back) = back {
-        fchdir(&back).context(KIND, || "returning from a directory")?;
+        fchdir(&back).context(KIND, format_args!("returning from a directory"))?;
     }
     done
 }
@@ -213,8 +214,8 @@ fn bind_here(
     name: &[u8],
     path: &str,
     node: &Node,
-    work: impl FnOnce(Option<OwnedFd>) -> Result<()>,
-    doing: &dyn Fn() -> String,
+    work: &mut dyn FnMut(Option<OwnedFd>) -> Result<()>,
+    doing: std::fmt::Arguments<'_>,
 ) -> Result<()> {
     let aside = format!("{path}.rcsnap");
     let mut moved = false;
@@ -223,7 +224,7 @@ fn bind_here(
         Err(errno) => return Err(errno).context(KIND, doing),
         // What the last boot left, or what came with the file system's contents.
         Ok(found) if node.live && found.format() == libc::S_IFSOCK => unlink(path).context(KIND, doing)?,
-        Ok(_) if node.live => return Err(Error::new(KIND, doing(), "something else has the name")),
+        Ok(_) if node.live => return Err(Error::new(KIND, doing.to_string(), "something else has the name")),
         Ok(_) => {
             std::fs::rename(path, &aside).context(KIND, doing)?;
             moved = true;

@@ -21,7 +21,7 @@ const SO_PEERCRED: i32 = 17;
 /// The errno of getsockopt(2).
 pub fn read(fd: &OwnedFd) -> Result<Option<(u32, u32, u32)>> {
     let bytes = socket::option(fd.as_fd(), libc::SOL_SOCKET, SO_PEERCRED, 12)
-        .context(KIND, || "asking for its peer")?;
+        .context(KIND, format_args!("asking for its peer"))?;
     let word =
         |at| bytes.get(at..at + 4).and_then(|b| <[u8; 4]>::try_from(b).ok()).map_or(0, u32::from_ne_bytes);
     Ok((word(0) != 0).then(|| (word(0), word(4), word(8))))
@@ -65,7 +65,7 @@ pub fn listen(opener: &mut Opener, who: &Who, socket: &OwnedFd, backlog: i32) ->
         return opener.actor.listen(who, socket.as_fd(), backlog);
     }
     let done = brief::listen_as([who.pid, who.uid, who.gid], socket.as_fd(), backlog);
-    done.context(KIND, || format!("listening as {}, which is gone", who.pid))
+    done.context(KIND, format_args!("listening as {}, which is gone", who.pid))
 }
 
 /// connect(2) in the same way.
@@ -77,7 +77,7 @@ pub fn connect(opener: &mut Opener, who: &Who, socket: &OwnedFd, address: &[u8])
         return opener.actor.connect(who, socket.as_fd(), address);
     }
     let done = brief::connect_as([who.pid, who.uid, who.gid], socket.as_fd(), address);
-    done.context(KIND, || format!("connecting as {}, which is gone", who.pid))
+    done.context(KIND, format_args!("connecting as {}, which is gone", who.pid))
 }
 
 /// socketpair(2) in the same way.
@@ -89,7 +89,7 @@ pub fn socketpair(opener: &mut Opener, who: &Who, kind: i32) -> Result<(OwnedFd,
         return opener.actor.socketpair(who, kind);
     }
     let made = brief::pair_as([who.pid, who.uid, who.gid], kind);
-    made.context(KIND, || format!("making a pair as {}, which is gone", who.pid))
+    made.context(KIND, format_args!("making a pair as {}, which is gone", who.pid))
 }
 
 /// Whether there is such a process, be it a zombie.

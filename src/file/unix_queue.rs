@@ -33,10 +33,10 @@ crate::section! {
 /// # Errors
 /// A refusal for descriptors in the queue, or a sender's address that nobody has.
 pub fn read(fd: &OwnedFd, kind: i32, world: &World<'_>) -> Result<Vec<Message>, Refusal> {
-    if !readable(fd).context(KIND, || "looking at the queue")? {
+    if !readable(fd).context(KIND, format_args!("looking at the queue"))? {
         return Ok(Vec::new());
     }
-    let peeking = || "reading the queue";
+    let peeking = format_args!("reading the queue");
     let before = socket::number(fd.as_fd(), libc::SOL_SOCKET, SO_PEEK_OFF).context(KIND, peeking)?;
     socket::set_number(fd.as_fd(), libc::SOL_SOCKET, SO_PEEK_OFF, 0).context(KIND, peeking)?;
     let messages = peek_all(fd, kind, world);
@@ -53,7 +53,8 @@ fn peek_all(fd: &OwnedFd, kind: i32, world: &World<'_>) -> Result<Vec<Message>, 
     let credentials = socket::number(fd.as_fd(), libc::SOL_SOCKET, SO_PASSCRED).unwrap_or(0) != 0;
     let stream = kind == libc::SOCK_STREAM;
     // For datagrams the kernel tells only the first one's length.
-    let total = ioctl::get(fd.as_fd(), &ioctl::UNREAD).context(KIND, || "asking what is unread")?;
+    let total =
+        ioctl::get(fd.as_fd(), &ioctl::UNREAD).context(KIND, format_args!("asking what is unread"))?;
     let total = usize::try_from(total).unwrap_or(0);
     let len = if stream { total } else { LARGEST };
     let mut messages: Vec<Message> = Vec::new();
@@ -61,7 +62,7 @@ fn peek_all(fd: &OwnedFd, kind: i32, world: &World<'_>) -> Result<Vec<Message>, 
     while !stream || count < total {
         let seen = match socket::peek(fd.as_fd(), len, credentials) {
             Err(Errno::EAGAIN) => break,
-            other => other.context(KIND, || "reading the queue")?,
+            other => other.context(KIND, format_args!("reading the queue"))?,
         };
         if seen.more {
             let reason = "descriptors are on their way in its queue (SCM_RIGHTS)";
@@ -110,7 +111,7 @@ pub fn write(
     if messages.is_empty() {
         return Ok(());
     }
-    let doing = || "filling the queue";
+    let doing = format_args!("filling the queue");
     let unnamed = match peer {
         Some(_) => None,
         None => Some(socket::socket(libc::AF_UNIX, libc::SOCK_DGRAM, 0).context(KIND, doing)?),
@@ -121,7 +122,7 @@ pub fn write(
         total += message.bytes.len() + OVERHEAD;
         let sender = if message.from.is_empty() { None } else { named(&message.from, opener) };
         let sender = sender.or(peer.map(AsFd::as_fd)).or(unnamed.as_ref().map(AsFd::as_fd));
-        let sender = sender.ok_or_else(|| Error::new(KIND, doing(), "nobody can send it"))?;
+        let sender = sender.ok_or_else(|| Error::new(KIND, doing.to_string(), "nobody can send it"))?;
         // The queue once fitted, but small messages may have been joined: the sender's limit is lifted.
         let need = i32::try_from(total).unwrap_or(i32::MAX / 4);
         let limit = socket::number(sender, libc::SOL_SOCKET, libc::SO_SNDBUF).context(KIND, doing)?;

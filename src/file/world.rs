@@ -73,7 +73,7 @@ impl World<'_> {
     /// The errno of sock_diag(7): `ENOENT` without the module `unix_diag`.
     pub fn unix(&self) -> Result<&BTreeMap<u64, Unix>> {
         once(&self.known.sockets, || {
-            crate::sys::sockdiag::unix().context("unix", || "asking the kernel for all sockets")
+            crate::sys::sockdiag::unix().context("unix", format_args!("asking the kernel for all sockets"))
         })
     }
 
@@ -106,7 +106,7 @@ impl World<'_> {
         let its = place::stat(&namespace, "socket")?;
         let own = once(&self.known.network, || {
             let own = nix::sys::stat::stat("/proc/self/ns/net");
-            own.map(|own| Stat::from(own).ino).context("socket", || "looking at our own namespace")
+            own.map(|own| Stat::from(own).ino).context("socket", format_args!("looking at our own namespace"))
         });
         Ok(*own? == its.ino)
     }

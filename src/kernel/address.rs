@@ -89,7 +89,7 @@ section! {
 /// # Errors
 /// What the kernel answers.
 pub fn baseline(socket: &mut Socket, links: &[Seen]) -> Result<Vec<Address>> {
-    let answer = socket.dump(GET, &[0; INFO]).context("address", || "listing addresses")?;
+    let answer = socket.dump(GET, &[0; INFO]).context("address", format_args!("listing addresses"))?;
     Ok(answer.iter().filter_map(|message| address(&message.body, links)).collect())
 }
 
@@ -192,7 +192,7 @@ pub fn restore(state: &State, socket: &mut Socket, links: &[Seen], phase: Phase)
         put(&mut body, CACHEINFO, &cache);
         socket
             .change(NEW, CREATE | REPLACE, &body)
-            .context("address", || format!("setting one with /{} on {}", address.prefix, address.link))?;
+            .context("address", format_args!("setting one with /{} on {}", address.prefix, address.link))?;
     }
     Ok(())
 }

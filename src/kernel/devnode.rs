@@ -158,7 +158,7 @@ pub fn check(state: &State, root: &Root, deadline: Instant) -> Result<()> {
     if state.known.is_empty() {
         return Ok(());
     }
-    let fd = detached().context("devnode", || "mounting devtmpfs")?;
+    let fd = detached().context("devnode", format_args!("mounting devtmpfs"))?;
     wait(state, &root.descriptor(fd.as_raw_fd()), deadline)
 }
 
@@ -179,7 +179,7 @@ pub fn restore(state: &State, root: &Root, deadline: Instant) -> Result<()> {
     if state.nodes.is_empty() && state.known.is_empty() && state.removed.is_empty() {
         return Ok(());
     }
-    let fd = detached().context("devnode", || "mounting devtmpfs")?;
+    let fd = detached().context("devnode", format_args!("mounting devtmpfs"))?;
     apply(state, &root.descriptor(fd.as_raw_fd()), root, deadline)
 }
 
@@ -200,7 +200,8 @@ pub fn apply(state: &State, top: &Path, root: &Root, deadline: Instant) -> Resul
             xattrs: Vec::new(),
             content: Content::Character(0, 0),
         };
-        tree::own(&path, &dress).context("devnode", || format!("setting the mode of /dev/{}", known.path))?;
+        tree::own(&path, &dress)
+            .context("devnode", format_args!("setting the mode of /dev/{}", known.path))?;
     }
     tree::remove("devnode", top, &state.removed)?;
     let mut nodes = state.nodes.clone();
@@ -233,7 +234,7 @@ pub fn finish(state: &State, root: &Root) -> Result<()> {
     if state.nodes.iter().all(|node| node.content != Content::Socket) {
         return Ok(());
     }
-    let fd = detached().context("devnode", || "mounting devtmpfs")?;
+    let fd = detached().context("devnode", format_args!("mounting devtmpfs"))?;
     tree::finish("devnode", &root.descriptor(fd.as_raw_fd()), &state.nodes.iter().collect::<Vec<_>>())
 }
 

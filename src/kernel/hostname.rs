@@ -35,8 +35,8 @@ const DOMAIN: &str = "sys/kernel/domainname";
 pub fn capture(root: &Root) -> Result<State> {
     let read = |path| root.proc.read(path).map(|text| text.trim_end_matches('\n').to_owned());
     Ok(State {
-        host: read(HOST).context("hostname", || "reading the name")?,
-        domain: read(DOMAIN).context("hostname", || "reading the domain")?,
+        host: read(HOST).context("hostname", format_args!("reading the name"))?,
+        domain: read(DOMAIN).context("hostname", format_args!("reading the domain"))?,
     })
 }
 
@@ -49,7 +49,7 @@ pub fn restore(state: &State, root: &Root) -> Result<()> {
     for (path, was, is) in [(HOST, &state.host, &now.host), (DOMAIN, &state.domain, &now.domain)] {
         if was != is {
             // The line feed makes an empty name one write too.
-            root.proc.write(path, &format!("{was}\n")).context("hostname", || format!("setting {was}"))?;
+            root.proc.write(path, &format!("{was}\n")).context("hostname", format_args!("setting {was}"))?;
         }
     }
     Ok(())

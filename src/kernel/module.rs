@@ -98,7 +98,7 @@ fn parameters(name: &str, root: &Root) -> String {
 /// A file that is not.
 pub fn check(state: &State, root: &Root) -> Result<()> {
     for module in &state.list {
-        root.path(&module.path).metadata().context("module", || format!("looking at {}", module.path))?;
+        root.path(&module.path).metadata().context("module", format_args!("looking at {}", module.path))?;
     }
     Ok(())
 }
@@ -111,7 +111,7 @@ pub fn restore(state: &State, root: &Root) -> Result<()> {
     let loaded = baseline(root);
     for module in state.list.iter().filter(|module| !loaded.contains(&module.name)) {
         load(&root.path(&module.path), &module.parameters)
-            .context("module", || format!("loading {}", module.name))?;
+            .context("module", format_args!("loading {}", module.name))?;
     }
     Ok(())
 }

@@ -66,7 +66,7 @@ pub fn baseline(socket: &mut Socket, links: &[Seen]) -> Result<Vec<Neighbour>> {
     for flags in [0, PROXY] {
         let mut header = [0; INFO];
         header[10] = flags;
-        let answer = socket.dump(GET, &header).context("neighbour", || "listing neighbours")?;
+        let answer = socket.dump(GET, &header).context("neighbour", format_args!("listing neighbours"))?;
         found.extend(answer.iter().filter_map(|message| neighbour(&message.body, links)));
     }
     Ok(found)
@@ -128,7 +128,7 @@ pub fn restore(state: &State, socket: &mut Socket, links: &[Seen]) -> Result<()>
     for entry in &state.added {
         socket
             .change(NEW, CREATE | REPLACE, &message(entry, links)?)
-            .context("neighbour", || format!("adding one on {}", entry.link))?;
+            .context("neighbour", format_args!("adding one on {}", entry.link))?;
     }
     Ok(())
 }

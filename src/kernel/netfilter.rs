@@ -43,7 +43,9 @@ pub fn baseline(root: &Root, links: &[Seen], socket: &mut Socket) -> Result<BTre
             found.insert(format!("table {name} of nftables (family {})", u8_at(&message.body, 0)));
         }
     }
-    for message in socket.dump(GET_QDISC, &[0; 20]).context("netfilter", || "listing disciplines")? {
+    for message in
+        socket.dump(GET_QDISC, &[0; 20]).context("netfilter", format_args!("listing disciplines"))?
+    {
         // struct tcmsg: family, interface, handle. The kernel's own disciplines have no handle.
         if u32_at(&message.body, 8) >> 16 != 0 {
             let kind = find(&attributes(&message.body, 20), 1).map(text).unwrap_or_default();

@@ -38,7 +38,7 @@ pub struct Seen {
 }
 
 fn socket() -> Result<Socket> {
-    Socket::route().context("link", || "opening a netlink socket")
+    Socket::route().context("link", format_args!("opening a netlink socket"))
 }
 
 /// Takes down the network.

@@ -148,14 +148,14 @@ impl Root {
     /// # Errors
     /// The errno of open(2).
     pub fn open(proc: &Path, sys: &Path, files: &Path, task: &str) -> Result<Root> {
-        let dir = Dir::open(proc).context("kernel", || format!("opening {}", proc.display()))?;
+        let dir = Dir::open(proc).context("kernel", format_args!("opening {}", proc.display()))?;
         // PROC_PID_INIT_INO of include/uapi/linux/nsfs.h: the same number on every boot.
         let initial = dir.link("self/ns/pid").is_ok_and(|link| link == "pid:[4026531836]");
         Ok(Root {
             cell: !initial,
             proc: dir,
             proc_path: proc.to_path_buf(),
-            sys: Dir::open(sys).context("kernel", || format!("opening {}", sys.display()))?,
+            sys: Dir::open(sys).context("kernel", format_args!("opening {}", sys.display()))?,
             files: files.to_path_buf(),
             task: task.to_owned(),
         })
@@ -189,7 +189,7 @@ impl Root {
     /// The errno of reading it, or a line that is not understood.
     pub fn mounts(&self) -> Result<Vec<crate::proc::mountinfo::Mount>> {
         let path = format!("{}/mountinfo", self.task);
-        let text = self.proc.read(&path).context("mount", || format!("reading {path}"))?;
+        let text = self.proc.read(&path).context("mount", format_args!("reading {path}"))?;
         crate::proc::mountinfo::parse(&text)
     }
 

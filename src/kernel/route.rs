@@ -88,7 +88,7 @@ section! {
 /// # Errors
 /// What the kernel answers.
 pub fn baseline(socket: &mut Socket, links: &[Seen]) -> Result<(Vec<Route>, usize)> {
-    let answer = socket.dump(GET, &[0; INFO]).context("route", || "listing routes")?;
+    let answer = socket.dump(GET, &[0; INFO]).context("route", format_args!("listing routes"))?;
     let routes = answer.iter().filter_map(|message| route(&message.body, links)).collect();
     let objects = match socket.dump(GET_NEXTHOP, &[0; 8]) {
         Ok(objects) => objects.len(),

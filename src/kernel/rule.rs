@@ -55,7 +55,7 @@ section! {
 pub fn baseline(socket: &mut Socket) -> Result<Vec<Rule>> {
     let answer = match socket.dump(GET, &[0; INFO]) {
         Err(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) => return Ok(Vec::new()),
-        answer => answer.context("rule", || "listing rules")?,
+        answer => answer.context("rule", format_args!("listing rules"))?,
     };
     Ok(answer.iter().filter_map(|message| rule(&message.body)).collect())
 }

@@ -134,7 +134,7 @@ pub fn denied(path: &str) -> bool {
 /// # Errors
 /// The errno of listing /proc/sys.
 pub fn baseline(root: &Root) -> Result<Values> {
-    let top = open_dir(root.proc.as_fd(), "sys").context("sysctl", || "listing /proc/sys")?;
+    let top = open_dir(root.proc.as_fd(), "sys").context("sysctl", format_args!("listing /proc/sys"))?;
     let mut values = Vec::new();
     walk(top, "", &mut values, &mut vec![0; 4096]);
     values.sort();
@@ -230,7 +230,7 @@ pub fn restore(state: &State, root: &Root, when: Phase) -> Result<()> {
         if self::value(root.proc.as_fd(), &format!("sys/{path}"), &mut buffer).as_ref() != Some(value) {
             root.proc
                 .write(&format!("sys/{path}"), &format!("{value}\n"))
-                .context("sysctl", || format!("setting {path} to {value}"))?;
+                .context("sysctl", format_args!("setting {path} to {value}"))?;
         }
     }
     Ok(())

@@ -164,7 +164,7 @@ pub fn restore(state: &State, root: &Root, deadline: Instant) -> Result<()> {
     check(state, root, deadline)?;
     for (path, wanted) in &state.values {
         if value(path, root).as_ref() != Some(wanted) {
-            root.sys.write(path, wanted).context("sysfs", || format!("setting {path} to {wanted}"))?;
+            root.sys.write(path, wanted).context("sysfs", format_args!("setting {path} to {wanted}"))?;
         }
     }
     Ok(())

@@ -169,7 +169,7 @@ impl View {
         }
         let copy = root
             .inside(|| bare_copy(Path::new(&mount.point)))
-            .context("tmpfs", || format!("copying the mount {}", mount.point))?;
+            .context("tmpfs", format_args!("copying the mount {}", mount.point))?;
         Ok(View { path: root.descriptor(copy.as_raw_fd()), _copy: Some(copy) })
     }
 }

@@ -75,7 +75,7 @@ pub struct Budget(pub u64);
 /// # Errors
 /// The errno of reading a directory, or a name that is not UTF-8.
 pub fn list(kind: &'static str, top: &Path, skip: &dyn Fn(&str) -> bool) -> Result<Vec<(String, Metadata)>> {
-    let meta = top.symlink_metadata().context(kind, || format!("reading {}", top.display()))?;
+    let meta = top.symlink_metadata().context(kind, format_args!("reading {}", top.display()))?;
     let device = meta.dev();
     let mut found = vec![(String::new(), meta)];
     let mut next = 0;
@@ -85,8 +85,8 @@ pub fn list(kind: &'static str, top: &Path, skip: &dyn Fn(&str) -> bool) -> Resu
             continue;
         }
         let (path, mut inside) = (path.clone(), Vec::new());
-        for entry in top.join(&path).read_dir().context(kind, || format!("listing {path}"))? {
-            let entry = entry.context(kind, || format!("listing {path}"))?;
+        for entry in top.join(&path).read_dir().context(kind, format_args!("listing {path}"))? {
+            let entry = entry.context(kind, format_args!("listing {path}"))?;
             let Ok(name) = entry.file_name().into_string() else {
                 return Err(crate::error::Error::new(kind, format!("listing {path}"), "a name is not UTF-8"));
             };
@@ -97,7 +97,7 @@ pub fn list(kind: &'static str, top: &Path, skip: &dyn Fn(&str) -> bool) -> Resu
             match entry.metadata() {
                 Ok(meta) if meta.dev() == device => inside.push((name, meta)),
                 Ok(_) => {}
-                Err(err) => return Err(err).context(kind, || format!("reading {name}")),
+                Err(err) => return Err(err).context(kind, format_args!("reading {name}")),
             }
         }
         inside.sort_by(|a, b| a.0.cmp(&b.0));
@@ -118,7 +118,7 @@ pub fn read(
     budget: &mut Budget,
 ) -> Result<Node, Refusal> {
     let file = if path.is_empty() { top.to_path_buf() } else { top.join(path) };
-    let doing = || format!("reading {path}");
+    let doing = format_args!("reading {path}");
     let mut node = Node {
         path: path.clone(),
         mode: meta.mode() & 0o7777,
@@ -209,7 +209,7 @@ pub fn remove(kind: &'static str, top: &Path, paths: &[String]) -> Result<()> {
             Ok(_) => std::fs::remove_file(&file),
             Err(_) => Ok(()),
         };
-        gone.context(kind, || format!("removing {path}"))?;
+        gone.context(kind, format_args!("removing {path}"))?;
     }
     Ok(())
 }
@@ -220,7 +220,7 @@ pub fn remove(kind: &'static str, top: &Path, paths: &[String]) -> Result<()> {
 /// The errno of the call that did not work.
 pub fn make(kind: &'static str, top: &Path, nodes: &[Node]) -> Result<()> {
     for node in nodes {
-        make_one(top, node).context(kind, || format!("making {}", node.path))?;
+        make_one(top, node).context(kind, format_args!("making {}", node.path))?;
     }
     directory_times(kind, top, &nodes.iter().collect::<Vec<_>>())
 }
@@ -236,9 +236,9 @@ pub fn finish(kind: &'static str, top: &Path, nodes: &[&Node]) -> Result<()> {
         let path = place(top, node);
         if path.symlink_metadata().is_err() {
             mknod(&path, SFlag::S_IFSOCK, Mode::S_IRUSR, 0)
-                .context(kind, || format!("making {}", node.path))?;
+                .context(kind, format_args!("making {}", node.path))?;
         }
-        dress(&path, node).context(kind, || format!("making {}", node.path))?;
+        dress(&path, node).context(kind, format_args!("making {}", node.path))?;
         let parent = node.path.rsplit_once('/').map_or("", |(parent, _)| parent);
         parents.extend(nodes.iter().copied().find(|node| node.path == parent));
     }
@@ -248,7 +248,7 @@ pub fn finish(kind: &'static str, top: &Path, nodes: &[&Node]) -> Result<()> {
 /// After everything inside is made, because making changes the directory's time; children first.
 fn directory_times(kind: &'static str, top: &Path, nodes: &[&Node]) -> Result<()> {
     for node in nodes.iter().rev().filter(|node| node.content == Content::Directory) {
-        set_time(&place(top, node), node).context(kind, || format!("setting the time of {}", node.path))?;
+        set_time(&place(top, node), node).context(kind, format_args!("setting the time of {}", node.path))?;
     }
     Ok(())
 }

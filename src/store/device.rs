@@ -67,10 +67,10 @@ impl Device {
     /// # Errors
     /// It cannot be opened, or somebody keeps it.
     pub fn open(path: &Path, access: Access) -> Result<Device> {
-        let doing = || format!("opening {}", path.display());
+        let doing = format_args!("opening {}", path.display());
         let kind = std::fs::metadata(path).context("store", doing)?.file_type();
         if !kind.is_block_device() && !kind.is_file() {
-            return Err(Error::new("store", doing(), "neither a block device nor a file"));
+            return Err(Error::new("store", doing.to_string(), "neither a block device nor a file"));
         }
         let write = access == Access::Write;
         let exclusive = if write && kind.is_block_device() { nix::libc::O_EXCL } else { 0 };
@@ -97,7 +97,7 @@ impl Device {
             keep_out(&file, &name)?;
         }
         // stat(2) gives no size for a block device.
-        let length = (&file).seek(SeekFrom::End(0)).context("store", || format!("measuring {name}"))?;
+        let length = (&file).seek(SeekFrom::End(0)).context("store", format_args!("measuring {name}"))?;
         Ok(Device { file, length, name })
     }
 }
@@ -111,7 +111,7 @@ fn keep_out(file: &File, name: &str) -> Result<()> {
             Err(Errno::EWOULDBLOCK) if begin.elapsed() < BUSY => {
                 std::thread::sleep(Duration::from_millis(5));
             }
-            done => return done.context("store", || format!("locking {name}")),
+            done => return done.context("store", format_args!("locking {name}")),
         }
     }
 }
@@ -126,22 +126,22 @@ impl Medium for Device {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.file.read_exact_at(buffer, offset).context("store", || format!("reading {}", self.name))
+        self.file.read_exact_at(buffer, offset).context("store", format_args!("reading {}", self.name))
     }
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.file.write_all_at(bytes, offset).context("store", || format!("writing {}", self.name))
+        self.file.write_all_at(bytes, offset).context("store", format_args!("writing {}", self.name))
     }
 
     fn sync(&mut self) -> Result<()> {
         // fdatasync(2) also makes the device flush its own cache.
-        self.file.sync_data().context("store", || format!("flushing {}", self.name))
+        self.file.sync_data().context("store", format_args!("flushing {}", self.name))
     }
 
     fn forget(&mut self) -> Result<()> {
         // Only clean pages are dropped: sync() comes before.
         posix_fadvise(&self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)
-            .context("store", || format!("dropping the cache of {}", self.name))
+            .context("store", format_args!("dropping the cache of {}", self.name))
     }
 }
 
@@ -168,7 +168,7 @@ impl Target for Device {
 pub fn create(path: &Path) -> Result<Device> {
     let mut options = OpenOptions::new();
     let options = options.read(true).write(true).create(true).truncate(true).mode(0o600);
-    let file = options.open(path).context("store", || format!("creating {}", path.display()))?;
+    let file = options.open(path).context("store", format_args!("creating {}", path.display()))?;
     Device::new(file, path.display().to_string(), false)
 }
 

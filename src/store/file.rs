@@ -44,7 +44,7 @@ pub fn open(
 ) -> Result<Mounted> {
     let mount = mount(device, kind, access == Access::Read)?;
     let name = format!("{}:/{path}", device.display());
-    let doing = || format!("opening {name}");
+    let doing = format_args!("opening {name}");
     let flags = match access {
         Access::Read => OFlag::O_RDONLY | OFlag::O_CLOEXEC,
         Access::Write => OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_CREAT,
@@ -53,7 +53,7 @@ pub fn open(
         for (at, _) in path.match_indices('/') {
             match mkdirat(&mount, &path[..at], Mode::S_IRWXU) {
                 Ok(()) | Err(Errno::EEXIST) => {}
-                Err(errno) => return Err(Error::os("store", doing(), errno)),
+                Err(errno) => return Err(Error::os("store", doing.to_string(), errno)),
             }
         }
     }
@@ -68,13 +68,17 @@ pub fn open(
 
 /// Gives a new file its length.
 fn grow(file: &File, name: &str, wanted: u64) -> Result<()> {
-    let doing = || format!("making {name}");
+    let doing = format_args!("making {name}");
     let room = fstatvfs(file).context("store", doing)?;
     #[allow(clippy::useless_conversion, reason = "the counts have 32 bits on some processors")]
     let free = u64::from(room.blocks_available()).saturating_mul(u64::from(room.fragment_size()));
     let length = if wanted > 0 { wanted } else { (free / 2).min(LARGEST) };
     if length > free || length < SMALLEST {
-        return Err(Error::new("store", doing(), format!("{free} bytes are free on its file system")));
+        return Err(Error::new(
+            "store",
+            doing.to_string(),
+            format!("{free} bytes are free on its file system"),
+        ));
     }
     file.set_len(length).context("store", doing)?;
     file.sync_all().context("store", doing)
@@ -85,12 +89,14 @@ fn grow(file: &File, name: &str, wanted: u64) -> Result<()> {
 /// # Errors
 /// There is no file system that is known, or the errno of the last type that was tried.
 pub fn mount(device: &Path, kind: Option<&str>, read_only: bool) -> Result<OwnedFd> {
-    let doing = || format!("mounting {}", device.display());
+    let doing = format_args!("mounting {}", device.display());
     let found = superblock::read(device);
     let types: Vec<&str> = match (kind, &found) {
         (Some(kind), _) => vec![kind],
         (None, Some(found)) => found.types.to_vec(),
-        (None, None) => return Err(Error::new("store", doing(), "no file system that rcsnap knows")),
+        (None, None) => {
+            return Err(Error::new("store", doing.to_string(), "no file system that rcsnap knows"));
+        }
     };
     let mut last = Errno::ENODEV;
     for kind in types {
@@ -108,7 +114,7 @@ pub fn mount(device: &Path, kind: Option<&str>, read_only: bool) -> Result<Owned
             Err(errno) => last = errno,
         }
     }
-    Err(Error::os("store", doing(), last))
+    Err(Error::os("store", doing.to_string(), last))
 }
 
 impl Medium for Mounted {

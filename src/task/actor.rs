@@ -52,7 +52,7 @@ impl Puppets<'_> {
 
 impl Actor for Puppets<'_> {
     fn socketpair(&mut self, who: &Who, kind: i32) -> Result<(OwnedFd, OwnedFd)> {
-        let doing = || format!("making a socket pair as {}", who.pid);
+        let doing = format_args!("making a socket pair as {}", who.pid);
         let area = self.area(who.pid)?;
         let mut batch = Batch::new(area.base());
         begin(&mut batch);

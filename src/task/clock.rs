@@ -31,7 +31,7 @@ pub fn offsets(pid: u32) -> Result<Offsets> {
     match std::fs::read_to_string(&path) {
         Ok(text) => Ok(parse(&text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Offsets::default()),
-        Err(error) => Err(error).context(KIND, || format!("reading {path}")),
+        Err(error) => Err(error).context(KIND, format_args!("reading {path}")),
     }
 }
 
@@ -57,7 +57,7 @@ fn parse(text: &str) -> Offsets {
 /// # Errors
 /// The offsets are not accepted.
 pub fn go_on(captured: &Clocks) -> Result<bool> {
-    let now = |clock| time::nanoseconds(clock).context(KIND, || "reading a clock");
+    let now = |clock| time::nanoseconds(clock).context(KIND, format_args!("reading a clock"));
     let own = offsets(std::process::id())?;
     // What the clocks of the kernel say, without our own namespace.
     let monotonic = captured.monotonic - (now(libc::CLOCK_MONOTONIC)? - own.monotonic);
@@ -68,7 +68,7 @@ pub fn go_on(captured: &Clocks) -> Result<bool> {
     let line = |name: &str, ns: i64| format!("{name} {} {}\n", ns.div_euclid(SECOND), ns.rem_euclid(SECOND));
     let text = line("monotonic", monotonic) + &line("boottime", boottime);
     std::fs::write("/proc/self/timens_offsets", text)
-        .context(KIND, || "setting the offsets of the clocks")?;
+        .context(KIND, format_args!("setting the offsets of the clocks"))?;
     Ok(true)
 }
 
@@ -88,7 +88,7 @@ pub fn can_go_on() -> bool {
 /// /proc cannot be read.
 pub fn namespace() -> Result<std::os::fd::OwnedFd> {
     let path = "/proc/self/ns/time_for_children";
-    std::fs::File::open(path).map(Into::into).context(KIND, || format!("opening {path}"))
+    std::fs::File::open(path).map(Into::into).context(KIND, format_args!("opening {path}"))
 }
 
 #[cfg(test)]

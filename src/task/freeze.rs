@@ -113,7 +113,7 @@ pub fn read_status(pid: u32) -> status::Status {
 
 /// Every process of this /proc that is not a thread of the kernel.
 fn all_processes() -> Result<Vec<Stat>> {
-    let list = std::fs::read_dir("/proc").context(KIND, || "reading /proc")?;
+    let list = std::fs::read_dir("/proc").context(KIND, format_args!("reading /proc"))?;
     let pids = list.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<u32>().ok());
     Ok(pids.filter_map(read_stat).filter(|s| s.flags & PF_KTHREAD == 0).collect())
 }
@@ -254,7 +254,7 @@ impl Frozen {
         if stat.state != 'Z' {
             let shared = signal::queued(pid, true).unwrap_or_default();
             for tid in threads_of(pid) {
-                let doing = || format!("reading registers of {}[{tid}]", stat.comm);
+                let doing = format_args!("reading registers of {}[{tid}]", stat.comm);
                 match ptrace::regs(tid) {
                     Ok(regs) => {
                         let mask = ptrace::sigmask(tid).context(KIND, doing)?;
@@ -279,7 +279,7 @@ impl Frozen {
                         let refusal = Refusal::new("it is a 32-bit program on a 64-bit kernel", "use 64 bit");
                         self.obstacles.push(Obstacle::process("freeze", pid, &*stat.comm, "task", refusal));
                     }
-                    Err(errno) => return Err(Error::os(KIND, doing(), errno)),
+                    Err(errno) => return Err(Error::os(KIND, doing.to_string(), errno)),
                 }
             }
         }
@@ -330,7 +330,7 @@ impl Drop for Frozen {
 /// # Errors
 /// The task died.
 pub fn put_back(thread: &Thread, sets: &[Set]) -> Result<()> {
-    let doing = || format!("putting {} back", thread.tid);
+    let doing = format_args!("putting {} back", thread.tid);
     arch::write_spoiled(thread.tid, sets)?;
     ptrace::set_regs(thread.tid, &thread.resumed()).context(KIND, doing)?;
     ptrace::set_sigmask(thread.tid, thread.mask).context(KIND, doing)

@@ -175,14 +175,15 @@ pub fn capture(
     refuse: &mut dyn FnMut(String, Refusal),
 ) -> Result<State> {
     let path = format!("/proc/{pid}/smaps");
-    let text = std::fs::read_to_string(&path).context(KIND, || format!("reading {path}"))?;
+    let text = std::fs::read_to_string(&path).context(KIND, format_args!("reading {path}"))?;
     let mut state = State {
         vmas: Vec::new(),
         vdso: Vec::new(),
         guards: Vec::new(),
         layout: layout.clone(),
         brk: 0,
-        auxv: std::fs::read(format!("/proc/{pid}/auxv")).context(KIND, || "reading the auxiliary vector")?,
+        auxv: std::fs::read(format!("/proc/{pid}/auxv"))
+            .context(KIND, format_args!("reading the auxiliary vector"))?,
         exe: 0,
     };
     match backing::exe(pid, &shared.root) {

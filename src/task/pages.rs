@@ -41,7 +41,7 @@ impl Memory {
     pub fn open(pid: u32) -> Result<Memory> {
         let path = format!("/proc/{pid}/mem");
         let mem = File::options().read(true).write(true).open(&path);
-        Ok(Memory { pid, mem: mem.context(KIND, || format!("opening {path}"))? })
+        Ok(Memory { pid, mem: mem.context(KIND, format_args!("opening {path}"))? })
     }
 
     /// Reads whatever the protection says.
@@ -51,7 +51,7 @@ impl Memory {
     pub fn read(&self, address: u64, buffer: &mut [u8]) -> Result<()> {
         vm::read(self.pid, address, buffer)
             .or_else(|_| vm::read_forced(&self.mem, address, buffer))
-            .context(KIND, || format!("reading {:#x} of {}", address, self.pid))
+            .context(KIND, format_args!("reading {:#x} of {}", address, self.pid))
     }
 
     /// Writes; `plain` says that the process might itself, and that no instruction is among the bytes: only
@@ -60,7 +60,7 @@ impl Memory {
     /// # Errors
     /// There is no memory.
     pub fn write(&self, address: u64, bytes: &[u8], plain: bool) -> Result<()> {
-        let doing = || format!("writing {:#x} of {}", address, self.pid);
+        let doing = format_args!("writing {:#x} of {}", address, self.pid);
         if plain {
             return vm::write(self.pid, address, bytes).context(KIND, doing);
         }
@@ -92,7 +92,9 @@ fn wanted(pagemap: &File, vma: &Vma) -> Result<Wanted> {
         let count = usize::try_from(total - page).unwrap_or(usize::MAX).min(4096);
         let bytes = &mut buffer[..8 * count];
         let at = (vma.start / PAGE as u64 + page) * 8;
-        pagemap.read_exact_at(bytes, at).context(KIND, || format!("reading pagemap at {:#x}", vma.start))?;
+        pagemap
+            .read_exact_at(bytes, at)
+            .context(KIND, format_args!("reading pagemap at {:#x}", vma.start))?;
         for entry in bytes.chunks_exact(8).map(|b| b.try_into().map_or(0, u64::from_le_bytes)) {
             // A guard shows as swapped too. On 6.13 and 6.14 it cannot be told, and fails to be read.
             if entry & GUARD != 0 && entry & PRESENT == 0 {
@@ -149,7 +151,7 @@ pub fn capture<S: Sink>(
     let mut guards = Vec::new();
     let Some(Space::Process(memory)) = origins.spaces.get(mm as usize) else { return Ok(guards) };
     let path = format!("/proc/{}/pagemap", memory.pid);
-    let pagemap = File::open(&path).context(KIND, || format!("opening {path}"))?;
+    let pagemap = File::open(&path).context(KIND, format_args!("opening {path}"))?;
     let mut buffer = vec![0u8; CHUNK * PAGE];
     for vma in state.vmas.iter().filter(|v| v.has_contents()) {
         let keep_zero = !matches!(vma.backing, Backing::Anonymous);
@@ -196,7 +198,7 @@ pub fn capture_object<S: Sink>(
         while at < end {
             let count = usize::try_from((end - at).div_ceil(PAGE as u64)).unwrap_or(CHUNK).min(CHUNK);
             let bytes = &mut buffer[..count * PAGE];
-            file.read_exact_at(bytes, at).context(KIND, || "reading shared memory")?;
+            file.read_exact_at(bytes, at).context(KIND, format_args!("reading shared memory"))?;
             push(origins, mm, at, bytes, false, writer)?;
             at += (count * PAGE) as u64;
         }
@@ -225,8 +227,8 @@ fn push<S: Sink>(
 /// The mapping is gone.
 pub fn open_object(pid: u32, range: (u64, u64)) -> Result<(File, u64)> {
     let path = format!("/proc/{pid}/map_files/{:x}-{:x}", range.0, range.1);
-    let file = File::open(&path).context(KIND, || format!("opening {path}"))?;
-    let size = file.metadata().context(KIND, || format!("reading {path}"))?.len();
+    let file = File::open(&path).context(KIND, format_args!("opening {path}"))?;
+    let size = file.metadata().context(KIND, format_args!("reading {path}"))?.len();
     Ok((file, size))
 }
 
@@ -254,7 +256,7 @@ impl Place<'_> {
                 while done < bytes.len() {
                     let at = i64::try_from(run.start + done as u64).unwrap_or(i64::MAX);
                     let n = nix::sys::uio::pwrite(fd.as_fd(), &bytes[done..], at)
-                        .context(KIND, || format!("writing shared memory {}", fd.as_raw_fd()))?;
+                        .context(KIND, format_args!("writing shared memory {}", fd.as_raw_fd()))?;
                     done += n.max(1);
                 }
                 Ok(())

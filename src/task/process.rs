@@ -72,7 +72,7 @@ pub fn capture(process: &Process, shared: &mut Shared, refuse: &mut Refuse<'_>) 
     let memory = memory::capture(pid, &process.stat.layout, shared, &mut |object, refusal| {
         told("memory", object, refusal);
     })?;
-    let queue = signal::queued(pid, true).context(KIND, || format!("reading signals of {pid}"))?;
+    let queue = signal::queued(pid, true).context(KIND, format_args!("reading signals of {pid}"))?;
     if let Err(refusal) = signal::check_queue(&queue) {
         told("signal", "queue".into(), refusal);
     }
@@ -151,7 +151,7 @@ fn ask_inside(
     }
     for (t, state) in process.threads.iter().zip(&mut body.threads).skip(1) {
         crate::sys::ptrace::set_sigmask(t.tid, !(1 << (libc::SIGTRAP - 1)))
-            .context(KIND, || format!("blocking signals of {}", t.tid))?;
+            .context(KIND, format_args!("blocking signals of {}", t.tid))?;
         let mut batch = Batch::new(area.base());
         let asked = thread::ask(&mut batch, t.tid);
         area.run(t.tid, &mut batch)?;
@@ -184,15 +184,15 @@ fn terminal(process: &Process) -> Result<Option<(String, u32)>, Refusal> {
         return Ok(None);
     }
     let number = u64::from(stat.tty_nr.cast_unsigned());
-    let list =
-        std::fs::read_dir(format!("/proc/{}/fd", stat.pid)).context("tty", || "reading descriptors")?;
+    let list = std::fs::read_dir(format!("/proc/{}/fd", stat.pid))
+        .context("tty", format_args!("reading descriptors"))?;
     for link in list.filter_map(|e| Some(e.ok()?.path())) {
         let Ok(meta) = std::fs::metadata(&link) else { continue };
         // tty_nr is the kernel's new_encode_dev: minor bits 0-7 and 20-31, major bits 8-19.
         let (major, minor) = (nix::sys::stat::major(meta.rdev()), nix::sys::stat::minor(meta.rdev()));
         let encoded = minor & 0xff | major << 8 | (minor & !0xff) << 12;
         if encoded == number && meta.mode() & libc::S_IFMT == libc::S_IFCHR {
-            let path = std::fs::read_link(&link).context("tty", || "reading a descriptor")?;
+            let path = std::fs::read_link(&link).context("tty", format_args!("reading a descriptor"))?;
             return Ok(Some((path.to_string_lossy().into_owned(), stat.tpgid.cast_unsigned())));
         }
     }

@@ -24,7 +24,7 @@ const ALL_BUT_TRAP: u64 = !(1 << (libc::SIGTRAP - 1));
 
 /// Makes one call in a stopped task at the instruction `insn`. The task's registers are lost.
 fn borrowed(tid: u32, regs: &Regs, insn: u64, number: Number, args: &[u64; 6]) -> Result<i64> {
-    let doing = || format!("calling {number} in {tid}");
+    let doing = format_args!("calling {number} in {tid}");
     let mut regs = regs.clone();
     Cpu::set_call(&mut regs, insn, number, args);
     ptrace::set_regs(tid, &regs).context(KIND, doing)?;
@@ -32,7 +32,7 @@ fn borrowed(tid: u32, regs: &Regs, insn: u64, number: Number, args: &[u64; 6]) -
         ptrace::to_syscall(tid).context(KIND, doing)?;
         match ptrace::wait(tid.cast_signed(), 0).context(KIND, doing)? {
             Some((_, status)) if ptrace::decode(status) == Status::Syscall => {}
-            other => return Err(Error::new(KIND, doing(), format!("unexpected stop {other:x?}"))),
+            other => return Err(Error::new(KIND, doing.to_string(), format!("unexpected stop {other:x?}"))),
         }
     }
     let regs = ptrace::regs(tid).context(KIND, doing)?;
@@ -75,7 +75,7 @@ impl Area {
     /// # Errors
     /// The process has no `syscall` instruction to borrow, or no room.
     pub fn inject(tid: u32, tgid: u32, regs: &Regs, wanted: u64) -> Result<Area> {
-        ptrace::set_sigmask(tid, ALL_BUT_TRAP).context(KIND, || format!("blocking signals of {tid}"))?;
+        ptrace::set_sigmask(tid, ALL_BUT_TRAP).context(KIND, format_args!("blocking signals of {tid}"))?;
         let insn = find_insn(tgid, regs)?;
         let place = if wanted == 0 { 0 } else { libc::MAP_FIXED_NOREPLACE };
         let flags = u64::from((libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | place).cast_unsigned());
@@ -95,8 +95,8 @@ impl Area {
     /// process_vm_writev does not.
     fn write_code(&self) -> Result<()> {
         let path = format!("/proc/{}/mem", self.tgid);
-        let mem = File::options().write(true).open(&path).context(KIND, || format!("opening {path}"))?;
-        vm::write_forced(&mem, self.base, arch::blob()).context(KIND, || format!("writing {path}"))
+        let mem = File::options().write(true).open(&path).context(KIND, format_args!("opening {path}"))?;
+        vm::write_forced(&mem, self.base, arch::blob()).context(KIND, format_args!("writing {path}"))
     }
 
     /// Prepares an area of our own at `base`, for the puppets that will be forked from us.
@@ -104,7 +104,7 @@ impl Area {
     /// # Errors
     /// The address is in use.
     pub fn prepare(base: u64) -> Result<()> {
-        let doing = || format!("mapping an area at {base:#x}");
+        let doing = format_args!("mapping an area at {base:#x}");
         vm::map_area(base, CALLS, libc::PROT_READ | libc::PROT_EXEC).context(KIND, doing)?;
         vm::map_area(base + CALLS, AREA - CALLS, libc::PROT_READ | libc::PROT_WRITE).context(KIND, doing)?;
         Area::inherited(base, std::process::id()).write_code()
@@ -119,7 +119,7 @@ impl Area {
         if batch.is_empty() {
             return Ok(());
         }
-        let doing = || format!("running a batch in {tid}");
+        let doing = format_args!("running a batch in {tid}");
         let (first, end) = self.start(tid, batch)?;
         self.to_end(tid)?;
         let mut calls = vec![0; CALL * batch.calls.len()];
@@ -136,11 +136,11 @@ impl Area {
 
     /// Writes a batch and sets the registers for it. Returns the addresses of its calls.
     fn start(&self, tid: u32, batch: &Batch) -> Result<(u64, u64)> {
-        let doing = || format!("writing a batch into {tid}");
+        let doing = format_args!("writing a batch into {tid}");
         let first = self.base + CALLS;
         let end = first + (CALL * batch.calls.len()) as u64;
         if batch.base != self.base || !batch.fits(0, 0) {
-            return Err(Error::new(KIND, doing(), "it does not fit the area"));
+            return Err(Error::new(KIND, doing.to_string(), "it does not fit the area"));
         }
         vm::write(self.tgid, first, &flat(&batch.calls)).context(KIND, doing)?;
         vm::write(self.tgid, self.base + DATA, &batch.data).context(KIND, doing)?;
@@ -166,7 +166,7 @@ impl Area {
 
     /// Lets the task run to the SIGTRAP that ends the batch.
     fn to_end(&self, tid: u32) -> Result<()> {
-        let doing = || format!("waiting for a batch in {tid}");
+        let doing = format_args!("waiting for a batch in {tid}");
         ptrace::cont(tid, 0).context(KIND, doing)?;
         loop {
             let Some((_, status)) = ptrace::wait(tid.cast_signed(), 0).context(KIND, doing)? else {
@@ -177,7 +177,11 @@ impl Area {
                 Status::NewChild | Status::Interrupted => ptrace::cont(tid, 0).context(KIND, doing)?,
                 other => {
                     let ip = ptrace::regs(tid).map_or(0, |r| r.ip().wrapping_sub(self.base));
-                    return Err(Error::new(KIND, doing(), format!("stopped by {other:?} at area+{ip:#x}")));
+                    return Err(Error::new(
+                        KIND,
+                        doing.to_string(),
+                        format!("stopped by {other:?} at area+{ip:#x}"),
+                    ));
                 }
             }
         }
@@ -189,7 +193,7 @@ impl Area {
     /// The batch cannot be written.
     pub fn run_to_death(&self, tid: u32, batch: &Batch) -> Result<()> {
         self.start(tid, batch)?;
-        ptrace::cont(tid, 0).context(KIND, || format!("ending {tid}"))
+        ptrace::cont(tid, 0).context(KIND, format_args!("ending {tid}"))
     }
 
     /// Sets the call that the loop makes when its tracer is gone.
@@ -198,7 +202,7 @@ impl Area {
     /// The area cannot be written.
     pub fn last_resort(&self, number: Number, args: &[u64]) -> Result<()> {
         vm::write(self.tgid, self.base + LAST_RESORT, &flat(&[call(number, args)]))
-            .context(KIND, || format!("writing the last resort of {}", self.tgid))
+            .context(KIND, format_args!("writing the last resort of {}", self.tgid))
     }
 
     /// Lets a live process go on where it was, should its tracer die inside a batch: the last resort is
@@ -210,7 +214,7 @@ impl Area {
     pub fn go_on(&mut self, regs: &Regs, sets: &[Set], mask: u64) -> Result<()> {
         let frame = self.base + FRAME;
         vm::write(self.tgid, frame, &Cpu::signal_frame(regs, sets, mask))
-            .context(KIND, || format!("writing the last resort of {}", self.tgid))?;
+            .context(KIND, format_args!("writing the last resort of {}", self.tgid))?;
         self.stack = frame + Cpu::FRAME_STACK;
         self.last_resort(libc::SYS_rt_sigreturn, &[])
     }
@@ -230,7 +234,7 @@ impl Area {
     /// # Errors
     /// The process died.
     pub fn vanish(&self, tid: u32) -> Result<()> {
-        let doing = || format!("unmapping the area of {tid}");
+        let doing = format_args!("unmapping the area of {tid}");
         let regs = ptrace::regs(tid).context(KIND, doing)?;
         let insn = self.base + insn_offset()?;
         self.unmap(tid, &regs, insn)
@@ -239,14 +243,14 @@ impl Area {
     /// At the exit from a system call a register of arm and arm64 is the tracer's to read and not to write, and
     /// nothing is restarted behind it. So the task is stopped once more, before it runs.
     fn unmap(&self, tid: u32, regs: &Regs, insn: u64) -> Result<()> {
-        let doing = || format!("stopping {tid} behind its area");
+        let doing = format_args!("stopping {tid} behind its area");
         let gone = borrowed(tid, regs, insn, libc::SYS_munmap, &[self.base, AREA, 0, 0, 0, 0])?;
         succeed(gone, "unmapping the area")?;
         ptrace::interrupt(tid).context(KIND, doing)?;
         ptrace::cont(tid, 0).context(KIND, doing)?;
         match ptrace::wait(tid.cast_signed(), 0).context(KIND, doing)? {
             Some((_, status)) if ptrace::decode(status) == Status::Interrupted => Ok(()),
-            other => Err(Error::new(KIND, doing(), format!("unexpected stop {other:x?}"))),
+            other => Err(Error::new(KIND, doing.to_string(), format!("unexpected stop {other:x?}"))),
         }
     }
 }
@@ -308,7 +312,7 @@ fn find_insn(pid: u32, regs: &Regs) -> Result<u64> {
         return Ok(behind);
     }
     let path = format!("/proc/{pid}/maps");
-    let maps = std::fs::read_to_string(&path).context(KIND, || format!("reading {path}"))?;
+    let maps = std::fs::read_to_string(&path).context(KIND, format_args!("reading {path}"))?;
     let code = |map: &&Mapping| map.prot & 4 != 0 && map.name != "[vsyscall]" && map.name != "[vectors]";
     let maps = smaps::parse(&maps);
     let (vdso, other): (Vec<_>, Vec<_>) = maps.iter().filter(code).partition(|map| map.name == "[vdso]");

@@ -51,7 +51,7 @@ fn text(path: &str) -> String {
 /// # Errors
 /// The thread is gone.
 pub fn capture(tid: u32) -> Result<State> {
-    let doing = || format!("reading how {tid} is scheduled");
+    let doing = format_args!("reading how {tid} is scheduled");
     Ok(State {
         attr: limit::sched_attr(tid).context(KIND, doing)?,
         affinity: limit::affinity(tid).context(KIND, doing)?,
@@ -78,15 +78,15 @@ pub fn capture_process(pid: u32) -> Process {
 pub fn restore(tid: u32, state: &State, own: &State) -> Result<()> {
     if state.affinity != own.affinity {
         limit::set_affinity(tid, &state.affinity)
-            .context(KIND, || format!("setting the affinity of {tid}"))?;
+            .context(KIND, format_args!("setting the affinity of {tid}"))?;
     }
     if state.attr != own.attr {
-        limit::set_sched_attr(tid, &state.attr).context(KIND, || format!("setting the policy of {tid}"))?;
+        limit::set_sched_attr(tid, &state.attr).context(KIND, format_args!("setting the policy of {tid}"))?;
     }
     if state.io_priority != own.io_priority {
         match limit::set_io_priority(tid, state.io_priority) {
             Ok(()) | Err(Errno::ENOSYS) => {}
-            Err(errno) => return Err(errno).context(KIND, || format!("setting the I/O priority of {tid}")),
+            Err(errno) => return Err(errno).context(KIND, format_args!("setting the I/O priority of {tid}")),
         }
     }
     if state.timer_slack != own.timer_slack && state.timer_slack != 0 {
@@ -111,5 +111,5 @@ pub fn restore_process(pid: u32, state: &Process, own: &Process) -> Result<()> {
 
 fn write(pid: u32, file: &str, value: &str) -> Result<()> {
     let path = format!("/proc/{pid}/{file}");
-    std::fs::write(&path, value).context(KIND, || format!("writing {value} to {path}"))
+    std::fs::write(&path, value).context(KIND, format_args!("writing {value} to {path}"))
 }

@@ -88,7 +88,7 @@ pub fn ask(batch: &mut Batch, tid: u32) -> Asked {
 /// Something that cannot be carried.
 pub fn capture(tgid: u32, thread: &Thread) -> Result<State, Refusal> {
     let tid = thread.tid;
-    let doing = || format!("reading thread {tid}");
+    let doing = format_args!("reading thread {tid}");
     let queue = signal::queued(tid, false).context(KIND, doing)?;
     signal::check_queue(&queue)?;
     let sets = Cpu::sets(tid)?;
@@ -129,7 +129,7 @@ pub fn complete(state: &mut State, batch: &Batch, asked: Asked) -> Result<(), Re
     state.altstack = signal::altstack(batch, asked.altstack);
     batch
         .outcome(asked.clear_tid.0)
-        .context(KIND, || "asking for clear_child_tid (CONFIG_CHECKPOINT_RESTORE)")?;
+        .context(KIND, format_args!("asking for clear_child_tid (CONFIG_CHECKPOINT_RESTORE)"))?;
     state.clear_tid = batch.long(asked.clear_tid.1, 0);
     if let Some(asked) = asked.rseq {
         check_rseq(batch, asked)?;
@@ -221,7 +221,7 @@ pub fn forget_rseq(tid: u32, batch: &mut Batch) -> Result<()> {
             Ok(())
         }
         Ok(_) | Err(Errno::EIO | Errno::EINVAL) => Ok(()),
-        Err(errno) => Err(errno).context(KIND, || format!("reading the rseq of {tid}")),
+        Err(errno) => Err(errno).context(KIND, format_args!("reading the rseq of {tid}")),
     }
 }
 
@@ -230,7 +230,7 @@ pub fn forget_rseq(tid: u32, batch: &mut Batch) -> Result<()> {
 /// # Errors
 /// The thread is gone, or the CPU lacks a vector state that the image has.
 pub fn finish(state: &State) -> Result<()> {
-    let doing = || format!("setting the registers of {}", state.tid);
+    let doing = format_args!("setting the registers of {}", state.tid);
     Cpu::write_sets(state.tid, &state.sets)?;
     ptrace::set_regs(state.tid, &state.regs).context(KIND, doing)?;
     ptrace::set_sigmask(state.tid, state.mask).context(KIND, doing)

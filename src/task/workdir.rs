@@ -21,7 +21,7 @@ crate::section! {
 
 fn link(pid: u32, name: &str) -> Result<String, Refusal> {
     let path = format!("/proc/{pid}/{name}");
-    let target = std::fs::read_link(&path).context("workdir", || format!("reading {path}"))?;
+    let target = std::fs::read_link(&path).context("workdir", format_args!("reading {path}"))?;
     let text = target.into_os_string().into_string();
     let text = text.map_err(|_| Error::new("workdir", format!("reading {path}"), "the name is not UTF-8"))?;
     if text.ends_with(" (deleted)") {

@@ -264,7 +264,7 @@ fn rename(state: &State, live: &[Seen], socket: &mut Socket) -> Result<()> {
     let mut set = |index: u32, name: &str| {
         let mut body = message(index, 0, 0);
         put_text(&mut body, NAME, name);
-        socket.change(NEW, 0, &body).context("link", || format!("renaming an interface to {name}"))
+        socket.change(NEW, 0, &body).context("link", format_args!("renaming an interface to {name}"))
     };
     for link in &state.list {
         if let Some(index) = wanted(&link)
@@ -298,12 +298,12 @@ fn create(link: &Link, socket: &mut Socket, root: &Root) -> Result<()> {
     put(&mut body, LINKINFO, &info);
     socket
         .change(NEW, CREATE | EXCLUSIVE, &body)
-        .context("link", || format!("making {} of the kind {}", link.name, link.kind))
+        .context("link", format_args!("making {} of the kind {}", link.name, link.kind))
 }
 
 fn configure(link: &Link, live: &[Seen], socket: &mut Socket) -> Result<()> {
     let index = index_of(live, "link", &link.name)?;
-    let doing = || format!("configuring {}", link.name);
+    let doing = format_args!("configuring {}", link.name);
     let (flags, mask) = link.flags;
     let mut body = message(index, flags, mask & !UP);
     if let Some(mtu) = link.mtu {
@@ -360,7 +360,9 @@ pub fn restore_flags(state: &State, socket: &mut Socket, root: &Root) -> Result<
         let (flags, mask) = link.flags;
         if mask & UP != 0 {
             let body = message(index_of(&live, "link", &link.name)?, flags, UP);
-            socket.change(NEW, 0, &body).context("link", || format!("bringing {} up or down", link.name))?;
+            socket
+                .change(NEW, 0, &body)
+                .context("link", format_args!("bringing {} up or down", link.name))?;
         }
     }
     Ok(())

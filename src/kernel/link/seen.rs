@@ -85,7 +85,7 @@ pub fn index_of(links: &[Seen], kind: &'static str, name: &str) -> Result<u32> {
 /// # Errors
 /// What the kernel answers.
 pub fn baseline(socket: &mut Socket, root: &Root) -> Result<Vec<Seen>> {
-    let answer = socket.dump(GET, &[0; INFO]).context("link", || "listing interfaces")?;
+    let answer = socket.dump(GET, &[0; INFO]).context("link", format_args!("listing interfaces"))?;
     let mut found: Vec<Seen> = answer.iter().map(|message| seen(&message.body)).collect();
     for link in &mut found {
         let dir = format!("class/net/{}", link.name);
@@ -139,7 +139,7 @@ fn seen(body: &[u8]) -> Seen {
 pub fn bridge_entries(socket: &mut Socket) -> Result<usize> {
     let answer = match socket.dump(30, &[7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]) {
         Err(Errno::EOPNOTSUPP) => return Ok(0),
-        answer => answer.context("link", || "listing bridge entries")?,
+        answer => answer.context("link", format_args!("listing bridge entries"))?,
     };
     // Entries of the bridge have a master (NDA_MASTER); others are multicast filters of the devices.
     let fixed = |body: &[u8]| u16_at(body, 8) & 0x40 != 0 && find(&attributes(body, 12), 9).is_some();

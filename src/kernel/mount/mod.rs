@@ -159,7 +159,7 @@ pub fn restore(state: &State, root: &Root, fill: &mut dyn FnMut(u32) -> Result<(
     let now = root.mounts()?;
     for mount in own(&state.before, &now)?.iter().rev() {
         umount2(&root.path(&mount.point), MntFlags::MNT_DETACH)
-            .context("mount", || format!("taking our own {} away", mount.point))?;
+            .context("mount", format_args!("taking our own {} away", mount.point))?;
     }
     for step in &state.steps {
         take(step, root, fill)?;
@@ -174,12 +174,12 @@ fn take(step: &Step, root: &Root, fill: &mut dyn FnMut(u32) -> Result<()>) -> Re
         Step::Unmount(point) => {
             // Lazily: our own descriptors may be on it.
             umount2(&root.path(point), MntFlags::MNT_DETACH)
-                .context("mount", || format!("unmounting {point}"))
+                .context("mount", format_args!("unmounting {point}"))
         }
         Step::New(step) => new(step, root),
         Step::Bind(Paths { from, to }, options) => {
             mount(Some(&root.path(from)), &root.path(to), none, MsFlags::MS_BIND, none)
-                .context("mount", || format!("binding {from} to {to}"))?;
+                .context("mount", format_args!("binding {from} to {to}"))?;
             set_options(to, options, root)
         }
         Step::Fill(index) => fill(*index),
@@ -190,19 +190,19 @@ fn take(step: &Step, root: &Root, fill: &mut dyn FnMut(u32) -> Result<()>) -> Re
             let flags =
                 (fstype::mount_flags(options) - MsFlags::MS_RDONLY) | bits(flags) | MsFlags::MS_REMOUNT;
             mount(none, &root.path(point), none, flags, Some(data.as_str()))
-                .context("mount", || format!("remounting {point} with {data}"))
+                .context("mount", format_args!("remounting {point} with {data}"))
         }
         Step::Propagation(point, flags) => mount(none, &root.path(point), none, bits(flags), none)
-            .context("mount", || format!("setting the propagation of {point}")),
+            .context("mount", format_args!("setting the propagation of {point}")),
         Step::Join(Paths { from, to }) => join_group(&root.path(from), &root.path(to))
-            .context("mount", || format!("joining {to} to the peers of {from}")),
+            .context("mount", format_args!("joining {to} to the peers of {from}")),
     }
 }
 
 fn set_options(point: &str, options: &str, root: &Root) -> Result<()> {
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | fstype::mount_flags(options);
     mount(None::<&str>, &root.path(point), None::<&str>, flags, None::<&str>)
-        .context("mount", || format!("setting {options} on {point}"))
+        .context("mount", format_args!("setting {options} on {point}"))
 }
 
 fn new(step: &New, root: &Root) -> Result<()> {
@@ -210,7 +210,7 @@ fn new(step: &New, root: &Root) -> Result<()> {
     if let Some(device) = device
         && source.starts_with('/')
     {
-        let rdev = stat(&root.path(source)).context("mount", || format!("looking at {source}"))?.st_rdev;
+        let rdev = stat(&root.path(source)).context("mount", format_args!("looking at {source}"))?.st_rdev;
         if !fstype.starts_with("ubi") && block(major(rdev), minor(rdev), root).as_deref() != Some(device) {
             return Err(Error::new(
                 "mount",
@@ -226,7 +226,7 @@ fn new(step: &New, root: &Root) -> Result<()> {
     let hold = if volatile { MsFlags::MS_RDONLY } else { MsFlags::empty() };
     let all = (flags | (fstype::mount_flags(options) - MsFlags::MS_RDONLY)) - hold;
     mount(Some(source.as_str()), &root.path(point), Some(fstype.as_str()), all, Some(data.as_str()))
-        .context("mount", || format!("mounting {source} on {point} as {fstype} with {data}"))?;
+        .context("mount", format_args!("mounting {source} on {point} as {fstype} with {data}"))?;
     // MS_RDONLY made both read-only, or neither.
     if !volatile && read_only != options.split(',').any(|word| word == "ro") {
         return set_options(point, options, root);

@@ -41,7 +41,7 @@ impl Frozen {
 
     /// One look at a task: stopped or gone (true), or not yet (false).
     fn try_stop(&mut self, tid: u32) -> Result<bool> {
-        let doing = || format!("stopping {tid}");
+        let doing = format_args!("stopping {tid}");
         loop {
             let status = match ptrace::wait(tid.cast_signed(), libc::WNOHANG) {
                 Ok(Some((_, status))) => status,
@@ -50,7 +50,7 @@ impl Frozen {
                     self.tids.remove(&tid);
                     return Ok(true);
                 }
-                Err(errno) => return Err(Error::os(KIND, doing(), errno)),
+                Err(errno) => return Err(Error::os(KIND, doing.to_string(), errno)),
             };
             match ptrace::decode(status) {
                 Status::Interrupted => return Ok(true),

@@ -86,7 +86,7 @@ impl Shared {
 /// It was deleted, or the path leads to another one now.
 pub fn exe(pid: u32, root: &str) -> Result<String, Refusal> {
     let own = format!("/proc/{pid}/exe");
-    let link = std::fs::read_link(&own).context(KIND, || "reading the exe link")?;
+    let link = std::fs::read_link(&own).context(KIND, format_args!("reading the exe link"))?;
     let path = link.to_string_lossy().into_owned();
     if path.ends_with(" (deleted)") {
         let remedy = "start it from a file that stays";

@@ -45,7 +45,7 @@ impl Special {
 /// It is gone.
 pub fn of(pid: u32) -> Result<Vec<Special>> {
     let path = format!("/proc/{pid}/maps");
-    let text = std::fs::read_to_string(&path).context(KIND, || format!("reading {path}"))?;
+    let text = std::fs::read_to_string(&path).context(KIND, format_args!("reading {path}"))?;
     Ok(smaps::parse(&text).iter().filter_map(Special::of).collect())
 }
 

@@ -74,7 +74,7 @@ impl Puppets<'_> {
     }
 
     fn create_here(&mut self, pid: u32) -> Result<()> {
-        let doing = || format!("making process {pid}");
+        let doing = format_args!("making process {pid}");
         let sibling = self.init.is_some() && self.process(pid).is_some();
         clone::puppet(pid, sibling).context(KIND, doing)?;
         ptrace::seize(pid, ptrace::FOLLOW | ptrace::EXITKILL).context(KIND, doing)?;
@@ -103,7 +103,7 @@ impl Puppets<'_> {
 
     /// Ends a process that was needed for a moment; its maker reaps it.
     fn end(&mut self, by: Option<u32>, pid: u32) -> Result<()> {
-        clone::kill(pid).context(KIND, || format!("ending {pid}"))?;
+        clone::kill(pid).context(KIND, format_args!("ending {pid}"))?;
         wait_gone(pid)?;
         self.areas.remove(&pid);
         let Some(by) = by else { return Ok(()) };
@@ -114,7 +114,7 @@ impl Puppets<'_> {
     /// Makes a puppet the zombie that it was.
     fn die(&mut self, process: &Process, status: i32) -> Result<()> {
         let (pid, parent) = (process.ids.pid, process.ids.ppid);
-        let doing = || format!("ending {pid} as a zombie");
+        let doing = format_args!("ending {pid} as a zombie");
         let signal = status & 0x7f;
         let area = self.area(pid)?;
         let mut batch = Batch::new(area.base());
@@ -163,13 +163,13 @@ pub(super) fn clone_call(batch: &mut Batch, tid: u32, flags: u64, signal: i32) {
 
 /// Waits for the first stop of a task that was just attached.
 pub(super) fn first_stop(tid: u32) -> Result<()> {
-    let doing = || format!("waiting for {tid}");
+    let doing = format_args!("waiting for {tid}");
     loop {
         let Some((_, status)) = ptrace::wait(tid.cast_signed(), 0).context(KIND, doing)? else { continue };
         match ptrace::decode(status) {
             Status::Interrupted => return Ok(()),
             Status::Signal(_) | Status::Syscall => ptrace::cont(tid, 0).context(KIND, doing)?,
-            other => return Err(Error::new(KIND, doing(), format!("stopped by {other:?}"))),
+            other => return Err(Error::new(KIND, doing.to_string(), format!("stopped by {other:?}"))),
         }
     }
 }
@@ -177,7 +177,9 @@ pub(super) fn first_stop(tid: u32) -> Result<()> {
 /// Waits until a task is gone.
 fn wait_gone(pid: u32) -> Result<()> {
     loop {
-        match ptrace::wait(pid.cast_signed(), 0).context(KIND, || format!("waiting for the end of {pid}"))? {
+        match ptrace::wait(pid.cast_signed(), 0)
+            .context(KIND, format_args!("waiting for the end of {pid}"))?
+        {
             Some((_, status)) if matches!(ptrace::decode(status), Status::Gone(_)) => return Ok(()),
             _ => {}
         }

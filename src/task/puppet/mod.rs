@@ -77,7 +77,8 @@ pub struct Puppets<'a> {
 
 /// An address where the batch area lies outside every mapping of the image and of ourselves.
 fn choose_base(processes: &[Process], top: u64) -> Result<u64> {
-    let own = std::fs::read_to_string("/proc/self/smaps").context(KIND, || "reading /proc/self/smaps")?;
+    let own = std::fs::read_to_string("/proc/self/smaps")
+        .context(KIND, format_args!("reading /proc/self/smaps"))?;
     let mut taken: Vec<(u64, u64)> =
         crate::proc::smaps::parse(&own).iter().map(|m| (m.start, m.end)).collect();
     for body in processes.iter().filter_map(|p| p.body.as_ref()) {
@@ -112,7 +113,7 @@ impl<'a> Puppets<'a> {
         Area::prepare(base)?;
         let status = freeze::read_status(me);
         let own = Own {
-            limits: limit::own().context(KIND, || "reading our own limits")?,
+            limits: limit::own().context(KIND, format_args!("reading our own limits"))?,
             creds: creds::State { caps: status.caps, ..creds::State::default() },
             sched: sched::capture(me)?,
             process: sched::capture_process(me),
@@ -153,7 +154,7 @@ impl<'a> Puppets<'a> {
     /// # Errors
     /// It cannot be traced.
     pub fn seize(&mut self, pid: u32) -> Result<()> {
-        let doing = || format!("seizing {pid}");
+        let doing = format_args!("seizing {pid}");
         ptrace::seize(pid, ptrace::FOLLOW).context(KIND, doing)?;
         ptrace::interrupt(pid).context(KIND, doing)?;
         first_stop(pid)?;
@@ -357,7 +358,7 @@ impl<'a> Puppets<'a> {
             thread::finish(thread)?;
         }
         for thread in body.threads.iter().rev() {
-            ptrace::detach(thread.tid, 0).context(KIND, || format!("letting {} go", thread.tid))?;
+            ptrace::detach(thread.tid, 0).context(KIND, format_args!("letting {} go", thread.tid))?;
         }
         Ok(())
     }

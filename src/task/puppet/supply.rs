@@ -17,7 +17,7 @@ use crate::task::tree::Body;
 /// One of them is gone.
 pub fn open_files(files: &[MappedFile], base: i32) -> Result<Vec<OwnedFd>> {
     let open = |f: &MappedFile| {
-        let doing = || format!("opening {}", f.path);
+        let doing = format_args!("opening {}", f.path);
         let file = std::fs::File::options().read(true).write(f.writable).open(&f.path);
         descriptor::raise(file.context("memory", doing)?.into(), base).context("memory", doing)
     };
@@ -29,20 +29,20 @@ pub fn open_files(files: &[MappedFile], base: i32) -> Result<Vec<OwnedFd>> {
 /// # Errors
 /// There is no room.
 pub fn make_objects(objects: &[Object], base: i32) -> Result<Vec<OwnedFd>> {
-    let doing = |o: &Object| format!("making shared memory {}", o.path);
     let make = |o: &Object| {
+        let doing = format_args!("making shared memory {}", o.path);
         let fd = match o.path.as_str() {
-            "" => vm::shared_anonymous(o.size).context("memory", || doing(o))?,
+            "" => vm::shared_anonymous(o.size).context("memory", doing)?,
             _ => deleted_file(o)?,
         };
-        descriptor::raise(fd, base).context("memory", || doing(o))
+        descriptor::raise(fd, base).context("memory", doing)
     };
     objects.iter().map(make).collect()
 }
 
 /// A file without a name any more, at the place where the captured one had been.
 fn deleted_file(object: &Object) -> Result<OwnedFd> {
-    let doing = || format!("making the deleted file {}", object.path);
+    let doing = format_args!("making the deleted file {}", object.path);
     let mut options = std::fs::File::options();
     options.read(true).write(true).create_new(true);
     let mut path = object.path.clone();
