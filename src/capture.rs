@@ -25,6 +25,7 @@ use crate::file::{self, Entry, Policy, Scope};
 use crate::image::pages::PageIndex;
 use crate::image::{self, Meta, Target, Title, Writer};
 use crate::kernel;
+use crate::sorted;
 use crate::task::freeze::{self, Frozen};
 use crate::task::memory::{Object, Shared};
 use crate::task::pages::{self, Memory, Origins, Space};
@@ -221,7 +222,7 @@ impl Eye<'_> {
             .collect();
         let mut tasks: Vec<u32> = frozen.processes.keys().copied().collect();
         tasks.extend(frozen.processes.values().flat_map(|p| p.threads.iter().map(|t| t.tid)));
-        tasks.sort_unstable();
+        sorted::sort(&mut tasks);
         tasks.dedup();
         let mut captured = file::capture(&file::Request {
             scope: self.request.scope,

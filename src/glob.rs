@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::sorted;
+
 /// Whether a path matches. A glob that matches a directory above the path matches it too, so that
 /// `/etc/network/run` covers all that is in there.
 #[must_use]
@@ -29,7 +31,7 @@ pub fn expand(glob: &str) -> Vec<PathBuf> {
     for part in glob.split('/').filter(|part| !part.is_empty()) {
         found = found.iter().flat_map(|directory| children(directory, part)).collect();
     }
-    found.sort();
+    sorted::sort(&mut found);
     found
 }
 

@@ -16,7 +16,6 @@
 //! Before a restore the rc scripts have not run, so a file system may not be mounted yet. It is then mounted
 //! privately, read-only, to look at its files, and nobody else sees it.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::Read;
@@ -33,6 +32,7 @@ use crate::config::{Config, Key};
 use crate::error::{Context, Result};
 use crate::glob;
 use crate::proc::mountinfo::{self, Mount};
+use crate::sorted::{self, Set};
 use crate::store::spec;
 
 const KIND: &str = "input";
@@ -169,7 +169,7 @@ pub fn take(config: &Config, open: &[String]) -> Result<Inputs> {
         by_content: config.text(Key::InputVerify) == "content",
         places: Vec::new(),
         found: Inputs { file_systems: Vec::new(), files: Vec::new(), skip },
-        seen: BTreeMap::new(),
+        seen: Set::new(),
     };
     if let Ok(etc) = std::fs::canonicalize("/etc") {
         taker.walk(&etc)?;
@@ -178,7 +178,7 @@ pub fn take(config: &Config, open: &[String]) -> Result<Inputs> {
         taker.add(Path::new(path))?;
     }
     let mut inputs = taker.found;
-    inputs.files.sort_by(|a, b| a.path.cmp(&b.path));
+    sorted::sort_by(&mut inputs.files, |a, b| a.path.cmp(&b.path));
     Ok(inputs)
 }
 
@@ -195,7 +195,8 @@ struct Taker {
     /// Id of the mount of each file system in `found`, and whether its files are compared by content.
     places: Vec<(u32, bool)>,
     found: Inputs,
-    seen: BTreeMap<PathBuf, ()>,
+    /// What was added. The walk goes in order, so that little is moved.
+    seen: Set<PathBuf>,
 }
 
 impl Taker {
@@ -231,7 +232,7 @@ impl Taker {
             return Ok(false);
         }
         let Some((place, by_content)) = self.place(text) else { return Ok(false) };
-        if self.seen.insert(path.to_owned(), ()).is_some() {
+        if !self.seen.insert(path.to_owned()) {
             return Ok(true);
         }
         let made_up = MADE_UP.contains(&self.found.file_systems[place].kind.as_str());
@@ -279,7 +280,7 @@ fn names(directory: &Path) -> std::io::Result<Vec<std::ffi::OsString>> {
     for entry in std::fs::read_dir(directory)? {
         names.push(entry?.file_name());
     }
-    names.sort();
+    sorted::sort(&mut names);
     Ok(names)
 }
 

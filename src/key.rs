@@ -16,6 +16,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use crate::config::{Config, Key as Setting};
+use crate::sorted;
 use crate::{glob, image};
 
 /// The groups, in their order.
@@ -61,7 +62,7 @@ impl Key {
         for path in scripts(config) {
             parts.push(script(&path));
         }
-        parts.sort_by_key(|part| part.group);
+        sorted::sort_by_key(&mut parts, |part| part.group);
         Key::of(parts)
     }
 
@@ -239,7 +240,7 @@ fn command_line(config: &Config, words: &[String]) -> String {
 fn scripts(config: &Config) -> Vec<std::path::PathBuf> {
     let mut paths: Vec<_> = config.list(Setting::KeyScripts).flat_map(glob::expand).collect();
     paths.retain(|path| !path.is_dir());
-    paths.sort();
+    sorted::sort(&mut paths);
     paths.dedup();
     paths
 }

@@ -16,6 +16,7 @@ pub mod key;
 pub mod log;
 pub mod proc;
 pub mod restore;
+pub mod sorted;
 pub mod stage;
 pub mod store;
 pub mod sys;

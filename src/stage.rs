@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::errno::Errno;
 
 use crate::error::{Error, Result};
+use crate::sorted;
 use crate::sys::{self, time};
 
 macro_rules! stages {
@@ -157,7 +158,7 @@ impl Times {
     pub fn durations(&self, end: u64) -> Vec<(Stage, u64)> {
         let mut begun: Vec<(u64, Stage)> =
             Stage::ALL.iter().filter_map(|stage| Some((self.begun(*stage)?, *stage))).collect();
-        begun.sort_unstable();
+        sorted::sort(&mut begun);
         let ends = begun.iter().skip(1).map(|(time, _)| *time).chain([end]);
         begun.iter().zip(ends).map(|((time, stage), end)| (*stage, end.saturating_sub(*time))).collect()
     }

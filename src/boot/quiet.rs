@@ -6,6 +6,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use crate::sorted;
+
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(30);
 
@@ -47,7 +49,7 @@ fn look(own: u32) -> Option<Seen> {
             seen.push((tid, task.ticks));
         }
     }
-    seen.sort_unstable();
+    sorted::sort(&mut seen);
     Some(seen)
 }
 

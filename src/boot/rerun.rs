@@ -19,6 +19,7 @@ use nix::unistd::Pid;
 use crate::config::Rerun;
 use crate::error::{Context, Error};
 use crate::log;
+use crate::sorted;
 
 /// How often we look whether a script has ended.
 const INTERVAL: Duration = Duration::from_millis(2);
@@ -29,7 +30,7 @@ const GRACE: Duration = Duration::from_millis(500);
 #[must_use]
 pub fn scripts(names: &[String], limit: Duration) -> usize {
     let mut paths: Vec<PathBuf> = names.iter().map(|name| script(name)).collect();
-    paths.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
+    sorted::sort_by(&mut paths, |a, b| a.file_name().cmp(&b.file_name()));
     let failed = paths.iter().filter(|path| {
         let mut command = Command::new("/bin/sh");
         command.arg(path).arg("start");
@@ -85,7 +86,7 @@ fn first_argument(pid: u32) -> Option<OsString> {
 pub fn hooks(folder: &Path, boot: &str, limit: Duration) -> usize {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.sort();
+    sorted::sort(&mut paths);
     let runnable = |path: &&PathBuf| fs::metadata(path).is_ok_and(|m| m.is_file() && m.mode() & 0o111 != 0);
     paths.iter().filter(runnable).filter(|path| !run("hook", path, Command::new(path), boot, limit)).count()
 }

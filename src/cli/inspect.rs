@@ -1,7 +1,5 @@
 //! `rcsnap inspect`: what is in an image.
 
-use std::collections::BTreeMap;
-
 use argh::FromArgs;
 
 use super::source::{hex, with_image};
@@ -11,6 +9,7 @@ use crate::image::codec::{Reader, tag_name};
 use crate::image::pages::PAGE;
 use crate::json::{self, Object};
 use crate::restore::Image;
+use crate::sorted::Map;
 use crate::task::tree::Process;
 
 /// Show what an image holds: processes with their memory and files, and sizes by section.
@@ -36,7 +35,7 @@ struct Row {
     /// Pages that the image places into it.
     pages: u64,
     /// Descriptors by kind.
-    files: BTreeMap<&'static str, usize>,
+    files: Map<&'static str, usize>,
 }
 
 struct View {
@@ -73,10 +72,10 @@ fn rows(image: &Image) -> Vec<Row> {
     let row = |(mm, process): (usize, &Process)| {
         let runs = image.index.runs.iter().filter(|run| run.mm as usize == mm);
         let body = process.body.as_ref();
-        let mut files = BTreeMap::new();
+        let mut files = Map::new();
         for fd in body.iter().flat_map(|body| &body.fds) {
             let name = image.files.get(fd.entry as usize).map_or("?", |entry| entry.state.name());
-            *files.entry(name).or_insert(0) += 1;
+            *files.entry(name, || 0) += 1;
         }
         Row {
             pid: process.ids.pid,

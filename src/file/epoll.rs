@@ -16,6 +16,7 @@ use nix::errno::Errno;
 
 use super::{Description, Opener, World};
 use crate::error::{Context, Error, Refusal, Result};
+use crate::sorted;
 use crate::sys::{anonymous, descriptor};
 
 const KIND: &str = "epoll";
@@ -94,7 +95,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
         watches.push(Watch { fd: line.fd, entry, events: line.events, data: line.data });
     }
     // fdinfo lists them by address.
-    watches.sort_by_key(|watch| (watch.fd, watch.entry));
+    sorted::sort_by_key(&mut watches, |watch| (watch.fd, watch.entry));
     Ok(State { watches })
 }
 

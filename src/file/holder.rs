@@ -4,7 +4,6 @@
 //! flags, offset), and settles the rest with kcmp(2). Only one copy of each description is taken.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -12,6 +11,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use super::{Description, Fd, Stat, lock};
 use crate::error::{Context, Error, Result};
 use crate::proc::fdinfo::{self, FdInfo};
+use crate::sorted::{self, Map};
 use crate::sys::descriptor;
 
 const KIND: &str = "file";
@@ -30,7 +30,7 @@ pub struct Holdings {
     /// Every description once; the order is that of the first holder.
     pub descriptions: Vec<Description>,
     /// Every task's descriptors.
-    pub fds: BTreeMap<u32, Vec<Fd>>,
+    pub fds: Map<u32, Vec<Fd>>,
     /// Locks that belong to processes.
     pub posix: Vec<lock::Posix>,
 }
@@ -56,27 +56,27 @@ pub fn gather(tables: &[(u32, String)], externals: &[BorrowedFd<'_>]) -> Result<
         list(*pid, &mut held)?;
     }
     let mut groups = group(&mut held)?;
-    groups.sort_unstable_by_key(|group| group.first().copied());
+    sorted::sort_by_key(&mut groups, |group| group.first().copied());
     make_room(groups.len());
-    let mut found = Holdings { descriptions: Vec::new(), fds: BTreeMap::new(), posix: Vec::new() };
+    let mut found = Holdings { descriptions: Vec::new(), fds: Map::new(), posix: Vec::new() };
     for (pid, _) in tables {
         found.fds.insert(*pid, Vec::new());
     }
-    let mut handles: BTreeMap<u32, OwnedFd> = BTreeMap::new();
+    let mut handle = None;
     for group in groups {
         let entry = u32::try_from(found.descriptions.len()).unwrap_or(u32::MAX);
         for held in group.iter().filter_map(|&i| held.get(i)) {
             let cloexec = held.info.flags & libc::O_CLOEXEC != 0;
-            found.fds.entry(held.pid).or_default().push(Fd { fd: held.fd, entry, cloexec });
+            found.fds.entry(held.pid, Vec::new).push(Fd { fd: held.fd, entry, cloexec });
             found.posix.extend(lock::posix(&held.info, held.pid, held.fd));
         }
         if let Some(first) = group.first().and_then(|&i| held.get(i)) {
             let holders = group.iter().filter_map(|&i| held.get(i)).map(|held| (held.pid, held.fd)).collect();
-            found.descriptions.push(describe(first, entry, holders, &mut handles, externals)?);
+            found.descriptions.push(describe(first, entry, holders, &mut handle, externals)?);
         }
     }
     for fds in found.fds.values_mut() {
-        fds.sort_unstable_by_key(|fd| fd.fd);
+        sorted::sort_by_key(fds, |fd| fd.fd);
     }
     Ok(found)
 }
@@ -110,25 +110,24 @@ fn list(pid: u32, held: &mut Vec<Held>) -> Result<()> {
 /// Sorts `held` by task and number, and returns the numbers of those that share a description, each group
 /// in that order.
 fn group(held: &mut [Held]) -> Result<Vec<Vec<usize>>> {
-    held.sort_unstable_by_key(|held| (held.pid, held.fd));
-    let mut buckets: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-    for (i, held) in held.iter().enumerate() {
-        let key = (held.stat.dev, held.stat.ino, held.info.flags & !libc::O_CLOEXEC, held.info.pos);
-        buckets.entry(key).or_default().push(i);
-    }
+    sorted::sort_by_key(held, |held| (held.pid, held.fd));
+    let key = |i: &usize| {
+        let Held { stat, info, .. } = &held[*i];
+        (stat.dev, stat.ino, info.flags & !libc::O_CLOEXEC, info.pos)
+    };
+    let mut all: Vec<usize> = (0..held.len()).collect();
+    sorted::sort_by_key(&mut all, key);
     let mut groups = Vec::new();
-    for bucket in buckets.into_values() {
-        let start: usize = groups.len();
+    for bucket in all.chunk_by(|a, b| key(a) == key(b)) {
         // The groups of one bucket are kept in the kernel's order, so that each is found by halving.
         let mut sorted: Vec<Vec<usize>> = Vec::new();
-        for i in bucket {
+        for &i in bucket {
             match search(&sorted, i, held)? {
                 Ok(found) => sorted[found].push(i),
                 Err(at) => sorted.insert(at, vec![i]),
             }
         }
-        debug_assert!(groups.len() == start);
-        groups.extend(sorted);
+        groups.append(&mut sorted);
     }
     Ok(groups)
 }
@@ -150,19 +149,18 @@ fn search(sorted: &[Vec<usize>], i: usize, held: &[Held]) -> Result<Result<usize
     }
 }
 
+/// Takes a copy of a description. `handle` is that of the process it was last done for: they come in order.
 fn describe(
     held: &Held,
     entry: u32,
     holders: Vec<(u32, i32)>,
-    handles: &mut BTreeMap<u32, OwnedFd>,
+    handle: &mut Option<(u32, OwnedFd)>,
     externals: &[BorrowedFd<'_>],
 ) -> Result<Description> {
     let doing = format_args!("copying descriptor {} of {}", held.fd, held.pid);
-    let handle = match handles.entry(held.pid) {
-        std::collections::btree_map::Entry::Occupied(found) => found.into_mut(),
-        std::collections::btree_map::Entry::Vacant(free) => {
-            free.insert(descriptor::pidfd_open(held.pid).context(KIND, doing)?)
-        }
+    let handle = match handle {
+        Some((pid, handle)) if *pid == held.pid => handle,
+        _ => &mut handle.insert((held.pid, descriptor::pidfd_open(held.pid).context(KIND, doing)?)).1,
     };
     let fd = descriptor::pidfd_getfd(handle.as_fd(), held.fd).context(KIND, doing)?;
     let own = std::process::id();
@@ -184,12 +182,11 @@ fn describe(
 ///
 /// # Errors
 /// The errno of reading /proc.
-pub fn outsiders(descriptions: &[Description], inside: &[u32]) -> Result<BTreeMap<u32, Outsider>> {
-    let mut by_link: BTreeMap<&str, Vec<&Description>> = BTreeMap::new();
-    for desc in descriptions.iter().filter(|desc| desc.external.is_none() && shares(desc)) {
-        by_link.entry(desc.link.as_str()).or_default().push(desc);
-    }
-    let mut found = BTreeMap::new();
+pub fn outsiders(descriptions: &[Description], inside: &[u32]) -> Result<Map<u32, Outsider>> {
+    let mut shared: Vec<&Description> =
+        descriptions.iter().filter(|desc| desc.external.is_none() && shares(desc)).collect();
+    sorted::sort_by_key(&mut shared, |desc| desc.link.as_str());
+    let mut found = Map::new();
     let own = std::process::id();
     for task in std::fs::read_dir("/proc").context(KIND, format_args!("listing the tasks"))? {
         let Ok(task) = task else { continue };
@@ -202,9 +199,11 @@ pub fn outsiders(descriptions: &[Description], inside: &[u32]) -> Result<BTreeMa
         for fd in fds.flatten() {
             let (Ok(link), name) = (std::fs::read_link(fd.path()), fd.file_name()) else { continue };
             let Some(number) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-            let Some(same) = link.to_str().and_then(|link| by_link.get(link)) else { continue };
-            for desc in same.iter().filter(|desc| shared(desc, pid, number)) {
-                found.entry(desc.entry).or_insert_with(|| Outsider { pid, comm: comm(pid), fd: number });
+            let Some(link) = link.to_str() else { continue };
+            let first = shared.partition_point(|desc| desc.link.as_str() < link);
+            let same = shared[first..].iter().take_while(|desc| desc.link == link);
+            for desc in same.filter(|desc| is_shared(desc, pid, number)) {
+                found.entry(desc.entry, || Outsider { pid, comm: comm(pid), fd: number });
             }
         }
     }
@@ -216,7 +215,7 @@ fn shares(desc: &Description) -> bool {
     !matches!(desc.stat.format(), libc::S_IFCHR | libc::S_IFBLK) && desc.info.flags & libc::O_PATH == 0
 }
 
-fn shared(desc: &Description, pid: u32, fd: i32) -> bool {
+fn is_shared(desc: &Description, pid: u32, fd: i32) -> bool {
     // Any end of a pipe or socket will do: the object is the same.
     if matches!(desc.stat.format(), libc::S_IFIFO | libc::S_IFSOCK) {
         return true;

@@ -3,7 +3,6 @@
 //! Both ends are connected again for real, under the same addresses, so that windows, sequence numbers and
 //! timers are the kernel's own. What was on its way is sent once more by the end it came from.
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -13,6 +12,7 @@ use super::inet::{Role, State, bind, fresh};
 use super::inet_address::{self, Address};
 use super::{Description, Opener, World, options};
 use crate::error::{Context, Error, Result};
+use crate::sorted::Map;
 use crate::sys::{ioctl, socket};
 
 const KIND: &str = "inet";
@@ -29,7 +29,7 @@ const SO_BUF_LOCK: i32 = 72;
 /// Address and port of an end.
 type End = (std::net::Ipv6Addr, u16);
 /// Every end of a TCP connection that the image holds: its own address and its peer's, and its entry.
-pub type Connections = BTreeMap<(End, End), u32>;
+pub type Connections = Map<(End, End), u32>;
 
 /// Lists the ends of TCP connections.
 ///

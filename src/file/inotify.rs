@@ -16,6 +16,7 @@ use nix::sys::stat::{lstat, makedev};
 
 use super::{Description, Opener, Stat, World, place};
 use crate::error::{Context, Error, Refusal, Result};
+use crate::sorted;
 use crate::sys::{anonymous, descriptor, ioctl};
 
 const KIND: &str = "inotify";
@@ -97,7 +98,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
         })?;
         watches.push(Watch { number: line.number, mask: line.mask & ASKED, path });
     }
-    watches.sort_unstable_by_key(|watch| watch.number);
+    sorted::sort_by_key(&mut watches, |watch| watch.number);
     if ioctl::get(desc.fd.as_fd(), &ioctl::UNREAD).unwrap_or(0) > 0 {
         crate::log!(Warning, "inotify: events that nobody has read are not carried");
     }

@@ -45,7 +45,6 @@ pub mod unix_peer;
 pub mod unix_queue;
 pub mod world;
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 pub use table::{Captured, Request, capture, floor, required, restore};
@@ -53,6 +52,7 @@ pub use world::{Known, Policy, Scope, World, allowed};
 
 use crate::error::{Context, Error, Result};
 use crate::proc::fdinfo::FdInfo;
+use crate::sorted::Map;
 use crate::sys::descriptor;
 
 /// What fstat(2) says of a description.
@@ -299,7 +299,7 @@ pub struct Opener<'a> {
     /// Calls in the name of a puppet.
     pub actor: &'a mut dyn Actor,
     /// Objects that several descriptions share, open while the table is rebuilt.
-    pub ends: BTreeMap<Key, OwnedFd>,
+    pub ends: Map<Key, OwnedFd>,
 }
 
 impl Opener<'_> {

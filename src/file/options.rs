@@ -3,14 +3,13 @@
 //! Every option of a list is compared with that of a fresh socket of the same sort, and kept if it differs.
 //! A list that names few options forgets the rest without a word, so it names all that can be read and set.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 
 use super::World;
 use crate::error::{Context, Refusal, Result};
+use crate::sorted::Map;
 use crate::sys::socket;
 
 const KIND: &str = "option";
@@ -40,7 +39,7 @@ crate::section! {
 /// Family, type and protocol.
 pub type Sort = (i32, i32, i32);
 /// The options of fresh sockets, by their sort, in the order of the lists.
-pub type Fresh = BTreeMap<Sort, Vec<Option<Vec<u8>>>>;
+pub type Fresh = Map<Sort, Vec<Option<Vec<u8>>>>;
 
 /// A range of names of one level.
 type List = (i32, &'static [i32]);
@@ -134,14 +133,13 @@ fn values(sort: Sort) -> Result<Vec<Option<Vec<u8>>>> {
 /// A refusal for a filter that is not classic.
 pub fn capture(fd: &OwnedFd, sort: Sort, world: &World<'_>) -> Result<State, Refusal> {
     let mut fresh = world.known.fresh.borrow_mut();
-    let usual = match fresh.entry(sort) {
-        Entry::Occupied(known) => known.into_mut(),
-        Entry::Vacant(free) => free.insert(values(sort)?),
-    };
+    if !fresh.contains_key(&sort) {
+        fresh.insert(sort, values(sort)?);
+    }
     let mut settings = Vec::new();
     // Buffers grow by themselves; only sizes that were asked for are kept (SO_BUF_LOCK, 5.14).
     let asked = socket::number(fd.as_fd(), 1, SO_BUF_LOCK).unwrap_or(3);
-    for ((level, name), usual) in names(sort).zip(usual) {
+    for ((level, name), usual) in names(sort).zip(&fresh[&sort]) {
         // An option that this kernel or this sort of socket does not have has no value to keep.
         let Ok(value) = socket::option(fd.as_fd(), level, name, LONGEST) else { continue };
         let skip = level == 1 && (name == SO_SNDBUF && asked & 1 == 0 || name == SO_RCVBUF && asked & 2 == 0);

@@ -1,6 +1,5 @@
 //! The file table: both directions over all descriptions.
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::holder::{self, Outsider};
@@ -10,6 +9,7 @@ use super::{
     regular, unix,
 };
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
+use crate::sorted::{self, Map};
 use crate::sys::abi;
 use crate::sys::descriptor::{self, FcntlNumber};
 
@@ -38,7 +38,7 @@ pub struct Captured {
     /// The file table. Not to be used if there are obstacles.
     pub entries: Vec<Entry>,
     /// The descriptors of each task of the request.
-    pub fds: BTreeMap<u32, Vec<Fd>>,
+    pub fds: Map<u32, Vec<Fd>>,
     /// Locks that the puppets must take themselves.
     pub posix_locks: Vec<lock::Posix>,
     /// What cannot be carried.
@@ -74,7 +74,7 @@ pub fn capture(request: &Request<'_>) -> Result<Captured> {
             Err(refusal) => captured.obstacles.push(obstacle(desc, request, refusal)),
         }
     }
-    captured.inputs.sort_unstable();
+    sorted::sort(&mut captured.inputs);
     captured.inputs.dedup();
     Ok(captured)
 }
@@ -188,7 +188,7 @@ pub fn restore(
     // Each entry may have an object that is kept for its other descriptions.
     holder::make_room(usize::try_from(base).unwrap_or(0) + 2 * entries.len());
     let open = entries.iter().map(|_| None).collect();
-    let mut opener = Opener { entries, entry: 0, open, base, actor, ends: BTreeMap::new() };
+    let mut opener = Opener { entries, entry: 0, open, base, actor, ends: Map::new() };
     let mut externals: Vec<Option<OwnedFd>> = externals.into_iter().map(Some).collect();
     for rank in 0..=LAST {
         for (i, entry) in (0_u32..).zip(entries) {

@@ -63,7 +63,7 @@ pub fn once<S>(
         open: Vec::new(),
         base: 3,
         actor: &mut actor,
-        ends: std::collections::BTreeMap::new(),
+        ends: crate::sorted::Map::new(),
     };
     let again = restore(&state, &mut opener).unwrap();
     (state, again)

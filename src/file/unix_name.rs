@@ -4,7 +4,6 @@
 //! moved, and an accepted socket shows the name of its listener. So the file behind the name is asked for
 //! (SIOCUNIXFILE, 4.15), and both are kept.
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -13,6 +12,7 @@ use nix::unistd::{chdir, fchdir, unlink};
 
 use super::{Description, Opener, Stat, State, World, place};
 use crate::error::{Context, Error, Refusal, Result};
+use crate::sorted::Map;
 use crate::sys::sockdiag::Unix;
 use crate::sys::{ioctl, socket};
 
@@ -102,12 +102,7 @@ pub fn holder<'a>(name: &[u8], world: &'a World<'_>) -> Option<&'a Description> 
 ///
 /// # Errors
 /// A refusal if a relative name does not lead to it.
-pub fn node(
-    fd: &OwnedFd,
-    name: &[u8],
-    found: &Unix,
-    all: &BTreeMap<u64, Unix>,
-) -> Result<Option<Node>, Refusal> {
+pub fn node(fd: &OwnedFd, name: &[u8], found: &Unix, all: &Map<u64, Unix>) -> Result<Option<Node>, Refusal> {
     if !is_path(name) {
         return Ok(None);
     }

@@ -1,11 +1,11 @@
 //! What kinds may ask about everything else during a capture.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::{Description, Stat, inet_pair, multicast, options, place};
 use crate::error::{Context, Result};
+use crate::sorted::Map;
 use crate::sys::ioctl;
 use crate::sys::sockdiag::Unix;
 
@@ -55,7 +55,7 @@ pub struct World<'a> {
 #[derive(Default)]
 pub struct Known {
     /// What the kernel knows of unix sockets.
-    sockets: OnceCell<BTreeMap<u64, Unix>>,
+    sockets: OnceCell<Map<u64, Unix>>,
     /// The multicast groups of all interfaces.
     groups: OnceCell<Vec<(u32, i32, Vec<u8>)>>,
     /// Our network namespace.
@@ -71,7 +71,7 @@ impl World<'_> {
     ///
     /// # Errors
     /// The errno of sock_diag(7): `ENOENT` without the module `unix_diag`.
-    pub fn unix(&self) -> Result<&BTreeMap<u64, Unix>> {
+    pub fn unix(&self) -> Result<&Map<u64, Unix>> {
         once(&self.known.sockets, || {
             crate::sys::sockdiag::unix().context("unix", format_args!("asking the kernel for all sockets"))
         })

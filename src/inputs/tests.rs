@@ -25,7 +25,7 @@ fn take(directory: &Path, by_content: bool, skip: &[&str]) -> Inputs {
         by_content,
         places: Vec::new(),
         found: Inputs { file_systems: Vec::new(), files: Vec::new(), skip },
-        seen: std::collections::BTreeMap::new(),
+        seen: crate::sorted::Set::new(),
     };
     taker.walk(directory).unwrap();
     taker.found
@@ -97,7 +97,7 @@ fn files_in_memory_are_no_inputs() {
         by_content: false,
         places: Vec::new(),
         found: Inputs { file_systems: Vec::new(), files: Vec::new(), skip: Vec::new() },
-        seen: std::collections::BTreeMap::new(),
+        seen: crate::sorted::Set::new(),
     };
     for (path, is_input) in [("/proc/self/status", false), ("/dev/null", false), ("/etc/passwd", true)] {
         assert_eq!(taker.add(Path::new(path)).unwrap(), is_input, "{path}");

@@ -14,7 +14,6 @@
 //! # Refuses
 //! Regular files of more than 256 KiB in all.
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -28,6 +27,7 @@ use super::tmpfs::{Names, difference};
 use super::tree::{self, Budget, Content, Node};
 use crate::error::{Context, Error, Obstacle, Result};
 use crate::section;
+use crate::sorted::Map;
 use crate::sys::fsmount;
 
 /// What all regular files together may come to.
@@ -110,7 +110,7 @@ pub fn compare(before: &Names, top: &Path, root: &Root) -> Result<(State, Vec<Ob
             old.is_none_or(|(_, meta)| numbers(meta).is_none() || device(meta, root).is_some())
         })
         .collect();
-    let (mut seen, mut budget) = (BTreeMap::new(), Budget(LIMIT));
+    let (mut seen, mut budget) = (Map::new(), Budget(LIMIT));
     for name in &wanted {
         if let Some((device, made)) = device(&name.1, root) {
             if made == name.0 {

@@ -12,23 +12,22 @@
 //! # Refuses
 //! Any table or discipline that was not there before the scripts.
 
-use std::collections::BTreeSet;
-
 use super::link::{Seen, name_of};
 use super::root::Root;
 use crate::error::{Context, Obstacle, Refusal, Result};
+use crate::sorted;
 use crate::sys::netlink::{Socket, attributes, find, text, u8_at, u32_at};
 
 /// NFNL_SUBSYS_NFTABLES and NFT_MSG_GETTABLE.
 const GET_TABLE: u16 = (10 << 8) | 1;
 const GET_QDISC: u16 = 38;
 
-/// What is in use, in words.
+/// What is in use, in words, sorted.
 ///
 /// # Errors
 /// What the kernel answers.
-pub fn baseline(root: &Root, links: &[Seen], socket: &mut Socket) -> Result<BTreeSet<String>> {
-    let mut found = BTreeSet::new();
+pub fn baseline(root: &Root, links: &[Seen], socket: &mut Socket) -> Result<Vec<String>> {
+    let mut found = Vec::new();
     for file in ["ip_tables_names", "ip6_tables_names", "arp_tables_names"] {
         let names = root.of_task(&format!("net/{file}")).unwrap_or_default();
         let tool = file.strip_suffix("_names").unwrap_or(file);
@@ -40,7 +39,7 @@ pub fn baseline(root: &Root, links: &[Seen], socket: &mut Socket) -> Result<BTre
         // A kernel without it answers that it does not know the message.
         for message in socket.dump(GET_TABLE, &[0; 4]).unwrap_or_default() {
             let name = find(&attributes(&message.body, 4), 1).map(text).unwrap_or_default();
-            found.insert(format!("table {name} of nftables (family {})", u8_at(&message.body, 0)));
+            found.push(format!("table {name} of nftables (family {})", u8_at(&message.body, 0)));
         }
     }
     for message in
@@ -49,9 +48,11 @@ pub fn baseline(root: &Root, links: &[Seen], socket: &mut Socket) -> Result<BTre
         // struct tcmsg: family, interface, handle. The kernel's own disciplines have no handle.
         if u32_at(&message.body, 8) >> 16 != 0 {
             let kind = find(&attributes(&message.body, 20), 1).map(text).unwrap_or_default();
-            found.insert(format!("discipline {kind} of {}", name_of(links, u32_at(&message.body, 4))));
+            found.push(format!("discipline {kind} of {}", name_of(links, u32_at(&message.body, 4))));
         }
     }
+    sorted::sort(&mut found);
+    found.dedup();
     Ok(found)
 }
 
@@ -66,7 +67,8 @@ fn has_nftables(root: &Root) -> bool {
 
 /// Refuses what is new.
 #[must_use]
-pub fn capture(before: &BTreeSet<String>, now: &BTreeSet<String>) -> Vec<Obstacle> {
+pub fn capture(before: &[String], now: &[String]) -> Vec<Obstacle> {
     let refusal = || Refusal::new("packet filters are not carried yet", "load them in a rerun script");
-    now.difference(before).map(|object| Obstacle::kernel("netfilter", object.clone(), refusal())).collect()
+    let new = now.iter().filter(|object| !before.contains(object));
+    new.map(|object| Obstacle::kernel("netfilter", object.as_str(), refusal())).collect()
 }

@@ -1,6 +1,5 @@
 //! The kinds of the network together: they share a socket, and the names of interfaces.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::root::Root;
@@ -33,7 +32,7 @@ pub struct Seen {
     routes: (Vec<route::Route>, usize),
     rules: Vec<rule::Rule>,
     neighbours: Vec<neighbour::Neighbour>,
-    filters: BTreeSet<String>,
+    filters: Vec<String>,
     entries: usize,
 }
 

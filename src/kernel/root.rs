@@ -17,6 +17,7 @@ use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::{chroot, fchdir};
 
 use crate::error::{Context, Result};
+use crate::sorted;
 
 /// An open directory, and small operations below it.
 #[derive(Debug)]
@@ -92,7 +93,7 @@ impl Dir {
                 names.push(Name { name, dir: entry.file_type() == Some(Type::Directory) });
             }
         }
-        names.sort_by(|a, b| a.name.cmp(&b.name));
+        sorted::sort_by(&mut names, |a, b| a.name.cmp(&b.name));
         Ok(names)
     }
 

@@ -18,6 +18,7 @@ use super::bytes::Bytes;
 use super::link::{Seen, index_of, name_of};
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
 use crate::section;
+use crate::sorted;
 use crate::sys::netlink::{APPEND, CREATE, EXCLUSIVE, Socket, attributes, find, put, u8_at, u16_at, u32_at};
 
 const NEW: u16 = 24;
@@ -196,7 +197,7 @@ pub fn restore(state: &State, socket: &mut Socket, links: &[Seen]) -> Result<()>
     }
     let far = |rest: &[(u16, Bytes)]| rest.iter().any(|(kind, _)| *kind == GATEWAY || *kind == VIA);
     let mut order: Vec<&Route> = state.added.iter().collect();
-    order.sort_by_key(|route| far(&route.rest) || route.hops.iter().any(|hop| far(&hop.rest)));
+    sorted::sort_by_key(&mut order, |route| far(&route.rest) || route.hops.iter().any(|hop| far(&hop.rest)));
     for route in order {
         // IPv4 may have several alike; appending to an IPv6 route would make one with several ways.
         let how = if route.head[0] == INET6 { EXCLUSIVE } else { APPEND };

@@ -24,6 +24,7 @@ use nix::unistd::read;
 use super::root::Root;
 use crate::error::{Context, Result};
 use crate::section;
+use crate::sorted;
 
 section! {
     /// What differs from before the scripts.
@@ -137,7 +138,7 @@ pub fn baseline(root: &Root) -> Result<Values> {
     let top = open_dir(root.proc.as_fd(), "sys").context("sysctl", format_args!("listing /proc/sys"))?;
     let mut values = Vec::new();
     walk(top, "", &mut values, &mut vec![0; 4096]);
-    values.sort();
+    sorted::sort(&mut values);
     Ok(values)
 }
 
@@ -225,7 +226,7 @@ pub fn restore(state: &State, root: &Root, when: Phase) -> Result<()> {
     let mut wanted: Vec<&(String, String)> =
         state.values.iter().filter(|(path, _)| phase(path) == when).collect();
     // Before `default`: writing `all` copies some of its values to it and to every interface.
-    wanted.sort_by_key(|(path, _)| !path.contains("/all/"));
+    sorted::sort_by_key(&mut wanted, |(path, _)| !path.contains("/all/"));
     for (path, value) in wanted {
         if self::value(root.proc.as_fd(), &format!("sys/{path}"), &mut buffer).as_ref() != Some(value) {
             root.proc

@@ -15,7 +15,6 @@
 //! # Refuses
 //! More than 64 MiB of contents; names that are not UTF-8; a file system that another mount hides.
 
-use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -26,6 +25,7 @@ use super::tree::{self, Budget, Node};
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
 use crate::proc::mountinfo::{Mount, below, lookup};
 use crate::section;
+use crate::sorted::Map;
 use crate::sys::mount::bare_copy;
 
 /// Ours: made anew on every boot.
@@ -118,7 +118,7 @@ fn one(
     let names = tree::list("tmpfs", &view.path, &|name| skip(mount, name))?;
     let empty = Vec::new();
     let (removed, wanted) = difference(old.unwrap_or(&empty), names, true);
-    let mut seen = BTreeMap::new();
+    let mut seen = Map::new();
     let nodes = wanted.iter().map(|name| tree::read("tmpfs", &view.path, name, &mut seen, budget));
     Ok(Filesystem { point: mount.point.clone(), removed, nodes: nodes.collect::<Result<_, _>>()? })
 }
@@ -127,19 +127,23 @@ fn one(
 /// directories do not count: in devtmpfs the kernel changes them.
 #[must_use]
 pub fn difference(before: &Names, after: Names, times: bool) -> (Vec<String>, Names) {
-    let old: BTreeMap<&str, &Metadata> = before.iter().map(|(path, meta)| (path.as_str(), meta)).collect();
-    let now: BTreeMap<&str, ()> = after.iter().map(|(path, _)| (path.as_str(), ())).collect();
-    let removed = before.iter().rev().map(|(path, _)| path).filter(|path| !now.contains_key(path.as_str()));
+    let old = by_path(before);
+    let now = by_path(&after);
+    let removed = before.iter().rev().map(|(path, _)| path).filter(|path| !now.contains_key(&path.as_str()));
     let removed = removed.cloned().collect();
     drop(now);
     let changed = |(path, meta): &(String, Metadata)| {
-        old.get(path.as_str()).is_none_or(|was| differs(was, meta, times))
+        old.get(&path.as_str()).is_none_or(|was| differs(was, meta, times))
     };
     // A file with several names is one: if one of them changed they all do.
     let inodes: Vec<u64> =
         after.iter().filter(|n| n.1.nlink() > 1 && changed(n)).map(|n| n.1.ino()).collect();
     let wanted = after.into_iter().filter(|n| changed(n) || (!n.1.is_dir() && inodes.contains(&n.1.ino())));
     (removed, wanted.collect())
+}
+
+fn by_path(names: &Names) -> Map<&str, &Metadata> {
+    names.iter().map(|(path, meta)| (path.as_str(), meta)).collect::<Vec<_>>().into()
 }
 
 /// Whether a name stands for something else now. The times of device nodes change with their use.

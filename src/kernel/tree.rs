@@ -7,7 +7,6 @@
 //! A socket's node belongs to the process that bound it, and bind(2) makes it; so [`make`] leaves sockets
 //! out, and [`finish`] gives them their mode and owner, and makes those that nobody bound.
 
-use std::collections::BTreeMap;
 use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -21,6 +20,7 @@ use super::bytes::Bytes;
 use super::root::errno;
 use crate::error::{Context, Refusal, Result};
 use crate::section;
+use crate::sorted::{self, Map};
 use crate::sys::{time, xattr};
 
 section! {
@@ -100,7 +100,7 @@ pub fn list(kind: &'static str, top: &Path, skip: &dyn Fn(&str) -> bool) -> Resu
                 Err(err) => return Err(err).context(kind, format_args!("reading {name}")),
             }
         }
-        inside.sort_by(|a, b| a.0.cmp(&b.0));
+        sorted::sort_by(&mut inside, |a, b| a.0.cmp(&b.0));
         found.append(&mut inside);
     }
     Ok(found)
@@ -114,7 +114,7 @@ pub fn read(
     kind: &'static str,
     top: &Path,
     (path, meta): &(String, Metadata),
-    seen: &mut BTreeMap<u64, String>,
+    seen: &mut Map<u64, String>,
     budget: &mut Budget,
 ) -> Result<Node, Refusal> {
     let file = if path.is_empty() { top.to_path_buf() } else { top.join(path) };

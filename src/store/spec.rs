@@ -19,6 +19,7 @@ use super::device::{Access, Device, Medium};
 use super::{Store, file, partition, superblock};
 use crate::config::{Config, Key};
 use crate::error::{Error, Result};
+use crate::sorted;
 
 /// Where a store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,7 +164,7 @@ fn blocks() -> Vec<Block> {
     let mut names: Vec<String> =
         entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.retain(|name| !["fd", "sr", "ram", "zram"].iter().any(|kind| name.starts_with(kind)));
-    names.sort();
+    sorted::sort(&mut names);
     let block = |name: String| {
         let sys = Path::new(SYS).join(&name);
         let size = fs::read_to_string(sys.join("size")).ok()?;

@@ -2,12 +2,12 @@
 //!
 //! Peers, backlogs and shutdown states cannot be asked of a socket itself. Needs the `unix_diag` module.
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 
 use super::socket;
+use crate::sorted::Map;
 
 /// `SOCK_DIAG_BY_FAMILY`.
 const BY_FAMILY: u16 = 20;
@@ -37,7 +37,7 @@ pub struct Unix {
 ///
 /// # Errors
 /// The errno of the calls; `ENOENT` if the kernel has no `unix_diag`.
-pub fn unix() -> Result<BTreeMap<u64, Unix>, Errno> {
+pub fn unix() -> Result<Map<u64, Unix>, Errno> {
     let netlink = socket::socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_SOCK_DIAG)?;
     let mut request = Vec::new();
     // nlmsghdr: length, type, NLM_F_REQUEST | NLM_F_DUMP, sequence, port.
@@ -51,13 +51,13 @@ pub fn unix() -> Result<BTreeMap<u64, Unix>, Errno> {
         request.extend_from_slice(&word.to_ne_bytes());
     }
     socket::send(netlink.as_fd(), &request, None, &[])?;
-    let mut found = BTreeMap::new();
+    let mut found = Vec::new();
     while !answer(&netlink, &mut found)? {}
-    Ok(found)
+    Ok(found.into())
 }
 
 /// Reads one packet of the answer; whether it was the last.
-fn answer(netlink: &OwnedFd, found: &mut BTreeMap<u64, Unix>) -> Result<bool, Errno> {
+fn answer(netlink: &OwnedFd, found: &mut Vec<(u64, Unix)>) -> Result<bool, Errno> {
     let packet = socket::receive(netlink.as_fd(), 32 * 1024, 0)?;
     let mut rest = packet.as_slice();
     while let Some(header) = rest.get(..16) {
@@ -69,7 +69,7 @@ fn answer(netlink: &OwnedFd, found: &mut BTreeMap<u64, Unix>) -> Result<bool, Er
             NLMSG_ERROR => return Err(Errno::from_raw(-i32::from_ne_bytes(word(body, 0).to_ne_bytes()))),
             _ => {
                 if let Some((inode, socket)) = one(body) {
-                    found.insert(inode.into(), socket);
+                    found.push((inode.into(), socket));
                 }
             }
         }

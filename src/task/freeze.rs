@@ -8,7 +8,6 @@
 
 mod stop;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -19,6 +18,7 @@ use crate::file::Scope;
 use crate::proc::stat::{self, PF_KTHREAD, Stat};
 use crate::proc::status;
 use crate::proc::syscall::{self, Call};
+use crate::sorted::{self, Map};
 use crate::sys::clone;
 use crate::sys::ptrace;
 use crate::task::signal;
@@ -72,15 +72,15 @@ pub struct Process {
 #[derive(Debug)]
 pub struct Frozen {
     /// The processes by pid.
-    pub processes: BTreeMap<u32, Process>,
+    pub processes: Map<u32, Process>,
     /// What could not be stopped faithfully.
     pub obstacles: Vec<Obstacle>,
     /// Every seized task: its process.
-    tids: BTreeMap<u32, u32>,
+    tids: Map<u32, u32>,
     /// The calls that they slept in, where that must be known.
-    asleep: BTreeMap<u32, Call>,
+    asleep: Map<u32, Call>,
     /// Those whose stop we have seen.
-    stopped: BTreeSet<u32>,
+    stopped: sorted::Set<u32>,
     gone: bool,
 }
 
@@ -121,14 +121,14 @@ fn all_processes() -> Result<Vec<Stat>> {
 /// The tasks of the scope, parents before children.
 fn members(request: &Request<'_>) -> Result<Vec<Stat>> {
     let mut all = all_processes()?;
-    let descent: BTreeMap<u32, u32> = all.iter().map(|s| (s.pid, s.ppid)).collect();
+    let descent: Map<u32, u32> = all.iter().map(|s| (s.pid, s.ppid)).collect::<Vec<_>>().into();
     all.retain(|s| s.pid != request.except);
     let mut found: Vec<Stat> = Vec::new();
     match request.scope {
         Scope::System => {
             // Children of the capturing process are its own helpers.
             all.retain(|s| s.ppid != request.except);
-            all.sort_by_key(|s| (s.pid != request.root, s.pid));
+            sorted::sort_by_key(&mut all, |s| (s.pid != request.root, s.pid));
             found = all;
         }
         Scope::Tree => {
@@ -146,7 +146,7 @@ fn members(request: &Request<'_>) -> Result<Vec<Stat>> {
 }
 
 /// Whether a process or one of its ancestors is in the list.
-fn is_left_out(pid: u32, list: &[u32], parents: &BTreeMap<u32, u32>) -> bool {
+fn is_left_out(pid: u32, list: &[u32], parents: &Map<u32, u32>) -> bool {
     let mut at = Some(pid);
     while let Some(pid) = at {
         if list.contains(&pid) {
@@ -160,7 +160,7 @@ fn is_left_out(pid: u32, list: &[u32], parents: &BTreeMap<u32, u32>) -> bool {
 fn threads_of(pid: u32) -> Vec<u32> {
     let Ok(list) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let mut tids: Vec<u32> = list.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect();
-    tids.sort_by_key(|tid| (*tid != pid, *tid));
+    sorted::sort_by_key(&mut tids, |tid| (*tid != pid, *tid));
     tids
 }
 
@@ -170,11 +170,11 @@ fn threads_of(pid: u32) -> Vec<u32> {
 /// The scope's root does not exist, a task does not stop in time, or somebody else traces one.
 pub fn freeze(request: &Request<'_>) -> Result<Frozen> {
     let mut world = Frozen {
-        processes: BTreeMap::new(),
+        processes: Map::new(),
         obstacles: Vec::new(),
-        tids: BTreeMap::new(),
-        asleep: BTreeMap::new(),
-        stopped: BTreeSet::new(),
+        tids: Map::new(),
+        asleep: Map::new(),
+        stopped: sorted::Set::new(),
         gone: false,
     };
     let deadline = Instant::now() + request.patience;

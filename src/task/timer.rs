@@ -6,6 +6,7 @@
 //! Refuses: timers on the CPU clock of another process, and ids too high to reach.
 
 use crate::error::{Refusal, Result};
+use crate::sorted;
 use crate::sys::abi;
 use crate::task::batch::{LONG, long};
 use crate::task::remote::{Batch, Script};
@@ -90,7 +91,7 @@ pub fn parse(text: &str) -> Vec<Posix> {
         }
     }
     // The kernel lists the newest first.
-    timers.sort_by_key(|timer| timer.id);
+    sorted::sort_by_key(&mut timers, |timer| timer.id);
     timers
 }
 

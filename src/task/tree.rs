@@ -5,10 +5,9 @@
 //! Loses: resource usage of zombies.
 //! Refuses: shapes that no order of fork(2), setsid(2) and exit(2) brings about from outside.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use crate::error::Refusal;
 use crate::file::Fd;
+use crate::sorted::{self, Map, Set};
 use crate::task::signal::Action;
 use crate::task::{limit, memory, sched, thread, timer, workdir};
 
@@ -108,9 +107,9 @@ pub enum Step {
 struct Planner<'a> {
     all: &'a [Ids],
     steps: Vec<Step>,
-    made: BTreeSet<u32>,
+    made: Set<u32>,
     /// Session and group that each process has so far.
-    now: BTreeMap<u32, (u32, u32)>,
+    now: Map<u32, (u32, u32)>,
     /// Helpers to end: pid and maker.
     ghosts: Vec<(u32, Option<u32>)>,
     spare: u32,
@@ -126,8 +125,8 @@ pub fn plan(all: &[Ids], root: u32, exists: bool) -> Result<Vec<Step>, (u32, Ref
     let mut planner = Planner {
         all,
         steps: Vec::new(),
-        made: BTreeSet::new(),
-        now: BTreeMap::new(),
+        made: Set::new(),
+        now: Map::new(),
         ghosts: Vec::new(),
         spare: top + 1,
     };
@@ -241,7 +240,7 @@ impl Planner<'_> {
             .iter()
             .filter(|p| p.pgrp != 0 && self.now.get(&p.pid).is_some_and(|n| n.1 != p.pgrp))
             .collect();
-        wrong.sort_by_key(|p| (p.pgrp != p.pid, p.pid));
+        sorted::sort_by_key(&mut wrong, |p| (p.pgrp != p.pid, p.pid));
         for process in wrong {
             if !self.now.contains_key(&process.pgrp) {
                 // The leader is dead: a child of the first member takes its number for a moment.

@@ -4,6 +4,7 @@ use nix::errno::Errno;
 
 use crate::error::{Context, Error, Result};
 use crate::kernel::root::Root;
+use crate::sorted;
 use crate::sys::netlink::{Socket, attributes, find, text, u16_at, u32_at};
 
 pub(super) const NEW: u16 = 16;
@@ -100,7 +101,7 @@ pub fn baseline(socket: &mut Socket, root: &Root) -> Result<Vec<Seen>> {
         link.fixed_address = matches!(root.sys.line(&format!("{dir}/addr_assign_type")).as_str(), "1" | "3");
         link.wireless = root.sys.exists(&format!("{dir}/phy80211"));
     }
-    found.sort_by_key(|link| link.index);
+    sorted::sort_by_key(&mut found, |link| link.index);
     Ok(found)
 }
 

@@ -92,7 +92,7 @@ impl Frozen {
             let children: Vec<u32> = self
                 .tids
                 .iter()
-                .filter(|(tid, tgid)| *tid == *tgid && read_stat(**tid).is_some_and(|s| s.ppid == *parent))
+                .filter(|(tid, tgid)| tid == tgid && read_stat(*tid).is_some_and(|s| s.ppid == *parent))
                 .map(|(tid, _)| *tid)
                 .collect();
             for child in children.into_iter().filter(|c| shares_memory(*parent, *c)) {

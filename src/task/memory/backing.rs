@@ -1,12 +1,11 @@
 //! What is behind a mapping, and whether its name still leads there.
 
-use std::collections::BTreeSet;
-
 use nix::sys::stat::{major, minor, stat};
 
 use super::{Backing, KIND, MappedFile};
 use crate::error::{Context, Refusal, Result};
 use crate::proc::smaps::Mapping;
+use crate::sorted::Set;
 
 /// An object, where it was first met.
 #[derive(Debug, Clone)]
@@ -33,7 +32,7 @@ pub struct Shared {
     /// What stands before every path of the system.
     pub(super) root: String,
     /// Mapped files whose names were found to lead to them: device, inode, path.
-    known: BTreeSet<(String, u64, String)>,
+    known: Set<(String, u64, String)>,
 }
 
 impl Shared {

@@ -16,10 +16,10 @@ mod supply;
 
 pub use supply::{make_objects, open_files, place};
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::error::{Context, Error, Result};
+use crate::sorted::{self, Map};
 use crate::sys::abi::Number;
 use crate::sys::ptrace;
 use crate::task::memory::{self, Backing};
@@ -72,7 +72,7 @@ pub struct Puppets<'a> {
     top: u64,
     own: Own,
     exact_timers: bool,
-    areas: BTreeMap<u32, Area>,
+    areas: Map<u32, Area>,
 }
 
 /// An address where the batch area lies outside every mapping of the image and of ourselves.
@@ -88,7 +88,7 @@ fn choose_base(processes: &[Process], top: u64) -> Result<u64> {
     // 256 pages: the gap that a growing stack keeps below itself.
     let gap = 0x10_0000;
     let mut at = 0x2000_0000u64;
-    taken.sort_unstable();
+    sorted::sort(&mut taken);
     for (start, end) in taken {
         if start >= at + AREA + gap {
             break;
@@ -129,7 +129,7 @@ impl<'a> Puppets<'a> {
             top,
             own,
             exact_timers: crate::sys::clone::has_timer_ids(),
-            areas: BTreeMap::new(),
+            areas: Map::new(),
         })
     }
 

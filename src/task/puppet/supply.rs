@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use super::{KIND, Puppets};
 use crate::error::{Context, Error, Result};
 use crate::image::pages::Run;
+use crate::sorted;
 use crate::sys::{abi, descriptor, vm};
 use crate::task::memory::{Backing, MappedFile, Object};
 use crate::task::pages::Place;
@@ -101,7 +102,7 @@ impl Puppets<'_> {
     /// Gives the process its descriptors. Numbers are known beforehand: pidfd_getfd(2) returns the lowest free one, and they are taken in ascending order.
     pub(super) fn place_fds(&self, script: &mut Script<'_>, body: &Body) -> Result<()> {
         let mut fds: Vec<_> = body.fds.iter().collect();
-        fds.sort_by_key(|fd| fd.fd);
+        sorted::sort_by_key(&mut fds, |fd| fd.fd);
         let number = |fd: i32| u64::from(fd.cast_unsigned());
         let above = fds.last().map_or(0, |fd| fd.fd) + 1;
         script.ensure(4, 0)?;
