@@ -4,22 +4,24 @@
 //! and the environment of PID 1, plus `RCSNAP=restored`. One that fails or takes too long is logged and does
 //! not stop the boot.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::config::Rerun;
-use crate::error::{Context, Error};
+use crate::error::{Context, Error, Result};
 use crate::log;
 use crate::sorted;
+use crate::sys::process::spawn;
+use crate::sys::time::milliseconds;
 
 /// How often we look whether a script has ended.
 const INTERVAL: Duration = Duration::from_millis(2);
@@ -31,11 +33,8 @@ const GRACE: Duration = Duration::from_millis(500);
 pub fn scripts(names: &[String], limit: Duration) -> usize {
     let mut paths: Vec<PathBuf> = names.iter().map(|name| script(name)).collect();
     sorted::sort_by(&mut paths, |a, b| a.file_name().cmp(&b.file_name()));
-    let failed = paths.iter().filter(|path| {
-        let mut command = Command::new("/bin/sh");
-        command.arg(path).arg("start");
-        !run("rerun", path, command, "restored", limit)
-    });
+    let shell = |path| [OsStr::new("/bin/sh"), path, OsStr::new("start")];
+    let failed = paths.iter().filter(|path| !run("rerun", path, &shell(path.as_os_str()), "restored", limit));
     failed.count()
 }
 
@@ -88,7 +87,7 @@ pub fn hooks(folder: &Path, boot: &str, limit: Duration) -> usize {
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     sorted::sort(&mut paths);
     let runnable = |path: &&PathBuf| fs::metadata(path).is_ok_and(|m| m.is_file() && m.mode() & 0o111 != 0);
-    paths.iter().filter(runnable).filter(|path| !run("hook", path, Command::new(path), boot, limit)).count()
+    paths.iter().filter(runnable).filter(|path| !run("hook", path, &[path.as_os_str()], boot, limit)).count()
 }
 
 /// The path of a script: a bare name is one of /etc/init.d.
@@ -97,32 +96,38 @@ fn script(name: &str) -> PathBuf {
 }
 
 /// Runs one of them and logs what went wrong.
-fn run(kind: &'static str, path: &Path, mut command: Command, boot: &str, limit: Duration) -> bool {
+fn run(kind: &'static str, path: &Path, args: &[&OsStr], boot: &str, limit: Duration) -> bool {
     let start = Instant::now();
-    command.current_dir("/").env_clear().envs(environment_of_init()).env("RCSNAP", boot).process_group(0);
+    let args: Vec<CString> =
+        args.iter().map(|arg| CString::new(arg.as_bytes()).unwrap_or_default()).collect();
     let doing = format_args!("running {}", path.display());
-    let ended =
-        command.spawn().context(kind, doing).and_then(|child| wait(child, limit).context(kind, doing));
-    let result = ended.and_then(|ended| match ended {
-        Some(status) if status.success() => Ok(()),
-        Some(status) => Err(Error::new(kind, doing.to_string(), status.to_string())),
-        None => Err(Error::new(kind, doing.to_string(), format!("not done after {} ms", limit.as_millis()))),
+    let ended = spawn(&args, &environment(boot)).and_then(|child| wait(child, limit)).context(kind, doing);
+    let result = ended.and_then(|ended| {
+        let cause = match ended {
+            Some(WaitStatus::Exited(_, 0)) => return Ok(()),
+            Some(WaitStatus::Exited(_, status)) => format!("exit status: {status}"),
+            Some(WaitStatus::Signaled(_, signal, _)) => format!("signal: {}", signal as i32),
+            _ => format!("not done after {} ms", milliseconds(limit)),
+        };
+        Err(Error::new(kind, doing.to_string(), cause))
     });
     match &result {
-        Ok(()) => log!(Info, "{kind}: {}: {} ms", path.display(), start.elapsed().as_millis()),
+        Ok(()) => log!(Info, "{kind}: {}: {} ms", path.display(), milliseconds(start.elapsed())),
         Err(error) => log!(Warning, "{error}"),
     }
     result.is_ok()
 }
 
 /// Waits for a child until the limit, then ends its whole process group. `None` when it had to be ended.
-fn wait(mut child: Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+fn wait(child: u32, limit: Duration) -> Result<Option<WaitStatus>, Errno> {
     let start = Instant::now();
-    let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+    let group = Pid::from_raw(child.cast_signed());
     let mut asked = false;
     loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok((!asked).then_some(status));
+        match waitpid(group, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
+            Ok(status) => return Ok((!asked).then_some(status)),
+            Err(errno) => return Err(errno),
         }
         if start.elapsed() > limit + GRACE {
             let _ = killpg(group, Signal::SIGKILL);
@@ -134,15 +139,13 @@ fn wait(mut child: Child, limit: Duration) -> std::io::Result<Option<ExitStatus>
     }
 }
 
-/// PID 1's environment as it was when it was started: what the scripts got.
-fn environment_of_init() -> Vec<(OsString, OsString)> {
+/// PID 1's environment as it was when it was started, which the scripts got, and what sort of boot this is.
+fn environment(boot: &str) -> Vec<CString> {
     let bytes = fs::read("/proc/1/environ").unwrap_or_default();
-    let pair = |entry: &[u8]| {
-        let at = entry.iter().position(|byte| *byte == b'=')?;
-        let text = |bytes| OsStr::from_bytes(bytes).to_owned();
-        Some((text(&entry[..at]), text(&entry[at + 1..])))
-    };
-    bytes.split(|byte| *byte == 0).filter_map(pair).collect()
+    let entries = bytes.split(|byte| *byte == 0);
+    let kept = entries.filter(|entry| entry.contains(&b'=') && !entry.starts_with(b"RCSNAP="));
+    let own = format!("RCSNAP={boot}");
+    kept.chain([own.as_bytes()]).filter_map(|entry| CString::new(entry).ok()).collect()
 }
 
 #[cfg(test)]

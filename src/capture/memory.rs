@@ -10,6 +10,7 @@ use super::KIND;
 use crate::error::{Context, Error, Result};
 use crate::image::Sink;
 use crate::image::pages::{PageIndex, PageWriter};
+use crate::sys::time::milliseconds;
 use crate::task::memory::Object;
 use crate::task::pages::{self, Origins};
 use crate::task::tree::Process;
@@ -36,7 +37,7 @@ impl Clock {
     /// Milliseconds since the start.
     #[must_use]
     pub fn milliseconds(&self) -> u32 {
-        u32::try_from(self.begin.elapsed().as_millis()).unwrap_or(u32::MAX)
+        u32::try_from(milliseconds(self.begin.elapsed())).unwrap_or(u32::MAX)
     }
 
     /// Whether there is time left.

@@ -66,8 +66,9 @@ fn v6(text: &str) -> Vec<(u32, i32, Vec<u8>)> {
     let line = |line: &str| {
         let mut words = line.split_whitespace();
         let interface = words.next()?.parse().ok()?;
-        let address = u128::from_str_radix(words.nth(1)?, 16).ok()?;
-        Some((interface, libc::AF_INET6, address.to_be_bytes().to_vec()))
+        let (high, low) = words.nth(1)?.split_at_checked(16)?;
+        let half = |digits| u64::from_str_radix(digits, 16).map(u64::to_be_bytes).ok();
+        Some((interface, libc::AF_INET6, [half(high)?, half(low)?].concat()))
     };
     text.lines().filter_map(line).collect()
 }

@@ -20,6 +20,7 @@ use super::{Store, file, partition, superblock};
 use crate::config::{Config, Key};
 use crate::error::{Error, Result};
 use crate::sorted;
+use crate::sys::time::milliseconds;
 
 /// Where a store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +103,7 @@ pub fn resolve(text: &str, wait: Duration) -> Result<PathBuf> {
             return Ok(path);
         }
         if begin.elapsed() >= wait {
-            let waited = wait.as_millis();
+            let waited = milliseconds(wait);
             return Err(Error::new(
                 "store",
                 format!("looking for {text}"),

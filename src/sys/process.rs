@@ -1,9 +1,14 @@
-//! fork(2), and words of memory that parent and child share.
+//! fork(2), programs that are run, and words of memory that parent and child share.
 #![allow(unsafe_code, reason = "fork returns twice, and shared memory is untyped")]
 
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU32;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::{Pid, chdir, execve, pipe2, read, setpgid, write};
 
 use crate::sys::ptrace::Sys;
 
@@ -32,6 +37,55 @@ pub fn fork() -> Sys<Fork> {
 pub fn leave(status: i32) -> ! {
     // SAFETY: a plain number.
     unsafe { libc::_exit(status) }
+}
+
+/// Runs a program: `args` with its path as the first, in `/` and in a process group of its own. It has our
+/// standard streams and ignored signals, but for SIGPIPE.
+///
+/// # Errors
+/// The errno of fork(2) or execve(2).
+pub fn spawn(args: &[CString], env: &[CString]) -> Sys<u32> {
+    let (from, to) = pipe2(OFlag::O_CLOEXEC)?;
+    match fork()? {
+        Fork::Child => {
+            let Err(errno) = replace(args, env);
+            let _ = write(&to, &(errno as i32).to_ne_bytes());
+            leave(127)
+        }
+        Fork::Parent(child) => {
+            drop(to);
+            match word(&from) {
+                // The other end was closed by execve(2).
+                None => Ok(child),
+                Some(errno) => {
+                    let _ = super::brief::reap(child);
+                    Err(errno)
+                }
+            }
+        }
+    }
+}
+
+/// The child's part of [`spawn`].
+fn replace(args: &[CString], env: &[CString]) -> Sys<Infallible> {
+    let program = args.first().ok_or(Errno::EINVAL)?;
+    setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+    chdir(c"/")?;
+    // SAFETY: the default action runs nothing of ours.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    execve(program, args, env)
+}
+
+/// The errno that a child wrote before it ended.
+fn word(from: &OwnedFd) -> Option<Errno> {
+    let mut bytes = [0; 4];
+    loop {
+        match read(from, &mut bytes) {
+            Err(Errno::EINTR) => {}
+            Ok(4) => return Some(Errno::from_raw(i32::from_ne_bytes(bytes))),
+            _ => return None,
+        }
+    }
 }
 
 /// Every descriptor from this number on is closed at the next execve(2) (close_range(2), 5.11). A program that
@@ -70,8 +124,22 @@ pub fn shared_words<const N: usize>() -> Sys<&'static [AtomicU32; N]> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Fork, fork, leave, shared_words};
+    use super::{Fork, fork, leave, shared_words, spawn};
+    use nix::errno::Errno;
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::Pid;
+    use std::ffi::CString;
     use std::sync::atomic::Ordering;
+
+    #[test]
+    fn a_program_gets_its_arguments_and_environment() {
+        let text = |text: &str| CString::new(text).unwrap();
+        let script = "[ $0-$1-$A-$PWD = x-y-z-/ ] && exit 7";
+        let args = ["/bin/sh", "-c", script, "x", "y"].map(text);
+        let child = Pid::from_raw(spawn(&args, &[text("A=z")]).unwrap().cast_signed());
+        assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 7)));
+        assert_eq!(spawn(&[text("/nonexistent")], &[]), Err(Errno::ENOENT));
+    }
 
     #[test]
     fn a_child_writes_where_its_parent_reads() {

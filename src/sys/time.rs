@@ -4,6 +4,7 @@
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -27,6 +28,12 @@ pub fn now(clock: i32) -> Sys<(i64, i64)> {
 /// EINVAL if there is no such clock.
 pub fn nanoseconds(clock: i32) -> Sys<i64> {
     now(clock).map(|(seconds, rest)| seconds.saturating_mul(1_000_000_000).saturating_add(rest))
+}
+
+/// The milliseconds of a duration, in a number of the usual width.
+#[must_use]
+pub fn milliseconds(span: Duration) -> u64 {
+    span.as_secs().saturating_mul(1000).saturating_add(span.subsec_millis().into())
 }
 
 /// Sets both times of a file, or of a link itself.
