@@ -130,7 +130,9 @@ fn wrapped(kind: &'static str, doing: fmt::Arguments<'_>, cause: Cause) -> Error
 fn wrapped_io(kind: &'static str, doing: fmt::Arguments<'_>, err: &std::io::Error) -> Error {
     let cause = match err.raw_os_error() {
         Some(raw) => Cause::Errno(Errno::from_raw(raw)),
-        None => Cause::Said(err.kind().to_string().into()),
+        None if err.kind() == std::io::ErrorKind::UnexpectedEof => Cause::Said("it ends too early".into()),
+        None if err.kind() == std::io::ErrorKind::InvalidData => Cause::Said("it is not UTF-8".into()),
+        None => Cause::Said("it cannot be done".into()),
     };
     wrapped(kind, doing, cause)
 }

@@ -2,6 +2,7 @@
 #![no_main]
 #![allow(unsafe_code, reason = "the entry point is a C function; see sys::start")]
 
+use rcsnap::sys::arena::Arena;
 use rcsnap::sys::start::Given;
 use rcsnap::{boot, cli};
 
@@ -13,3 +14,6 @@ fn start(given: Given) -> u8 {
     let command = words.get(1).is_some_and(|word| cli::is_command(word)) && boot::early::is_cell();
     if std::process::id() == 1 && !command { boot::run(&given) } else { cli::run(&words) }
 }
+
+#[global_allocator]
+static ARENA: Arena = Arena::new();

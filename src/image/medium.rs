@@ -1,5 +1,7 @@
 //! What an image is written to and read from, and the CRC over its bytes.
 
+use std::sync::LazyLock;
+
 use crate::error::{Error, Result};
 
 /// Bytes that can be read by offset: a slot, a file, a slice.
@@ -76,8 +78,12 @@ pub(super) fn reserve(buffer: &mut Vec<u8>, more: usize) -> Result<()> {
 }
 
 /// CRC-32C (Castagnoli): finds every error of up to three bits at these lengths, and both ARMv8 and
-/// SSE 4.2 have an instruction for it.
-static CRC: crc::Crc<u32, crc::Table<16>> = crc::Crc::<u32, crc::Table<16>>::new(&crc::CRC_32_ISCSI);
+/// SSE 4.2 have an instruction for it. Its tables are made when they are first needed, which takes microseconds: in
+/// the binary they would have 16 KiB.
+static CRC: LazyLock<crc::Crc<u32, crc::Table<16>>> = LazyLock::new(|| {
+    let algorithm = std::hint::black_box(&crc::CRC_32_ISCSI);
+    crc::Crc::<u32, crc::Table<16>>::new(algorithm)
+});
 
 /// CRC-32C of the bytes.
 #[must_use]

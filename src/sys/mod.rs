@@ -3,6 +3,7 @@
 
 pub mod abi;
 pub mod anonymous;
+pub mod arena;
 pub mod brief;
 pub mod clone;
 pub mod crash;

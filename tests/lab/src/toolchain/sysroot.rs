@@ -91,6 +91,10 @@ impl Compiler {
         }
         // Nothing unwinds and nothing says where: no tables for the one, no file names for the other.
         flags.extend(["-Cforce-unwind-tables=no", "-Zlocation-detail=none"]);
+        // Every program makes its own copy of std's generic code, which then knows that memory is never freed.
+        flags.push("-Zshare-generics=no");
+        // A function with a large stack frame stays one: in a frame of all of them every address is long.
+        flags.push("-Cllvm-args=--inline-max-stacksize=200");
         let abort = ["-Cpanic=immediate-abort", "-Zunstable-options"];
         let mut probe = Command::new(self.rustc());
         self.apply(&mut probe)?;
@@ -109,6 +113,7 @@ impl Compiler {
     pub fn cargo(&self, target: &Target, messages: bool) -> Result<Command> {
         packages::need(&[target.gcc])?;
         let (mut flags, features) = self.flags(messages)?;
+        flags.extend(target.small);
         let linker = linker(target)?;
         let sysroot = self.std(target, &linker, &flags, features)?;
         let sysroot = format!("--sysroot={}", sysroot.display());

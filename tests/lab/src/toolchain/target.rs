@@ -23,7 +23,14 @@ pub struct Target {
     pub emulator: Option<(&'static str, &'static str)>,
     /// variables for the build of std and of programs
     pub settings: &'static [(&'static str, &'static str)],
+    /// options of rustc for small code on this processor
+    pub small: &'static [&'static str],
 }
+
+/// Sequences of instructions that stand in several places are made a function. The default on 64-bit ARM only.
+const OUTLINE: &str = "-Cllvm-args=--enable-machine-outliner=always";
+/// What was made of them is looked at again.
+const AGAIN: &str = "-Cllvm-args=--machine-outliner-reruns=4";
 
 /// The architectures of src/arch.
 pub const TARGETS: [Target; 3] = [
@@ -37,6 +44,7 @@ pub const TARGETS: [Target; 3] = [
         gcc: ("gcc", "gcc"),
         emulator: None,
         settings: &[],
+        small: &[OUTLINE, AGAIN],
     },
     Target {
         arch: "aarch64",
@@ -48,6 +56,7 @@ pub const TARGETS: [Target; 3] = [
         gcc: ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
         emulator: Some(("qemu-aarch64", "qemu-user")),
         settings: &[],
+        small: &[OUTLINE, AGAIN],
     },
     Target {
         arch: "armv7",
@@ -60,6 +69,8 @@ pub const TARGETS: [Target; 3] = [
         emulator: Some(("qemu-arm", "qemu-user")),
         // The libc crate, and std with it, take musl for the old one with 32-bit times unless told.
         settings: &[("RUST_LIBC_UNSTABLE_MUSL_V1_2_3", "1")],
+        // Instructions of two bytes where they suffice: every ARMv7-A has them.
+        small: &["-Ctarget-feature=+thumb-mode", OUTLINE, AGAIN],
     },
 ];
 
