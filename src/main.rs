@@ -2,8 +2,13 @@
 #![no_main]
 #![allow(unsafe_code, reason = "the entry point is a C function; see sys::start")]
 
+use rcsnap::sys::heap::Heap;
 use rcsnap::sys::start::Given;
 use rcsnap::{boot, cli};
+
+// SAFETY: no thread is ever started, and the handlers of `sys::crash` allocate nothing.
+#[global_allocator]
+static HEAP: Heap = unsafe { Heap::new() };
 
 rcsnap::entry!(start);
 
