@@ -16,12 +16,11 @@ pub mod restore;
 pub mod source;
 pub mod status;
 
-use std::io::Write;
-
 use argh::FromArgs;
 
 use crate::error::Result;
 use crate::log;
+use crate::sys::{descriptor, fs};
 
 /// Everything went well.
 pub const DONE: u8 = 0;
@@ -86,7 +85,8 @@ pub fn run(words: &[String]) -> u8 {
             return DONE;
         }
         Err(early) => {
-            let _ = writeln!(std::io::stderr(), "{}", early.output.trim_end());
+            let _ =
+                fs::write_all(descriptor::standard()[2], format!("{}\n", early.output.trim_end()).as_bytes());
             return USAGE;
         }
     };
@@ -111,7 +111,7 @@ pub fn run(words: &[String]) -> u8 {
 
 /// One line on stdout. Unlike `println!` it does not panic when nobody reads any more.
 pub fn print(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let _ = fs::write_all(descriptor::standard()[1], format!("{text}\n").as_bytes());
 }
 
 /// What a command ends with: its exit status, or an error for stderr.

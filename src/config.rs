@@ -13,7 +13,10 @@
 
 use std::fmt;
 
+use nix::errno::Errno;
+
 use crate::log;
+use crate::sys::fs;
 
 /// Where the file is.
 pub const PATH: &str = "/etc/rcsnap.conf";
@@ -152,12 +155,12 @@ impl Config {
     /// Reads the file and applies the words of the kernel command line.
     #[must_use]
     pub fn load(words: &[String]) -> Config {
-        match std::fs::read(PATH) {
+        match fs::read(PATH) {
             Ok(bytes) => Config::parse(&String::from_utf8_lossy(&bytes), words),
-            Err(err) => {
+            Err(errno) => {
                 let mut config = Config::parse("", words);
-                if err.kind() != std::io::ErrorKind::NotFound {
-                    config.warnings.push(format!("config: reading {PATH}: {err}"));
+                if errno != Errno::ENOENT {
+                    config.warnings.push(format!("config: reading {PATH}: {errno:?}"));
                 }
                 config
             }

@@ -1,12 +1,12 @@
 //! `rcsnap capture`: one process tree into a file.
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use argh::FromArgs;
 
 use super::{DONE, OBSTACLES, Outcome, print};
 use crate::capture;
+use crate::sys::descriptor;
 
 /// Capture a process tree into a file. What the tree shares with the outside is an obstacle, except
 /// descriptions that are the same as stdin, stdout and stderr of this command: the restore gives its own.
@@ -29,8 +29,7 @@ pub struct Args {
 /// # Errors
 /// The capture's.
 pub fn run(args: &Args) -> Outcome {
-    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let own: [BorrowedFd<'_>; 3] = [input.as_fd(), output.as_fd(), error.as_fd()];
+    let own = descriptor::standard();
     let obstacles = capture::tree(args.tree, Path::new(&args.file), args.kill, &own)?;
     for obstacle in &obstacles {
         print(&obstacle.to_string());

@@ -1,6 +1,5 @@
 //! `rcsnap restore`: a process tree from a file.
 
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use argh::FromArgs;
@@ -8,6 +7,7 @@ use argh::FromArgs;
 use super::{DONE, FAILED, Outcome};
 use crate::error::Context;
 use crate::restore;
+use crate::sys::descriptor;
 
 /// Restore a process tree from a file. Its process ids must be free. Returns when the tree runs.
 #[derive(FromArgs)]
@@ -27,9 +27,7 @@ pub struct Args {
 /// The restore's; nothing runs then.
 pub fn run(args: &Args) -> Outcome {
     let doing = format_args!("copying stdin, stdout and stderr");
-    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let own = [input.as_fd(), output.as_fd(), error.as_fd()];
-    let own = own.iter().map(|fd| fd.try_clone_to_owned()).collect::<Result<Vec<_>, _>>();
+    let own = descriptor::standard().iter().map(|fd| descriptor::copy(*fd, 3)).collect::<Result<Vec<_>, _>>();
     let status = restore::tree(Path::new(&args.file), args.wait, own.context("restore", doing)?)?;
     let status = status.map_or(i32::from(DONE), |status| match status & 0x7f {
         0 => status >> 8 & 0xff,

@@ -1,7 +1,5 @@
 //! `rcsnap status`: what this boot was, why, where its time went, and what the store holds.
 
-use std::fs;
-
 use argh::FromArgs;
 
 use super::source::{hex, store};
@@ -11,6 +9,7 @@ use crate::error::Result;
 use crate::json::{self, Object};
 use crate::store::device::Access;
 use crate::store::notes::{Slot, State};
+use crate::sys::fs;
 
 /// Say whether this boot was cold or restored, why, what each phase took, and what the slots hold.
 #[derive(FromArgs)]
@@ -36,7 +35,7 @@ pub fn run(args: &Args) -> Outcome {
 }
 
 fn text(slots: &Result<Vec<Slot>>) -> String {
-    let state = fs::read_to_string(format!("{FOLDER}/state"));
+    let state = fs::text(format!("{FOLDER}/state"));
     let mut text = state.unwrap_or_else(|_| match reason_in_log() {
         Some(reason) => format!("cold: {reason}\n"),
         None => "this boot was not begun by rcsnap\n".into(),
@@ -74,7 +73,7 @@ fn describe(slot: &Slot) -> String {
 }
 
 fn json(slots: &Result<Vec<Slot>>) -> String {
-    let boot = fs::read_to_string(format!("{FOLDER}/boot.json"));
+    let boot = fs::text(format!("{FOLDER}/boot.json"));
     let boot = match boot {
         Ok(text) => text.trim_end().to_owned(),
         Err(_) => {

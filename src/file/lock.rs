@@ -63,7 +63,7 @@ fn line(text: &str) -> Result<(Sort, State), Refusal> {
         "POSIX" => Sort::Posix,
         _ => {
             return Err(Refusal::new(
-                format!("it holds a {}", sort.to_lowercase()),
+                format!("it holds a {}", sort.to_ascii_lowercase()),
                 "release it before `rcsnap ready`",
             ));
         }
