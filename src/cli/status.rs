@@ -1,7 +1,6 @@
 //! `rcsnap status`: what this boot was, why, where its time went, and what the store holds.
 
-use argh::FromArgs;
-
+use super::args::{Args, Form, Takes, Verb};
 use super::source::{hex, store};
 use super::{DONE, Outcome, print};
 use crate::boot::status::{FOLDER, reason_in_log};
@@ -11,22 +10,21 @@ use crate::store::device::Access;
 use crate::store::notes::{Slot, State};
 use crate::sys::fs;
 
-/// Say whether this boot was cold or restored, why, what each phase took, and what the slots hold.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "status")]
-pub struct Args {
-    /// print JSON
-    #[argh(switch)]
-    json: bool,
-}
+/// `rcsnap status`.
+pub const VERB: Verb = Verb {
+    name: "status",
+    about: "Say whether this boot was cold or restored, why, what each phase took, and what the slots hold.",
+    takes: &[Takes { name: "json", form: Form::Switch, about: "print JSON" }],
+    run,
+};
 
 /// Prints.
 ///
 /// # Errors
 /// None: what cannot be read is said.
-pub fn run(args: &Args) -> Outcome {
+fn run(args: &Args) -> Outcome {
     let slots = store(Access::Read).map(|store| store.slots().to_vec());
-    if args.json {
+    if args.has("json") {
         print(&json(&slots));
     } else {
         print(&text(&slots));
