@@ -11,12 +11,12 @@
 //! sets a key, for a list from its first line on; `+=` adds to a list. Nothing in the file stops a boot: what
 //! is not understood is a warning with file and line, and the key keeps the value it had.
 
-use nix::errno::Errno;
-
-use crate::error::Context;
 use std::fmt;
 
+use nix::errno::Errno;
+
 use crate::log;
+use crate::sys::fs;
 
 /// Where the file is.
 pub const PATH: &str = "/etc/rcsnap.conf";
@@ -155,12 +155,12 @@ impl Config {
     /// Reads the file and applies the words of the kernel command line.
     #[must_use]
     pub fn load(words: &[String]) -> Config {
-        match std::fs::read(PATH).context("config", format_args!("reading {PATH}")) {
+        match fs::read(PATH) {
             Ok(bytes) => Config::parse(&String::from_utf8_lossy(&bytes), words),
-            Err(err) => {
+            Err(errno) => {
                 let mut config = Config::parse("", words);
-                if err.errno() != Some(Errno::ENOENT) {
-                    config.warnings.push(err.to_string());
+                if errno != Errno::ENOENT {
+                    config.warnings.push(format!("config: reading {PATH}: {errno:?}"));
                 }
                 config
             }

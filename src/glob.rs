@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::sorted;
+use crate::sys::fs;
 
 /// Whether a path matches. A glob that matches a directory above the path matches it too, so that
 /// `/etc/network/run` covers all that is in there.
@@ -40,12 +41,13 @@ fn children(directory: &Path, part: &str) -> Vec<PathBuf> {
         let path = directory.join(part);
         return if path.symlink_metadata().is_ok() { vec![path] } else { Vec::new() };
     }
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    let names = entries.flatten().map(|entry| entry.file_name());
-    // As in a shell, a leading dot must be written.
-    let names = names.filter(|name| part.starts_with('.') || !name.as_encoded_bytes().starts_with(b"."));
-    let names = names.filter(|name| part_matches(part.as_bytes(), name.as_encoded_bytes()));
-    names.map(|name| directory.join(name)).collect()
+    let mut names = fs::names(directory).unwrap_or_default();
+    names.retain(|name| {
+        // As in a shell, a leading dot must be written.
+        (part.starts_with('.') || !name.as_encoded_bytes().starts_with(b"."))
+            && part_matches(part.as_bytes(), name.as_encoded_bytes())
+    });
+    names.iter().map(|name| directory.join(name)).collect()
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ use crate::glob;
 use crate::proc::mountinfo::{self, Mount};
 use crate::sorted::{self, Set};
 use crate::store::spec;
+use crate::sys::fs;
 
 const KIND: &str = "input";
 
@@ -171,7 +172,7 @@ pub fn take(config: &Config, open: &[String]) -> Result<Inputs> {
         found: Inputs { file_systems: Vec::new(), files: Vec::new(), skip },
         seen: Set::new(),
     };
-    if let Ok(etc) = std::fs::canonicalize("/etc") {
+    if let Ok(etc) = fs::real("/etc") {
         taker.walk(&etc)?;
     }
     for path in open {
@@ -183,8 +184,7 @@ pub fn take(config: &Config, open: &[String]) -> Result<Inputs> {
 }
 
 fn mounts() -> Result<Vec<Mount>> {
-    let text =
-        std::fs::read_to_string("/proc/self/mountinfo").context(KIND, format_args!("reading the mounts"))?;
+    let text = fs::text("/proc/self/mountinfo").context(KIND, format_args!("reading the mounts"))?;
     mountinfo::parse(&text)
 }
 
@@ -205,14 +205,14 @@ impl Taker {
         if !self.add(directory)? {
             return Ok(());
         }
-        for name in names(directory).context(KIND, format_args!("reading {}", directory.display()))? {
+        for name in fs::names(directory).context(KIND, format_args!("reading {}", directory.display()))? {
             let path = directory.join(name);
             let Ok(meta) = path.symlink_metadata() else { continue };
             if meta.is_dir() {
                 self.walk(&path)?;
             } else if self.add(&path)? && meta.is_symlink() {
                 // What it points to counts too: /etc/localtime is a file of /usr/share.
-                if let Ok(target) = std::fs::canonicalize(&path)
+                if let Ok(target) = fs::real(&path)
                     && target.is_file()
                 {
                     self.add(&target)?;
@@ -274,21 +274,11 @@ fn mount_of<'t>(table: &'t [Mount], path: &str) -> Option<&'t Mount> {
     table.iter().filter(|mount| covers(&mount.point)).max_by_key(|mount| mount.point.len())
 }
 
-/// The names in a directory, sorted.
-fn names(directory: &Path) -> std::io::Result<Vec<std::ffi::OsString>> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        names.push(entry?.file_name());
-    }
-    sorted::sort(&mut names);
-    Ok(names)
-}
-
 /// What shows that a path is the same later.
 fn prove(path: &Path, by_content: bool, made_up: bool, skip: &[String]) -> std::io::Result<Proof> {
     let meta = path.symlink_metadata()?;
     if meta.is_symlink() {
-        return Ok(Proof::Link(std::fs::read_link(path)?.to_string_lossy().into_owned()));
+        return Ok(Proof::Link(fs::link(path)?.to_string_lossy().into_owned()));
     }
     if meta.is_dir() {
         return listing(path, path, skip);
@@ -315,7 +305,7 @@ fn stat(meta: &Metadata, made_up: bool) -> Proof {
 /// The names in a directory, without those that may come and go. `shown` is the path the globs know it by.
 fn listing(directory: &Path, shown: &Path, skip: &[String]) -> std::io::Result<Proof> {
     let mut sum = Sha256::new();
-    for name in names(directory)? {
+    for name in fs::names(directory)? {
         let path = shown.join(&name);
         if !skip.iter().any(|skip| glob::matches(skip, &path.to_string_lossy())) {
             sum.update(name.as_encoded_bytes());

@@ -9,7 +9,6 @@
 //! starts from, and there is no capture.
 
 use std::fmt::Write;
-use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -17,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::{Config, Key as Setting};
 use crate::sorted;
+use crate::sys::fs;
 use crate::{glob, image};
 
 /// The groups, in their order.
@@ -210,7 +210,7 @@ fn memory() -> String {
         let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
         Some(total.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
     });
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(0);
+    let page = crate::sys::vm::page_size();
     format!("{} MiB, pages of {page}", ram.unwrap_or(0).div_ceil(STEP) * 16)
 }
 
@@ -248,7 +248,7 @@ fn scripts(config: &Config) -> Vec<std::path::PathBuf> {
 /// A script: its path, mode, and content. A link counts as what it points to, and by its target.
 fn script(path: &Path) -> Part {
     let mut sum = Sha256::new();
-    if let Ok(target) = fs::read_link(path) {
+    if let Ok(target) = fs::link(path) {
         sum.update(target.as_os_str().as_encoded_bytes());
     }
     match (path.metadata(), fs::read(path)) {

@@ -4,9 +4,12 @@
 //! (`printk(9)`, Documentation/ABI/testing/dev-kmsg). The kernel's console level decides what a serial
 //! console shows.
 
-use std::fs::OpenOptions;
-use std::io::Write;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU8, Ordering};
+
+use nix::fcntl::OFlag;
+
+use crate::sys::{descriptor, fs};
 
 /// Where lines go: 0 stderr, 1 kernel log.
 static TARGET: AtomicU8 = AtomicU8::new(0);
@@ -60,13 +63,13 @@ pub fn line(level: Level, text: &str) {
         return;
     }
     if TARGET.load(Ordering::Relaxed) == 1
-        && let Ok(mut kmsg) = OpenOptions::new().write(true).open("/dev/kmsg")
+        && let Ok(kmsg) = fs::open("/dev/kmsg", OFlag::O_WRONLY)
     {
         // One write is one record; "<n>" is its priority.
-        let _ = kmsg.write_all(format!("<{}>rcsnap: {text}\n", level as u8).as_bytes());
+        let _ = fs::write_all(kmsg.as_fd(), format!("<{}>rcsnap: {text}\n", level as u8).as_bytes());
         return;
     }
-    let _ = writeln!(std::io::stderr(), "rcsnap: {text}");
+    let _ = fs::write_all(descriptor::standard()[2], format!("rcsnap: {text}\n").as_bytes());
 }
 
 /// Logs an error or what a boot decided, and so on: `log!(Notice, "cold: {reason}")`.

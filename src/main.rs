@@ -6,6 +6,9 @@ use rcsnap::sys::arena::Arena;
 use rcsnap::sys::start::Given;
 use rcsnap::{boot, cli};
 
+#[global_allocator]
+static ARENA: Arena = Arena::new();
+
 rcsnap::entry!(start);
 
 fn start(given: Given) -> u8 {
@@ -14,6 +17,3 @@ fn start(given: Given) -> u8 {
     let command = words.get(1).is_some_and(|word| cli::is_command(word)) && boot::early::is_cell();
     if std::process::id() == 1 && !command { boot::run(&given) } else { cli::run(&words) }
 }
-
-#[global_allocator]
-static ARENA: Arena = Arena::new();

@@ -14,7 +14,7 @@ use crate::kernel;
 use crate::stage::{Stage, Times};
 use crate::sys::descriptor;
 use crate::sys::ptrace;
-use crate::sys::{limit, signal};
+use crate::sys::{fs, limit, signal};
 use crate::task::clock;
 use crate::task::pages::Place;
 use crate::task::puppet::{self, Puppets};
@@ -92,7 +92,7 @@ impl Image {
 /// # Errors
 /// Nothing runs.
 pub fn tree(path: &std::path::Path, wait: bool, externals: Vec<OwnedFd>) -> Result<Option<i32>> {
-    let bytes = std::fs::read(path).context(KIND, format_args!("reading {}", path.display()))?;
+    let bytes = fs::read(path).context(KIND, format_args!("reading {}", path.display()))?;
     let mut source: &[u8] = &bytes;
     let image = Image::read(&mut source)?;
     if image.meta.whole_system {

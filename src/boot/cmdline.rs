@@ -1,6 +1,6 @@
 //! The kernel command line: its words, and what they say about this boot.
 
-use std::fs;
+use crate::sys::fs;
 
 /// The words of the command line, in order, without quotes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Cmdline {
     /// The kernel's command line, or nothing without /proc.
     #[must_use]
     pub fn kernel() -> Cmdline {
-        Cmdline::parse(&fs::read_to_string("/proc/cmdline").unwrap_or_default())
+        Cmdline::parse(&fs::text("/proc/cmdline").unwrap_or_default())
     }
 
     /// The command line of a cell: in a pid namespace the arguments of PID 1 stand for it, since

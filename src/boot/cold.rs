@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -25,7 +24,7 @@ const CANDIDATES: [&str; 4] = ["/sbin/init", "/etc/init", "/bin/init", "/bin/sh"
 /// # Errors
 /// Nothing of it is there.
 pub fn real_init(line: &Cmdline, configured: Option<&str>) -> Result<PathBuf> {
-    let own = fs::metadata("/proc/self/exe").map(|m| (m.dev(), m.ino())).ok();
+    let own = std::fs::metadata("/proc/self/exe").map(|m| (m.dev(), m.ino())).ok();
     let named = [line.get("rcsnap.init"), line.get("init"), configured];
     named
         .into_iter()
@@ -39,8 +38,9 @@ pub fn real_init(line: &Cmdline, configured: Option<&str>) -> Result<PathBuf> {
 /// Whether it can be executed and is not this very file. Two copies of rcsnap are told apart from a real init
 /// by their name: `init=/sbin/rcsnap` behind an initramfs that holds another copy.
 fn is_program(path: &Path, own: Option<(u64, u64)>) -> bool {
-    let Ok(real) = path.canonicalize() else { return false };
-    let Ok(meta) = fs::metadata(&real) else { return false };
+    let Ok(meta) = std::fs::metadata(path) else { return false };
+    // Without /proc there is no looking behind a link.
+    let real = sys::fs::real(path).unwrap_or_else(|_| path.to_owned());
     meta.is_file()
         && meta.mode() & 0o111 != 0
         && own != Some((meta.dev(), meta.ino()))

@@ -12,7 +12,6 @@
 //!
 //! An image that is damaged or out of date is burned whenever that is found, so that a capture replaces it.
 
-use std::fs;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -22,6 +21,7 @@ use nix::unistd::{Pid, setsid};
 use crate::error::{Context, Failure, Result};
 use crate::log;
 use crate::stage::{Stage, Times};
+use crate::sys::fs;
 use crate::sys::process::{Fork, fork, leave};
 use crate::sys::signal;
 
@@ -119,8 +119,7 @@ fn wait_for(conductor: u32) -> nix::Result<WaitStatus> {
 
 /// The numbers of all processes.
 fn tasks() -> Vec<u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    fs::numbers("/proc").unwrap_or_default()
 }
 
 /// Ends what the conductor left: puppets that were not yet seized live on when it dies. What was there before
@@ -150,7 +149,7 @@ fn sweep(others: &[u32]) {
 /// Living children of PID 1.
 fn children() -> Vec<u32> {
     let parent = |pid: u32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let stat = fs::of_task(pid, "stat").ok()?;
         stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()
     };
     tasks().into_iter().filter(|pid| parent(*pid) == Some(1)).collect()

@@ -3,10 +3,10 @@
 //! They are loaded by the watcher before it looks at the kernel, so that the difference made by the scripts
 //! does not hold them. The kernel would load them itself through /sbin/modprobe, where there is one.
 
-use std::fs;
 use std::path::Path;
 
 use crate::error::Context;
+use crate::sys::fs;
 use crate::{log, sys};
 
 /// In the order of their dependencies.
@@ -18,7 +18,7 @@ const WANTED: [&str; 7] =
 pub fn load() {
     let Ok(name) = nix::sys::utsname::uname() else { return };
     let folder = Path::new("/lib/modules").join(name.release());
-    let Ok(index) = fs::read_to_string(folder.join("modules.dep")) else { return };
+    let Ok(index) = fs::text(folder.join("modules.dep")) else { return };
     for wanted in WANTED {
         for file in chain(&index, wanted) {
             if let Err(error) =

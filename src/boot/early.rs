@@ -4,7 +4,7 @@
 //! gets back exactly what rcsnap was given.
 
 use std::ffi::CString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -15,6 +15,7 @@ use super::cmdline::Cmdline;
 use super::initramfs;
 use crate::error::{Context, Result};
 use crate::log;
+use crate::sys::fs;
 use crate::sys::start::Given;
 
 /// Inode number of the initial pid namespace (PROC_PID_INIT_INO of <linux/proc_ns.h>).
@@ -54,7 +55,7 @@ pub fn open(given: &Given) -> Early {
             continue;
         }
         // In an initramfs the directory may be missing; on a read-only root mkdir fails, and so does mount.
-        let _ = fs::create_dir(target);
+        let _ = std::fs::create_dir(target);
         match mount(Some(kind), target, Some(kind), flags, None::<&str>)
             .context("early", format_args!("mounting {target}"))
         {
@@ -80,14 +81,14 @@ pub fn open(given: &Given) -> Early {
 
 /// Whether a directory is the initramfs's own: some bring a few nodes in /dev, and the root's is not among them.
 fn is_bare(target: &str) -> bool {
-    let device = |path: &str| fs::metadata(path).map(|meta| meta.dev()).ok();
+    let device = |path: &str| std::fs::metadata(path).map(|meta| meta.dev()).ok();
     device(target) == device("/") && initramfs::is_root()
 }
 
 /// Whether this process is in a pid namespace of its own. Without /proc nobody can say, and it is not.
 #[must_use]
 pub fn is_cell() -> bool {
-    fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link != Path::new(INITIAL_PID_NAMESPACE))
+    fs::link("/proc/self/ns/pid").is_ok_and(|link| link != Path::new(INITIAL_PID_NAMESPACE))
 }
 
 /// Gives 0, 1 and 2 to the console, or to /dev/null, where the kernel found no console when it started us.

@@ -6,7 +6,6 @@
 //! next boot is a cold one; a stock kernel would wait for ever.
 
 use std::ffi::CString;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
@@ -16,6 +15,7 @@ use crate::error::{Context, Result};
 use crate::log;
 use crate::stage::{Stage, Times};
 use crate::sys::crash::{self, WayOut};
+use crate::sys::fs;
 use crate::sys::start::Given;
 
 /// Seconds from a kernel panic to a reboot; 0 means never.
@@ -74,7 +74,7 @@ impl Guard {
         if self.cell {
             return;
         }
-        let Ok(before) = fs::read_to_string(PANIC) else { return };
+        let Ok(before) = fs::text(PANIC) else { return };
         if let Err(error) = fs::write(PANIC, ARMED).context("guard", format_args!("setting kernel.panic")) {
             log!(Warning, "{error}");
             return;
@@ -90,7 +90,7 @@ impl Guard {
     pub fn disarm(&mut self) -> Result<()> {
         let Some(before) = self.panic.take() else { return Ok(()) };
         // The image brings the value that its scripts had set.
-        if fs::read_to_string(PANIC).is_ok_and(|now| now.trim() != ARMED) {
+        if fs::text(PANIC).is_ok_and(|now| now.trim() != ARMED) {
             return Ok(());
         }
         fs::write(PANIC, before).context("guard", format_args!("putting kernel.panic back"))

@@ -3,7 +3,6 @@
 //! The words are the kernel's own (Documentation/admin-guide/kernel-parameters.rst: root, rootfstype,
 //! rootflags, rootwait, rootdelay, ro, rw); LABEL= and UUID= are what every initramfs adds.
 
-use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use super::cmdline::Cmdline;
 use super::early::Early;
 use crate::error::{Context, Error, Result};
 use crate::store::spec;
+use crate::sys::fs;
 use crate::{log, sys};
 
 /// Modules to load, one a line: a path below /lib/modules/RELEASE or an absolute one, then parameters.
@@ -37,7 +37,7 @@ pub fn is_here(line: &Cmdline) -> bool {
 /// Whether `/` is the initramfs, as far as /proc tells.
 #[must_use]
 pub fn is_root() -> bool {
-    top_type(&fs::read_to_string("/proc/self/mounts").unwrap_or_default()) == Some("rootfs")
+    top_type(&fs::text("/proc/self/mounts").unwrap_or_default()) == Some("rootfs")
 }
 
 /// The type of the file system on top of `/`: the last one that is mounted there.
@@ -53,7 +53,7 @@ fn top_type(mounts: &str) -> Option<&str> {
 /// Loads the modules of the list, in its order. One that cannot be loaded is a warning: the root may not
 /// need it, and if it does, that says so more plainly.
 pub fn load_modules() {
-    let Ok(list) = fs::read_to_string(MODULES) else { return };
+    let Ok(list) = fs::text(MODULES) else { return };
     let release =
         nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
     for line in list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -78,7 +78,7 @@ pub fn enter(line: &Cmdline, early: &mut Early) -> Result<()> {
     }
     let wanted = line.get("root").unwrap_or_default();
     let source = wait_for(wanted, line)?;
-    let _ = fs::create_dir(ROOT);
+    let _ = std::fs::create_dir(ROOT);
     mount_root(&source, line)?;
     log!(Info, "root: {wanted} on {}", source.display());
     switch(early)
@@ -113,7 +113,7 @@ fn find(wanted: &str) -> Option<PathBuf> {
 
 /// mount(2) with the first type that fits.
 fn mount_root(source: &Path, line: &Cmdline) -> Result<()> {
-    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let known = fs::text("/proc/filesystems").unwrap_or_default();
     let types: Vec<&str> = match line.get("rootfstype") {
         Some(list) => list.split(',').collect(),
         None => block_types(&known),
@@ -146,7 +146,7 @@ fn block_types(filesystems: &str) -> Vec<&str> {
 fn switch(early: &mut Early) -> Result<()> {
     let root = Path::new(ROOT);
     early.move_to(root)?;
-    delete_below(Path::new("/"), fs::metadata("/").map(|m| m.dev()).unwrap_or(0));
+    delete_below(Path::new("/"), std::fs::metadata("/").map(|m| m.dev()).unwrap_or(0));
     chdir(root).context("initramfs", format_args!("entering the root"))?;
     mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
         .context("initramfs", format_args!("moving the root to /"))?;
@@ -156,18 +156,17 @@ fn switch(early: &mut Early) -> Result<()> {
 
 /// Deletes everything on this one file system; mount points lead to others and stay.
 fn delete_below(directory: &Path, dev: u64) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+    for name in fs::names(directory).unwrap_or_default() {
+        let path = directory.join(name);
+        let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
         if meta.dev() != dev {
             continue;
         }
         if meta.is_dir() {
             delete_below(&path, dev);
-            let _ = fs::remove_dir(&path);
+            let _ = std::fs::remove_dir(&path);
         } else {
-            let _ = fs::remove_file(&path);
+            let _ = std::fs::remove_file(&path);
         }
     }
 }

@@ -4,9 +4,8 @@
 //! scripts' tasks begin well above all that the kernel has started, and on a restore the cursor is set above
 //! the band before anything can start a thread: clone3(2) with set_tid does not move it.
 
-use std::fs;
-
 use crate::error::{Context, Result};
+use crate::sys::fs;
 
 /// The lowest number for a task of the scripts. Boards start with fewer than 200 kernel threads.
 const FLOOR: u32 = 1000;
@@ -33,7 +32,7 @@ fn move_to(number: u32) -> Result<()> {
 /// # Errors
 /// No /proc, or no CONFIG_CHECKPOINT_RESTORE.
 pub fn raise() -> Result<()> {
-    let cursor = fs::read_to_string(CURSOR).ok().and_then(|text| text.trim().parse().ok());
+    let cursor = fs::text(CURSOR).ok().and_then(|text| text.trim().parse().ok());
     move_to(band(cursor.unwrap_or_else(std::process::id)))
 }
 

@@ -3,10 +3,10 @@
 //! The last script starts daemons that still read their configuration when it is done. A capture in the middle
 //! of that works, but the image then repeats that work on every boot, and each boot ends it at another moment.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::sorted;
+use crate::sys::fs;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(30);
@@ -36,7 +36,7 @@ pub fn wait(limit: Duration) -> bool {
 /// All tasks but ourselves and those of the kernel; `None` when one of them is busy right now.
 fn look(own: u32) -> Option<Seen> {
     let mut seen = Vec::new();
-    for pid in numbers("/proc").filter(|pid| *pid != own) {
+    for pid in numbers("/proc").into_iter().filter(|pid| *pid != own) {
         let Some(leader) = read(pid, pid) else { continue };
         if leader.kernel {
             continue;
@@ -54,13 +54,12 @@ fn look(own: u32) -> Option<Seen> {
 }
 
 /// The names in a folder that are numbers; none if it is gone.
-fn numbers(folder: &str) -> impl Iterator<Item = u32> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+fn numbers(folder: &str) -> Vec<u32> {
+    fs::numbers(folder).unwrap_or_default()
 }
 
 fn read(pid: u32, tid: u32) -> Option<Task> {
-    parse(&fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?)
+    parse(&fs::text(format!("/proc/{pid}/task/{tid}/stat")).ok()?)
 }
 
 struct Task {
@@ -100,7 +99,7 @@ mod tests {
         });
         let tid = receive.recv().unwrap();
         assert_ne!(tid, own);
-        assert!(numbers("/proc/self/task").any(|found| found == tid));
+        assert!(numbers("/proc/self/task").contains(&tid));
         let task = read(own, tid).unwrap();
         assert!(task.state == 'R' && !task.kernel);
         assert!(look(0).is_none(), "this thread, or that one");

@@ -9,13 +9,13 @@
 //!
 //! The watcher is found in /proc, not by a file: /run may be mounted over at any moment of the scripts.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::stat::stat;
 
 use crate::error::{Context, Error, Result};
+use crate::sys::fs;
 use crate::sys::signal::{self, READY};
 
 /// The watcher's name (comm).
@@ -54,16 +54,14 @@ impl Answer {
 /// of root, so no daemon can pretend.
 #[must_use]
 pub fn find_watcher() -> Option<u32> {
-    let entries = fs::read_dir("/proc").ok()?;
-    entries.flatten().find_map(|entry| {
-        let pid = entry.file_name().to_str()?.parse().ok()?;
-        (entry.metadata().ok()?.uid() == 0 && is_watcher(pid)).then_some(pid)
+    fs::numbers("/proc").ok()?.into_iter().find(|pid| {
+        let folder = stat(format!("/proc/{pid}").as_str());
+        folder.is_ok_and(|folder| folder.st_uid == 0) && is_watcher(*pid)
     })
 }
 
 fn is_watcher(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| parent_and_name(&stat) == Some((1, WATCHER)))
+    fs::of_task(pid, "stat").is_ok_and(|stat| parent_and_name(&stat) == Some((1, WATCHER)))
 }
 
 /// Parent and name of /proc/PID/stat; the name may hold blanks and brackets.

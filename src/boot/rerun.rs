@@ -5,7 +5,6 @@
 //! not stop the boot.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +19,7 @@ use crate::config::Rerun;
 use crate::error::{Context, Error, Result};
 use crate::log;
 use crate::sorted;
+use crate::sys::fs;
 use crate::sys::process::spawn;
 use crate::sys::time::milliseconds;
 
@@ -50,7 +50,7 @@ pub fn missing(reruns: &[Rerun]) -> Option<PathBuf> {
 pub fn processes(reruns: &[Rerun]) -> Vec<u32> {
     let mut found = Vec::new();
     for name in reruns.iter().flat_map(|rerun| &rerun.processes) {
-        match fs::read_to_string(name).ok().and_then(|text| text.trim().parse().ok()) {
+        match fs::text(name).ok().and_then(|text| text.trim().parse().ok()) {
             Some(pid) => found.push(pid),
             None => found.extend(running(Path::new(name))),
         }
@@ -61,14 +61,15 @@ pub fn processes(reruns: &[Rerun]) -> Vec<u32> {
 /// The processes that run this executable. Links are followed: /sbin/udhcpc is BusyBox, so of those the one
 /// whose first argument has this name.
 fn running(executable: &Path) -> Vec<u32> {
-    let Ok(real) = executable.canonicalize() else { return Vec::new() };
+    let Ok(real) = fs::real(executable) else { return Vec::new() };
     let is_it = |pid: &u32| {
-        let same = fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == real);
+        let same = fs::link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == real);
         same && (real.file_name() == executable.file_name()
             || first_argument(*pid).as_deref() == executable.file_name())
     };
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_it).collect()
+    let mut pids = fs::numbers("/proc").unwrap_or_default();
+    pids.retain(is_it);
+    pids
 }
 
 /// The file name of a process's first argument.
@@ -83,10 +84,10 @@ fn first_argument(pid: u32) -> Option<OsString> {
 /// Runs the executables of a hook folder in the order of their names. Says how many did not work.
 #[must_use]
 pub fn hooks(folder: &Path, boot: &str, limit: Duration) -> usize {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    sorted::sort(&mut paths);
-    let runnable = |path: &&PathBuf| fs::metadata(path).is_ok_and(|m| m.is_file() && m.mode() & 0o111 != 0);
+    let names = fs::names(folder).unwrap_or_default();
+    let paths: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
+    let runnable =
+        |path: &&PathBuf| std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.mode() & 0o111 != 0);
     paths.iter().filter(runnable).filter(|path| !run("hook", path, &[path.as_os_str()], boot, limit)).count()
 }
 

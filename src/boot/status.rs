@@ -6,7 +6,6 @@
 //! is never in an image: a restored boot has its own. `attempt` is there until a restored boot is confirmed. In a
 //! cell `cmdline` holds the words that PID 1 was given: those that speak to rcsnap do not reach the real init.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
@@ -20,6 +19,7 @@ use crate::json::{self, Object};
 use crate::stage::{Times, milliseconds, now};
 use crate::store::device::Access;
 use crate::store::spec;
+use crate::sys::fs;
 use crate::task::clock;
 
 /// Where it all lies.
@@ -85,7 +85,7 @@ impl Status<'_> {
     /// /run is not there or cannot be written.
     pub fn write(&self) -> Result<()> {
         let doing = format_args!("writing {FOLDER}");
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(FOLDER).context("status", doing)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(FOLDER).context("status", doing)?;
         put("state", &self.line())?;
         put("boot.json", &(self.json() + "\n"))?;
         put("generation", &random_id().context("status", format_args!("drawing a generation"))?)
@@ -125,11 +125,11 @@ pub fn note_attempt(generation: &[u8; 16]) -> Result<()> {
 /// The store's.
 pub fn confirm(config: &Config) -> Result<bool> {
     let path = Path::new(FOLDER).join("attempt");
-    let Some(generation) = fs::read_to_string(&path).ok().and_then(|text| unhex(text.trim())) else {
+    let Some(generation) = fs::text(&path).ok().and_then(|text| unhex(text.trim())) else {
         return Ok(false);
     };
     spec::open(config, Access::Write)?.confirm(&generation)?;
-    fs::remove_file(&path).context("status", format_args!("removing {}", path.display()))?;
+    std::fs::remove_file(&path).context("status", format_args!("removing {}", path.display()))?;
     Ok(true)
 }
 
@@ -152,7 +152,8 @@ fn unhex(text: &str) -> Option<[u8; 16]> {
 /// there is no /run yet when PID 1 hands over.
 #[must_use]
 pub fn reason_in_log() -> Option<String> {
-    let mut log = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg").ok()?;
+    let mut log =
+        std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg").ok()?;
     let mut record = [0; 8192];
     let mut reason = None;
     loop {
@@ -187,21 +188,21 @@ pub fn obstacle(obstacle: &Obstacle) -> String {
 fn put(name: &str, text: &str) -> Result<()> {
     let path = Path::new(FOLDER).join(name);
     let new = path.with_extension("new");
-    let written = fs::OpenOptions::new()
+    let written = std::fs::OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o644)
         .open(&new)
         .and_then(|mut file| file.write_all(text.as_bytes()))
-        .and_then(|()| fs::rename(&new, &path));
+        .and_then(|()| std::fs::rename(&new, &path));
     written.context("status", format_args!("writing {}", path.display()))
 }
 
 /// 16 random bytes in hexadecimal. The kernel's generator is fresh on every boot, also on a restored one.
 fn random_id() -> std::io::Result<String> {
     let mut bytes = [0; 16];
-    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(hex(&bytes) + "\n")
 }
 

@@ -4,7 +4,6 @@
 //! the image. It leaves nothing in the system: its own session, a mount namespace that holds nothing busy
 //! ([`namespace`]), no file of the system open.
 
-use std::fs;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use super::ready::{Answer, WATCHER};
 use super::{diag, namespace, pids, quiet, ready};
 use crate::error::{Context, Error, Result};
 use crate::log;
+use crate::sys::fs;
 use crate::sys::process::{Fork, fork, leave};
 use crate::sys::signal;
 
@@ -122,7 +122,7 @@ fn settle(cell: bool) -> Result<()> {
     let _ = fs::write("/proc/self/comm", WATCHER);
     let _ = fs::write("/proc/self/oom_score_adj", "-1000");
     // In a cell the log is stderr, which a capture does not see: the watcher is not in the image.
-    let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null");
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null");
     let null = null.context("watcher", format_args!("opening /dev/null"))?;
     nix::unistd::dup2_stdin(&null).context("watcher", format_args!("closing stdin"))?;
     nix::unistd::dup2_stdout(&null).context("watcher", format_args!("closing stdout"))?;

@@ -1,13 +1,14 @@
 //! The captures that a command asks for: a tree into a file, and a look without an image.
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use super::{KIND, Outcome, Request, capture};
 use crate::config::{Config, Key};
 use crate::error::{Context, Error, Obstacle, Result};
 use crate::file::{Policy, Scope};
+use crate::sys::descriptor;
 use crate::task::freeze;
 
 /// Captures the tree under `root` into a file. Returns the obstacles if there are any.
@@ -61,8 +62,7 @@ pub fn check(config: &Config, tree: Option<u32>) -> Result<Vec<Obstacle>> {
     let devices: Vec<String> = config.list(Key::Devices).map(str::to_owned).collect();
     let close = config.is_yes(Key::Close);
     let mut leave_out = crate::boot::rerun::processes(&config.reruns());
-    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let own = [input.as_fd(), output.as_fd(), error.as_fd()];
+    let own = descriptor::standard();
     // Who called us is no service: its shell, its terminal and its connection.
     let mut parent = freeze::read_stat(std::process::id()).map(|s| s.ppid).filter(|pid| *pid > 1);
     while let Some(pid) = parent.filter(|_| tree.is_none()) {

@@ -10,6 +10,7 @@ use super::KIND;
 use crate::error::{Context, Error, Result};
 use crate::image::Sink;
 use crate::image::pages::{PageIndex, PageWriter};
+use crate::sys::fs;
 use crate::sys::time::milliseconds;
 use crate::task::memory::Object;
 use crate::task::pages::{self, Origins};
@@ -65,7 +66,7 @@ impl Sink for Bounded {
     fn push(&mut self, bytes: &[u8]) -> Result<()> {
         self.clock.check()?;
         if self.bytes.len() >= self.next {
-            let text = std::fs::read_to_string("/proc/meminfo");
+            let text = fs::text("/proc/meminfo");
             enough(&text.context(KIND, format_args!("reading /proc/meminfo"))?, self.bytes.len())?;
             self.next = self.bytes.len() + STRIDE;
         }

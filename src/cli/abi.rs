@@ -1,31 +1,29 @@
 //! `rcsnap abi`: what an image must agree with.
 
-use argh::FromArgs;
-
+use super::args::{Args, Form, Takes, Verb};
 use super::source::with_image;
 use super::{DONE, NO_IMAGE, Outcome, print};
 use crate::image::codec::{Reader, tag_name};
 use crate::image::{self, FORMAT};
 
-/// Print the sections of an image that this rcsnap reads and writes, with the hash of each definition. With
-/// --image, those of an image beside them.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "abi")]
-pub struct Args {
-    /// compare with the newest image of the store
-    #[argh(switch)]
-    image: bool,
-    /// compare with this image
-    #[argh(positional)]
-    file: Option<String>,
-}
+/// `rcsnap abi`.
+pub const VERB: Verb = Verb {
+    name: "abi",
+    about: "Print the sections of an image that this rcsnap reads and writes, with the hash of each definition. \
+        With --image, those of an image beside them.",
+    takes: &[
+        Takes { name: "image", form: Form::Switch, about: "compare with the newest image of the store" },
+        Takes { name: "file", form: Form::File, about: "compare with this image" },
+    ],
+    run,
+};
 
 /// Prints.
 ///
 /// # Errors
 /// The image cannot be read.
-pub fn run(args: &Args) -> Outcome {
-    let theirs = if args.image || args.file.is_some() {
+fn run(args: &Args) -> Outcome {
+    let theirs = if args.has("image") || args.file.is_some() {
         let heads =
             with_image(args.file.as_deref(), |source| Ok(Reader::open_any(source)?.entries().to_vec()))?;
         let Some(heads) = heads else { return Ok(NO_IMAGE) };

@@ -1,37 +1,34 @@
 //! `rcsnap capture`: one process tree into a file.
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use argh::FromArgs;
-
-use super::{DONE, OBSTACLES, Outcome, print};
+use super::args::{Args, Form, Takes, Verb};
+use super::{DONE, OBSTACLES, Outcome, USAGE, print};
 use crate::capture;
+use crate::sys::descriptor;
 
-/// Capture a process tree into a file. What the tree shares with the outside is an obstacle, except
-/// descriptions that are the same as stdin, stdout and stderr of this command: the restore gives its own.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "capture")]
-pub struct Args {
-    /// the root of the tree
-    #[argh(option)]
-    tree: u32,
-    /// end the tree after the capture
-    #[argh(switch)]
-    kill: bool,
-    /// the image to write
-    #[argh(positional)]
-    file: String,
-}
+/// `rcsnap capture`.
+pub const VERB: Verb = Verb {
+    name: "capture",
+    about: "Capture a process tree into a file. What the tree shares with the outside is an obstacle, except \
+        descriptions that are the same as stdin, stdout and stderr of this command: the restore gives its \
+        own.",
+    takes: &[
+        Takes { name: "tree", form: Form::NeededNumber, about: "the root of the tree" },
+        Takes { name: "kill", form: Form::Switch, about: "end the tree after the capture" },
+        Takes { name: "file", form: Form::NeededFile, about: "the image to write" },
+    ],
+    run,
+};
 
 /// Captures.
 ///
 /// # Errors
 /// The capture's.
-pub fn run(args: &Args) -> Outcome {
-    let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let own: [BorrowedFd<'_>; 3] = [input.as_fd(), output.as_fd(), error.as_fd()];
-    let obstacles = capture::tree(args.tree, Path::new(&args.file), args.kill, &own)?;
+fn run(args: &Args) -> Outcome {
+    let own = descriptor::standard();
+    let (Some(tree), Some(file)) = (args.number, &args.file) else { return Ok(USAGE) };
+    let obstacles = capture::tree(tree, Path::new(file), args.has("kill"), &own)?;
     for obstacle in &obstacles {
         print(&obstacle.to_string());
     }

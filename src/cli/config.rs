@@ -1,21 +1,23 @@
 //! `rcsnap config`: the effective configuration.
 
-use argh::FromArgs;
-
+use super::args::{Args, Verb};
 use super::source::config;
 use super::{DONE, Outcome, print};
 
-/// Print every setting with its effective value and where that came from: a line of /etc/rcsnap.conf, the
-/// kernel command line, or the default.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "config")]
-pub struct Args {}
+/// `rcsnap config`.
+pub const VERB: Verb = Verb {
+    name: "config",
+    about: "Print every setting with its effective value and where that came from: a line of /etc/rcsnap.conf, \
+        the kernel command line, or the default.",
+    takes: &[],
+    run,
+};
 
 /// Prints.
 ///
 /// # Errors
 /// None: a setting that is not understood is a warning.
-pub fn run(_: &Args) -> Outcome {
+fn run(_: &Args) -> Outcome {
     print(config().describe().trim_end());
     Ok(DONE)
 }

@@ -1,21 +1,24 @@
 //! `rcsnap confirm`: this restored boot is a good one.
 
-use argh::FromArgs;
-
+use super::args::{Args, Verb};
 use super::{DONE, Outcome, print};
 use crate::boot::status;
 
-/// Confirm the restore that this boot came from. Needed only with "confirm = manual"; otherwise `rcsnap ready`
-/// does it. A restore that nobody confirms makes the next boot cold, and a second one in a row burns the image.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "confirm")]
-pub struct Args {}
+/// `rcsnap confirm`.
+pub const VERB: Verb = Verb {
+    name: "confirm",
+    about: "Confirm the restore that this boot came from. Needed only with \"confirm = manual\"; otherwise \
+        `rcsnap ready` does it. A restore that nobody confirms makes the next boot cold, and a second one in \
+        a row burns the image.",
+    takes: &[],
+    run,
+};
 
 /// Confirms.
 ///
 /// # Errors
 /// The store's.
-pub fn run(_: &Args) -> Outcome {
+fn run(_: &Args) -> Outcome {
     if status::confirm(&super::source::config())? {
         print("confirmed");
     } else {

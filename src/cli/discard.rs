@@ -1,26 +1,27 @@
 //! `rcsnap discard`: no image any more.
 
-use argh::FromArgs;
-
+use super::args::{Args, Form, Takes, Verb};
 use super::source::store;
 use super::{DONE, Outcome};
 use crate::store::device::Access;
 
-/// Forget all images. The next boot is cold and captures anew.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "discard")]
-pub struct Args {
-    /// overwrite their bytes too: an image holds every secret that was in memory. Flash that levels its wear
-    /// may keep old copies all the same
-    #[argh(switch)]
-    erase: bool,
-}
+/// `rcsnap discard`.
+pub const VERB: Verb = Verb {
+    name: "discard",
+    about: "Forget all images. The next boot is cold and captures anew.",
+    takes: &[Takes {
+        name: "erase",
+        form: Form::Switch,
+        about: "overwrite their bytes too: an image holds every secret that was in memory. Flash that levels its wear may keep old copies all the same",
+    }],
+    run,
+};
 
 /// Discards.
 ///
 /// # Errors
 /// The store's.
-pub fn run(args: &Args) -> Outcome {
-    store(Access::Write)?.discard(args.erase)?;
+fn run(args: &Args) -> Outcome {
+    store(Access::Write)?.discard(args.has("erase"))?;
     Ok(DONE)
 }

@@ -1,7 +1,6 @@
 //! `rcsnap inspect`: what is in an image.
 
-use argh::FromArgs;
-
+use super::args::{Args, Form, Takes, Verb};
 use super::source::{hex, with_image};
 use super::{DONE, NO_IMAGE, Outcome, print};
 use crate::error::Result;
@@ -12,17 +11,20 @@ use crate::restore::Image;
 use crate::sorted::Map;
 use crate::task::tree::Process;
 
-/// Show what an image holds: processes with their memory and files, and sizes by section.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "inspect")]
-pub struct Args {
-    /// print JSON
-    #[argh(switch)]
-    json: bool,
-    /// the image; without it, the newest one of the store
-    #[argh(positional)]
-    image: Option<String>,
-}
+/// `rcsnap inspect`.
+pub const VERB: Verb = Verb {
+    name: "inspect",
+    about: "Show what an image holds: processes with their memory and files, and sizes by section.",
+    takes: &[
+        Takes { name: "json", form: Form::Switch, about: "print JSON" },
+        Takes {
+            name: "image",
+            form: Form::File,
+            about: "the image; without it, the newest one of the store",
+        },
+    ],
+    run,
+};
 
 /// What is shown of one process.
 struct Row {
@@ -49,8 +51,8 @@ struct View {
 ///
 /// # Errors
 /// The image cannot be read.
-pub fn run(args: &Args) -> Outcome {
-    let view = with_image(args.image.as_deref(), |source| {
+fn run(args: &Args) -> Outcome {
+    let view = with_image(args.file.as_deref(), |source| {
         let reader = Reader::open_any(source)?;
         let blocks = ("pages (compressed)".to_owned(), reader.header().blocks_length);
         let heads = reader.entries().iter().map(|head| (tag_name(head.tag), head.length));
@@ -60,7 +62,7 @@ pub fn run(args: &Args) -> Outcome {
         Ok(View { image, sections, rows })
     })?;
     let Some(view) = view else { return Ok(NO_IMAGE) };
-    if args.json {
+    if args.has("json") {
         print(&as_json(&view)?);
     } else {
         as_text(&view);

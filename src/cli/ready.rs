@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use argh::FromArgs;
-
+use super::args::{Args, Verb};
 use super::source::config;
 use super::{DONE, Outcome, print};
 use crate::boot::ready::{Answer, ask};
@@ -14,17 +13,20 @@ use crate::config::Key;
 use crate::log;
 use crate::stage::Times;
 
-/// Say that the rc scripts are done. Prints "cold" on the boot that is captured and "restored" on every boot
-/// from the image; the exit status is 0 both times.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "ready")]
-pub struct Args {}
+/// `rcsnap ready`.
+pub const VERB: Verb = Verb {
+    name: "ready",
+    about: "Say that the rc scripts are done. Prints \"cold\" on the boot that is captured and \"restored\" on \
+        every boot from the image; the exit status is 0 both times.",
+    takes: &[],
+    run,
+};
 
 /// Waits for the capture, or comes back from it.
 ///
 /// # Errors
 /// None: a boot without a watcher is a cold boot.
-pub fn run(_: &Args) -> Outcome {
+fn run(_: &Args) -> Outcome {
     let answer = ask().unwrap_or_else(|error| {
         log!(Notice, "{error}");
         leave_reason();

@@ -1,9 +1,6 @@
 //! `rcsnap status`: what this boot was, why, where its time went, and what the store holds.
 
-use std::fs;
-
-use argh::FromArgs;
-
+use super::args::{Args, Form, Takes, Verb};
 use super::source::{hex, store};
 use super::{DONE, Outcome, print};
 use crate::boot::status::{FOLDER, reason_in_log};
@@ -11,23 +8,23 @@ use crate::error::Result;
 use crate::json::{self, Object};
 use crate::store::device::Access;
 use crate::store::notes::{Slot, State};
+use crate::sys::fs;
 
-/// Say whether this boot was cold or restored, why, what each phase took, and what the slots hold.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "status")]
-pub struct Args {
-    /// print JSON
-    #[argh(switch)]
-    json: bool,
-}
+/// `rcsnap status`.
+pub const VERB: Verb = Verb {
+    name: "status",
+    about: "Say whether this boot was cold or restored, why, what each phase took, and what the slots hold.",
+    takes: &[Takes { name: "json", form: Form::Switch, about: "print JSON" }],
+    run,
+};
 
 /// Prints.
 ///
 /// # Errors
 /// None: what cannot be read is said.
-pub fn run(args: &Args) -> Outcome {
+fn run(args: &Args) -> Outcome {
     let slots = store(Access::Read).map(|store| store.slots().to_vec());
-    if args.json {
+    if args.has("json") {
         print(&json(&slots));
     } else {
         print(&text(&slots));
@@ -36,7 +33,7 @@ pub fn run(args: &Args) -> Outcome {
 }
 
 fn text(slots: &Result<Vec<Slot>>) -> String {
-    let state = fs::read_to_string(format!("{FOLDER}/state"));
+    let state = fs::text(format!("{FOLDER}/state"));
     let mut text = state.unwrap_or_else(|_| match reason_in_log() {
         Some(reason) => format!("cold: {reason}\n"),
         None => "this boot was not begun by rcsnap\n".into(),
@@ -74,7 +71,7 @@ fn describe(slot: &Slot) -> String {
 }
 
 fn json(slots: &Result<Vec<Slot>>) -> String {
-    let boot = fs::read_to_string(format!("{FOLDER}/boot.json"));
+    let boot = fs::text(format!("{FOLDER}/boot.json"));
     let boot = match boot {
         Ok(text) => text.trim_end().to_owned(),
         Err(_) => {

@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use super::place::{self, Place};
 use super::{Description, Opener, Stat, World, allowed};
 use crate::error::{Error, Refusal, Result};
+use crate::sys::fs;
 
 const KIND: &str = "device";
 
@@ -72,7 +73,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
 pub fn sysfs(rdev: u64, block: bool, root: &str) -> String {
     let (major, minor) = numbers(rdev);
     let link = format!("{root}/sys/dev/{}/{major}:{minor}", if block { "block" } else { "char" });
-    let target = std::fs::read_link(link).ok();
+    let target = fs::link(link).ok();
     let target = target.as_deref().and_then(std::path::Path::to_str).unwrap_or("");
     target.trim_start_matches("../").to_owned()
 }

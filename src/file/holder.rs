@@ -6,15 +6,15 @@
 use std::cmp::Ordering;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-
 use super::{Description, Fd, Stat, lock};
 use crate::error::{Context, Error, Result};
 use crate::proc::fdinfo::{self, FdInfo};
 use crate::sorted::{self, Map};
-use crate::sys::descriptor;
+use crate::sys::{descriptor, fs, limit};
 
 const KIND: &str = "file";
+/// RLIMIT_NOFILE on all processors but Alpha, MIPS and SPARC.
+const NUMBER_OF_FILES: u32 = 7;
 
 /// One descriptor of one task.
 struct Held {
@@ -84,25 +84,22 @@ pub fn gather(tables: &[(u32, String)], externals: &[BorrowedFd<'_>]) -> Result<
 /// Raises our own limit of descriptors, so that `count` more fit. Where that is not allowed, the call that
 /// finds no number says so.
 pub fn make_room(count: usize) {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let Ok((soft, hard)) = limit::get(0, NUMBER_OF_FILES) else { return };
     // What is open already is little, and a kind opens a few for a moment.
     let wanted = soft.max(u64::try_from(count).unwrap_or(0).saturating_add(256));
-    if wanted > soft && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted)).is_err() {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    if wanted > soft && limit::set(0, NUMBER_OF_FILES, wanted, hard.max(wanted)).is_err() {
+        let _ = limit::set(0, NUMBER_OF_FILES, hard, hard);
     }
 }
 
 fn list(pid: u32, held: &mut Vec<Held>) -> Result<()> {
     let doing = format_args!("listing the descriptors of {pid}");
-    for found in std::fs::read_dir(format!("/proc/{pid}/fd")).context(KIND, doing)? {
-        let name = found.context(KIND, doing)?.file_name();
-        let Some(fd) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+    for fd in fs::numbers(format!("/proc/{pid}/fd")).context(KIND, doing)? {
         let path = format!("/proc/{pid}/fd/{fd}");
-        let link = std::fs::read_link(&path).context(KIND, doing)?;
-        let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).context(KIND, doing)?;
-        let stat = nix::sys::stat::stat(path.as_str()).context(KIND, doing)?;
-        let link = link.to_string_lossy().into_owned();
-        held.push(Held { pid, fd, link, info: fdinfo::parse(&info), stat: stat.into() });
+        let link = fs::link_text(&path).context(KIND, doing)?;
+        let info = fs::text(format!("/proc/{pid}/fdinfo/{fd}")).context(KIND, doing)?;
+        let stat = nix::sys::stat::stat(path.as_str()).context(KIND, doing)?.into();
+        held.push(Held { pid, fd: fd.cast_signed(), link, info: fdinfo::parse(&info), stat });
     }
     Ok(())
 }
@@ -188,22 +185,18 @@ pub fn outsiders(descriptions: &[Description], inside: &[u32]) -> Result<Map<u32
     sorted::sort_by_key(&mut shared, |desc| desc.link.as_str());
     let mut found = Map::new();
     let own = std::process::id();
-    for task in std::fs::read_dir("/proc").context(KIND, format_args!("listing the tasks"))? {
-        let Ok(task) = task else { continue };
-        let Some(pid) = task.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+    for pid in fs::numbers("/proc").context(KIND, format_args!("listing the tasks"))? {
         if pid == own || inside.binary_search(&pid).is_ok() {
             continue;
         }
         // A task that ends while we look holds nothing.
-        let Ok(fds) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
-        for fd in fds.flatten() {
-            let (Ok(link), name) = (std::fs::read_link(fd.path()), fd.file_name()) else { continue };
-            let Some(number) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-            let Some(link) = link.to_str() else { continue };
-            let first = shared.partition_point(|desc| desc.link.as_str() < link);
+        for fd in fs::numbers(format!("/proc/{pid}/fd")).unwrap_or_default() {
+            let Ok(link) = fs::link_text(format!("/proc/{pid}/fd/{fd}")) else { continue };
+            let fd = fd.cast_signed();
+            let first = shared.partition_point(|desc| desc.link < link);
             let same = shared[first..].iter().take_while(|desc| desc.link == link);
-            for desc in same.filter(|desc| is_shared(desc, pid, number)) {
-                found.entry(desc.entry, || Outsider { pid, comm: comm(pid), fd: number });
+            for desc in same.filter(|desc| is_shared(desc, pid, fd)) {
+                found.entry(desc.entry, || Outsider { pid, comm: comm(pid), fd });
             }
         }
     }
@@ -226,5 +219,5 @@ fn is_shared(desc: &Description, pid: u32, fd: i32) -> bool {
 }
 
 fn comm(pid: u32) -> String {
-    std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+    fs::of_task(pid, "comm").unwrap_or_default().trim_end().to_owned()
 }

@@ -17,7 +17,7 @@ use nix::sys::stat::{lstat, makedev};
 use super::{Description, Opener, Stat, World, place};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sorted;
-use crate::sys::{anonymous, descriptor, ioctl};
+use crate::sys::{anonymous, descriptor, fs, ioctl};
 
 const KIND: &str = "inotify";
 /// IN_ALL_EVENTS | IN_UNMOUNT | IN_Q_OVERFLOW... are the kernel's; a caller may ask for these.
@@ -107,7 +107,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
 
 /// The path of a watched file: by its handle on any mount of its file system, or by looking for it.
 fn path(line: &Line, owner: u32, world: &World<'_>) -> Option<String> {
-    let info = std::fs::read_to_string(format!("/proc/{owner}/mountinfo")).unwrap_or_default();
+    let info = fs::of_task(owner, "mountinfo").unwrap_or_default();
     let wanted = format!("{}:{}", nix::sys::stat::major(line.device), nix::sys::stat::minor(line.device));
     // Fields: id, parent, major:minor, root, mount point.
     let mounts: Vec<&str> = info
@@ -138,7 +138,7 @@ fn by_handle(line: &Line, mount: &str, world: &World<'_>) -> Option<String> {
     }
     let mount = place::open(&world.inside(mount), libc::O_RDONLY | libc::O_DIRECTORY, KIND).ok()?;
     let file = descriptor::open_by_handle(mount.as_fd(), line.kind, &line.handle).ok()?;
-    let link = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+    let link = fs::link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
     let path = link.to_str()?.to_owned();
     is(line, &path, world).then_some(path)
 }
@@ -152,9 +152,8 @@ fn search(line: &Line, dir: &str, world: &World<'_>, depth: u32, left: &mut usiz
         return None;
     }
     let mut below = Vec::new();
-    for found in std::fs::read_dir(world.inside(dir)).ok()?.flatten() {
+    for name in fs::names(world.inside(dir)).ok()? {
         *left = left.checked_sub(1)?;
-        let name = found.file_name();
         let path = format!("{}/{}", dir.trim_end_matches('/'), name.to_str()?);
         let Ok(stat) = lstat(world.inside(&path).as_str()).map(Stat::from) else { continue };
         if same(line, &stat) {

@@ -11,6 +11,7 @@ use nix::net::if_::{if_indextoname, if_nametoindex};
 
 use super::World;
 use crate::error::{Context, Error, Result};
+use crate::sys::fs;
 use crate::sys::socket;
 
 const KIND: &str = "multicast";
@@ -41,8 +42,8 @@ crate::section! {
 /// Every group of this network namespace: interface, family, address.
 #[must_use]
 pub fn groups() -> Vec<(u32, i32, Vec<u8>)> {
-    let mut found = v4(&std::fs::read_to_string("/proc/self/net/igmp").unwrap_or_default());
-    found.extend(v6(&std::fs::read_to_string("/proc/self/net/igmp6").unwrap_or_default()));
+    let mut found = v4(&fs::text("/proc/self/net/igmp").unwrap_or_default());
+    found.extend(v6(&fs::text("/proc/self/net/igmp6").unwrap_or_default()));
     found
 }
 

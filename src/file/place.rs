@@ -11,7 +11,7 @@ use nix::sys::stat::{fstat, lstat};
 
 use super::{Description, Stat, World};
 use crate::error::{Context, Error, Refusal, Result};
-use crate::sys::{abi, descriptor};
+use crate::sys::{abi, descriptor, fs};
 
 /// File systems whose contents live in memory or are made up by the kernel (linux/magic.h): tmpfs, ramfs
 /// (devtmpfs may be either), proc, sysfs, cgroup, cgroup2, debugfs, tracefs, securityfs, configfs, devpts,
@@ -101,7 +101,7 @@ pub fn device_name(rdev: u64, block: bool, world: &World<'_>) -> Option<String> 
     let sort = if block { "block" } else { "char" };
     let (major, minor) = super::device::numbers(rdev);
     let path = format!("/sys/dev/{sort}/{major}:{minor}/uevent");
-    let text = std::fs::read_to_string(world.inside(&path)).ok()?;
+    let text = fs::text(world.inside(&path)).ok()?;
     text.lines().find_map(|line| line.strip_prefix("DEVNAME=")).map(|name| format!("/dev/{name}"))
 }
 

@@ -14,7 +14,7 @@ use super::{Description, Opener, Stat, State, World, place};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sorted::Map;
 use crate::sys::sockdiag::Unix;
-use crate::sys::{ioctl, socket};
+use crate::sys::{fs, ioctl, socket};
 
 const KIND: &str = "unix";
 const LISTEN: u8 = 10;
@@ -109,7 +109,7 @@ pub fn node(fd: &OwnedFd, name: &[u8], found: &Unix, all: &Map<u64, Unix>) -> Re
     let file =
         ioctl::open(fd.as_fd(), &ioctl::UNIX_FILE).context(KIND, format_args!("asking for its file"))?;
     let stat = place::stat(&file, KIND)?;
-    let link = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
+    let link = fs::link(format!("/proc/self/fd/{}", file.as_raw_fd()))
         .context(KIND, format_args!("asking for its file"))?;
     let link = link.to_string_lossy().into_owned();
     let live = stat.nlink > 0;

@@ -10,7 +10,7 @@ use super::unix::State;
 use super::{Opener, Scope, Who, World};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::proc::stat;
-use crate::sys::{brief, socket};
+use crate::sys::{brief, fs, socket};
 
 const KIND: &str = "unix";
 const SO_PEERCRED: i32 = 17;
@@ -47,7 +47,7 @@ pub fn check(pid: u32, world: &World<'_>) -> Result<(), Refusal> {
 }
 
 fn status(pid: u32) -> Option<stat::Stat> {
-    stat::parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    stat::parse(&fs::of_task(pid, "stat").ok()?)
 }
 
 /// Whether a process in the image is in the session or group of this number.

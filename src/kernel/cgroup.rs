@@ -15,6 +15,7 @@
 use super::root::Root;
 use crate::error::{Obstacle, Refusal};
 use crate::proc::mountinfo::{Mount, lookup};
+use crate::sys::fs::{self, Name};
 
 /// The groups that exist, with what is turned on in each root of version 2.
 #[must_use]
@@ -24,12 +25,12 @@ pub fn baseline(mounts: &[Mount], root: &Root) -> Vec<String> {
     let hierarchies = mounts.iter().filter(|m| m.fstype == "cgroup" || m.fstype == "cgroup2");
     for mount in hierarchies.filter(|m| lookup(&all, &m.point).is_some_and(|on| on.id == m.id)) {
         let top = root.path(&mount.point);
-        for entry in top.read_dir().into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                found.push(format!("group {}/{}", mount.point, entry.file_name().to_string_lossy()));
+        for Name { name, dir } in fs::entries(&top).unwrap_or_default() {
+            if dir {
+                found.push(format!("group {}/{}", mount.point, name.to_string_lossy()));
             }
         }
-        let on = std::fs::read_to_string(top.join("cgroup.subtree_control")).unwrap_or_default();
+        let on = fs::text(top.join("cgroup.subtree_control")).unwrap_or_default();
         found.extend(on.split_whitespace().map(|name| format!("controller {name} in {}", mount.point)));
     }
     found

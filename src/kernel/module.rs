@@ -15,6 +15,7 @@ use super::root::Root;
 use crate::error::{Context, Obstacle, Refusal, Result};
 use crate::proc::modules;
 use crate::section;
+use crate::sys::fs;
 use crate::sys::module::load;
 
 section! {
@@ -50,7 +51,7 @@ pub fn capture(before: &[String], root: &Root) -> (State, Vec<Obstacle>) {
     let now = baseline(root);
     let (mut state, mut obstacles) = (State::default(), Vec::new());
     let dir = format!("/lib/modules/{}", root.proc.line("sys/kernel/osrelease"));
-    let list = std::fs::read_to_string(root.path(&format!("{dir}/modules.dep"))).unwrap_or_default();
+    let list = fs::text(root.path(&format!("{dir}/modules.dep"))).unwrap_or_default();
     let mut refuse = |name: &str, reason: String, remedy: &'static str| {
         obstacles.push(Obstacle::kernel("module", format!("module {name}"), Refusal::new(reason, remedy)));
     };

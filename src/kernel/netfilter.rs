@@ -16,6 +16,7 @@ use super::link::{Seen, name_of};
 use super::root::Root;
 use crate::error::{Context, Obstacle, Refusal, Result};
 use crate::sorted;
+use crate::sys::fs;
 use crate::sys::netlink::{Socket, attributes, find, text, u8_at, u32_at};
 
 /// NFNL_SUBSYS_NFTABLES and NFT_MSG_GETTABLE.
@@ -61,7 +62,7 @@ fn has_nftables(root: &Root) -> bool {
     let Ok(loaded) = root.proc.read("modules") else { return true };
     let release = root.proc.line("sys/kernel/osrelease");
     let builtin = root.path(&format!("/lib/modules/{release}/modules.builtin"));
-    let builtin = std::fs::read_to_string(builtin).unwrap_or_default();
+    let builtin = fs::text(builtin).unwrap_or_default();
     loaded.lines().any(|line| line.starts_with("nf_tables ")) || builtin.contains("/nf_tables.ko")
 }
 

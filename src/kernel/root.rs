@@ -4,12 +4,11 @@
 //! the mount table in the middle of a restore, when the system's own come in their places, and an open
 //! directory goes on working in a detached mount.
 
+use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
-use nix::dir::Type;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sched::{CloneFlags, setns};
@@ -17,7 +16,7 @@ use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::{chroot, fchdir};
 
 use crate::error::{Context, Result};
-use crate::sorted;
+use crate::sys::fs;
 
 /// An open directory, and small operations below it.
 #[derive(Debug)]
@@ -56,8 +55,7 @@ impl Dir {
     /// # Errors
     /// The errno of openat(2) or read(2).
     pub fn read(&self, path: &str) -> Result<String, Errno> {
-        let mut bytes = Vec::new();
-        self.file(path)?.read_to_end(&mut bytes).map_err(errno)?;
+        let bytes = fs::read_to_end(self.file(path)?.as_fd())?;
         Ok(String::from_utf8(bytes)
             .unwrap_or_else(|err| String::from_utf8_lossy(err.as_bytes()).into_owned()))
     }
@@ -73,8 +71,8 @@ impl Dir {
     /// # Errors
     /// The errno of openat(2) or write(2).
     pub fn write(&self, path: &str, text: &str) -> Result<(), Errno> {
-        let mut file = File::from(openat(&self.0, path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?);
-        file.write_all(text.as_bytes()).map_err(errno)
+        let file = openat(&self.0, path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+        fs::write_all(file.as_fd(), text.as_bytes())
     }
 
     /// The names in a directory below it, sorted; "" is the directory itself.
@@ -84,17 +82,10 @@ impl Dir {
     pub fn names(&self, path: &str) -> Result<Vec<Name>, Errno> {
         let path = if path.is_empty() { "." } else { path };
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let mut dir = nix::dir::Dir::openat(&self.0, path, flags, Mode::empty())?;
-        let mut names = Vec::new();
-        for entry in dir.iter() {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name != "." && name != ".." {
-                names.push(Name { name, dir: entry.file_type() == Some(Type::Directory) });
-            }
-        }
-        sorted::sort_by(&mut names, |a, b| a.name.cmp(&b.name));
-        Ok(names)
+        let dir = openat(&self.0, path, flags, Mode::empty())?;
+        let text = |name: OsString| name.to_string_lossy().into_owned();
+        let names = fs::names_in(dir.as_fd())?.into_iter();
+        Ok(names.map(|fs::Name { name, dir }| Name { name: text(name), dir }).collect())
     }
 
     /// The text of a symbolic link below it.

@@ -181,7 +181,8 @@ fn message(route: &Route, links: &[Seen]) -> Result<Vec<u8>> {
 /// For errors: `10.0.0.0/8` is not worth the code, the bytes of the destination are.
 fn name(route: &Route) -> String {
     let to = route.rest.iter().find(|(kind, _)| *kind == 1).map_or(&[][..], |(_, value)| &value.0);
-    format!("{to:?}/{} via {}", route.head[1], route.link)
+    let to: Vec<String> = to.iter().map(u8::to_string).collect();
+    format!("{}/{} via {}", to.join("."), route.head[1], route.link)
 }
 
 /// Takes away and adds routes. Interfaces are up and have their addresses.

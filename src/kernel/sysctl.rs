@@ -13,9 +13,8 @@
 //! # Refuses
 //! Nothing; a parameter that cannot be set again ends the restore.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat};
@@ -25,6 +24,7 @@ use super::root::Root;
 use crate::error::{Context, Result};
 use crate::section;
 use crate::sorted;
+use crate::sys::fs::{Name, names_in};
 
 section! {
     /// What differs from before the scripts.
@@ -137,34 +137,28 @@ pub fn denied(path: &str) -> bool {
 pub fn baseline(root: &Root) -> Result<Values> {
     let top = open_dir(root.proc.as_fd(), "sys").context("sysctl", format_args!("listing /proc/sys"))?;
     let mut values = Vec::new();
-    walk(top, "", &mut values, &mut vec![0; 4096]);
+    walk(&top, "", &mut values, &mut vec![0; 4096]);
     sorted::sort(&mut values);
     Ok(values)
 }
 
-fn open_dir(base: BorrowedFd<'_>, name: &str) -> Result<Dir, Errno> {
-    Dir::openat(base, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+fn open_dir(base: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    openat(base, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// Reads a directory and those below it. Interfaces come and go, so what cannot be listed or read is passed
 /// over. All tasks stand still meanwhile, and there are more than a thousand entries: hence names relative to
 /// the open directory, and no more calls than needed.
-fn walk(mut dir: Dir, path: &str, values: &mut Values, buffer: &mut Vec<u8>) {
-    let mut names = Vec::new();
-    for entry in dir.iter().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name != "." && name != ".." {
-            names.push((name, entry.file_type() == Some(Type::Directory)));
-        }
-    }
-    for (name, is_dir) in names {
+fn walk(dir: &OwnedFd, path: &str, values: &mut Values, buffer: &mut Vec<u8>) {
+    for Name { name, dir: is_dir } in names_in(dir.as_fd()).unwrap_or_default() {
+        let name = name.to_string_lossy().into_owned();
         let inner = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
         if denied(&inner) {
             continue;
         }
         if is_dir {
             if let Ok(below) = open_dir(dir.as_fd(), &name) {
-                walk(below, &inner, values, buffer);
+                walk(&below, &inner, values, buffer);
             }
         } else if let Some(value) = value(dir.as_fd(), &name, buffer) {
             values.push((inner, value));

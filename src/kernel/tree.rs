@@ -20,8 +20,8 @@ use super::bytes::Bytes;
 use super::root::errno;
 use crate::error::{Context, Refusal, Result};
 use crate::section;
-use crate::sorted::{self, Map};
-use crate::sys::{time, xattr};
+use crate::sorted::Map;
+use crate::sys::{fs, time, xattr};
 
 section! {
     /// One name in the tree.
@@ -85,22 +85,22 @@ pub fn list(kind: &'static str, top: &Path, skip: &dyn Fn(&str) -> bool) -> Resu
             continue;
         }
         let (path, mut inside) = (path.clone(), Vec::new());
-        for entry in top.join(&path).read_dir().context(kind, format_args!("listing {path}"))? {
-            let entry = entry.context(kind, format_args!("listing {path}"))?;
-            let Ok(name) = entry.file_name().into_string() else {
+        let folder = top.join(&path);
+        for name in fs::names(&folder).context(kind, format_args!("listing {path}"))? {
+            let meta = folder.join(&name).symlink_metadata();
+            let Ok(name) = name.into_string() else {
                 return Err(crate::error::Error::new(kind, format!("listing {path}"), "a name is not UTF-8"));
             };
             let name = if path.is_empty() { name } else { format!("{path}/{name}") };
             if skip(&name) {
                 continue;
             }
-            match entry.metadata() {
+            match meta {
                 Ok(meta) if meta.dev() == device => inside.push((name, meta)),
                 Ok(_) => {}
                 Err(err) => return Err(err).context(kind, format_args!("reading {name}")),
             }
         }
-        sorted::sort_by(&mut inside, |a, b| a.0.cmp(&b.0));
         found.append(&mut inside);
     }
     Ok(found)

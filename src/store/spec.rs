@@ -11,7 +11,7 @@
 //!
 //! `root=` takes the first four as well.
 
-use std::fs;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use super::device::{Access, Device, Medium};
 use super::{Store, file, partition, superblock};
 use crate::config::{Config, Key};
 use crate::error::{Error, Result};
-use crate::sorted;
+use crate::sys::fs;
 use crate::sys::time::milliseconds;
 
 /// Where a store is.
@@ -135,7 +135,7 @@ fn by_number(text: &str) -> Option<PathBuf> {
 
 /// The device node of a directory in sysfs.
 fn device_node(directory: &str) -> Option<PathBuf> {
-    let uevent = fs::read_to_string(format!("{directory}/uevent")).ok()?;
+    let uevent = fs::text(format!("{directory}/uevent")).ok()?;
     Some(Path::new("/dev").join(value(&uevent, "DEVNAME")?))
 }
 
@@ -161,19 +161,18 @@ struct Block {
 /// The block devices that have a medium, by name. Drives with changeable media are left out: asking them
 /// takes seconds.
 fn blocks() -> Vec<Block> {
-    let Ok(entries) = fs::read_dir(SYS) else { return Vec::new() };
-    let mut names: Vec<String> =
-        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    names.retain(|name| !["fd", "sr", "ram", "zram"].iter().any(|kind| name.starts_with(kind)));
-    sorted::sort(&mut names);
-    let block = |name: String| {
+    let block = |name: OsString| {
+        let odd = |kind: &&str| name.as_encoded_bytes().starts_with(kind.as_bytes());
+        if ["fd", "sr", "ram", "zram"].iter().any(odd) {
+            return None;
+        }
         let sys = Path::new(SYS).join(&name);
-        let size = fs::read_to_string(sys.join("size")).ok()?;
-        let uevent = fs::read_to_string(sys.join("uevent")).ok()?;
+        let size = fs::text(sys.join("size")).ok()?;
+        let uevent = fs::text(sys.join("uevent")).ok()?;
         let path = Path::new("/dev").join(value(&uevent, "DEVNAME")?);
         (size.trim() != "0").then_some(Block { sys, path, uevent })
     };
-    names.into_iter().filter_map(block).collect()
+    fs::names(SYS).unwrap_or_default().into_iter().filter_map(block).collect()
 }
 
 impl Block {
@@ -195,8 +194,8 @@ impl Block {
     fn part_uuid(&self) -> Option<String> {
         let number = value(&self.uevent, "PARTN")?.parse().ok()?;
         // In sysfs a partition's directory is in its disk's.
-        let disk = fs::canonicalize(&self.sys).ok()?.parent()?.to_owned();
-        let sector = fs::read_to_string(disk.join("queue/logical_block_size")).ok()?;
+        let disk = fs::real(&self.sys).ok()?.parent()?.to_owned();
+        let sector = fs::text(disk.join("queue/logical_block_size")).ok()?;
         let node = device_node(disk.to_str()?)?;
         partition::part_uuid(&node, number, sector.trim().parse().ok()?)
     }

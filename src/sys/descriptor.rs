@@ -26,6 +26,13 @@ pub(crate) fn owned(result: libc::c_long) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Our standard input, output and error.
+#[must_use]
+pub fn standard() -> [BorrowedFd<'static>; 3] {
+    // SAFETY: nothing of ours closes these numbers.
+    [0, 1, 2].map(|number| unsafe { BorrowedFd::borrow_raw(number) })
+}
+
 fn order(result: i32) -> Result<Ordering, Errno> {
     match result {
         0 => Ok(Ordering::Equal),

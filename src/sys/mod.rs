@@ -8,6 +8,7 @@ pub mod brief;
 pub mod clone;
 pub mod crash;
 pub mod descriptor;
+pub mod fs;
 pub mod fsmount;
 pub mod ioctl;
 pub mod limit;

@@ -1,6 +1,7 @@
 //! ptrace(2): seize, stop, read and write another task.
 #![allow(unsafe_code, reason = "ptrace takes untyped addresses")]
 
+use std::fmt;
 use std::mem::MaybeUninit;
 
 use nix::errno::Errno;
@@ -196,6 +197,21 @@ pub enum Status {
     Signal(i32),
     /// Exited, with the wait status.
     Gone(i32),
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, number) = match *self {
+            Status::Interrupted => return f.write_str("an interrupt"),
+            Status::NewChild => return f.write_str("a new child"),
+            Status::Syscall => return f.write_str("a system call"),
+            Status::GroupStop(number) => ("stop signal", number),
+            Status::Event(number) => ("event", number),
+            Status::Signal(number) => ("signal", number),
+            Status::Gone(number) => ("its end", number),
+        };
+        write!(f, "{name} {number}")
+    }
 }
 
 /// Decodes a wait status (ptrace(2), "Stopped states").

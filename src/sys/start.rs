@@ -6,8 +6,7 @@
 //! SIGPIPE, which the real init would inherit.
 #![allow(unsafe_code, reason = "argv and environ are C arrays")]
 
-use std::ffi::{CStr, CString, c_char, c_int};
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::{CStr, CString, c_char};
 
 /// What the kernel or the caller gave us: passed on as it is to the real init.
 #[derive(Debug, Clone, Default)]
@@ -29,23 +28,26 @@ impl Given {
 /// Collects the arguments that `main` was called with, and the environment.
 ///
 /// # Safety
-/// `argv` must have `argc` strings, as every `main` is given.
+/// Both are lists of strings that end with a null pointer, as every `main` is given.
 #[must_use]
-pub unsafe fn given(argc: c_int, argv: *const *const c_char) -> Given {
-    let count = usize::try_from(argc).unwrap_or(0);
-    let args = (0..count)
-        // SAFETY: the caller's promise: `count` pointers to strings that live as long as the process.
-        .map(|i| unsafe { CStr::from_ptr(*argv.add(i)) }.to_owned())
-        .collect();
-    let env = std::env::vars_os()
-        .filter_map(|(name, value)| {
-            let mut text = name.into_vec();
-            text.push(b'=');
-            text.extend(value.into_vec());
-            CString::new(text).ok()
-        })
-        .collect();
-    Given { args, env }
+pub unsafe fn given(argv: *const *const c_char, envp: *const *const c_char) -> Given {
+    // SAFETY: the caller's promise.
+    unsafe { Given { args: strings(argv), env: strings(envp) } }
+}
+
+/// # Safety
+/// As for [`given`].
+unsafe fn strings(mut list: *const *const c_char) -> Vec<CString> {
+    let mut found = Vec::new();
+    // SAFETY: the caller's promise: strings that live as long as the process, and a null pointer at the end.
+    while let Some(text) = unsafe { (*list).as_ref() } {
+        // SAFETY: as above; before the end there is one more.
+        unsafe {
+            found.push(CStr::from_ptr(text).to_owned());
+            list = list.add(1);
+        }
+    }
+    found
 }
 
 /// Defines the C `main` that calls a `fn(Given) -> u8`.
@@ -55,14 +57,15 @@ macro_rules! entry {
         /// Called by the C library's start code.
         ///
         /// # Safety
-        /// `argv` has `argc` strings.
+        /// `argv` and `envp` end with a null pointer.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn main(
-            argc: ::std::ffi::c_int,
+            _argc: ::std::ffi::c_int,
             argv: *const *const ::std::ffi::c_char,
+            envp: *const *const ::std::ffi::c_char,
         ) -> ::std::ffi::c_int {
-            // SAFETY: these are the arguments that `main` was called with.
-            let given = unsafe { $crate::sys::start::given(argc, argv) };
+            // SAFETY: these are the lists that `main` was called with.
+            let given = unsafe { $crate::sys::start::given(argv, envp) };
             ::std::ffi::c_int::from($run(given))
         }
     };

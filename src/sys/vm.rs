@@ -105,6 +105,13 @@ pub fn unmap_area(address: u64, len: u64) -> Sys<()> {
     Errno::result(result).map(drop)
 }
 
+/// Bytes of a page of memory.
+#[must_use]
+pub fn page_size() -> u64 {
+    // SAFETY: a plain number; it is only looked up.
+    (unsafe { libc::getauxval(libc::AT_PAGESZ) }) as u64
+}
+
 /// The end of user addresses. It depends on the kernel's configuration (arm64: 39 to 52 bits; arm: where the
 /// kernel begins), and munmap(2) takes no range beyond it. Found by mapping a page without replacing anything.
 #[must_use]

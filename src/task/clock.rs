@@ -5,8 +5,11 @@
 //!   most the uptime at the capture. The wall clock is never virtualised and never replayed.
 //! Refuses: nothing.
 
+use nix::errno::Errno;
+
 use crate::error::{Context, Result};
 use crate::image::Clocks;
+use crate::sys::fs;
 use crate::sys::time;
 
 const KIND: &str = "clock";
@@ -28,9 +31,9 @@ pub struct Offsets {
 /// The process is gone.
 pub fn offsets(pid: u32) -> Result<Offsets> {
     let path = format!("/proc/{pid}/timens_offsets");
-    match std::fs::read_to_string(&path) {
+    match fs::text(&path) {
         Ok(text) => Ok(parse(&text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Offsets::default()),
+        Err(Errno::ENOENT) => Ok(Offsets::default()),
         Err(error) => Err(error).context(KIND, format_args!("reading {path}")),
     }
 }
@@ -67,7 +70,7 @@ pub fn go_on(captured: &Clocks) -> Result<bool> {
     }
     let line = |name: &str, ns: i64| format!("{name} {} {}\n", ns.div_euclid(SECOND), ns.rem_euclid(SECOND));
     let text = line("monotonic", monotonic) + &line("boottime", boottime);
-    std::fs::write("/proc/self/timens_offsets", text)
+    fs::write("/proc/self/timens_offsets", text)
         .context(KIND, format_args!("setting the offsets of the clocks"))?;
     Ok(true)
 }

@@ -20,6 +20,7 @@ use crate::proc::status;
 use crate::proc::syscall::{self, Call};
 use crate::sorted::{self, Map};
 use crate::sys::clone;
+use crate::sys::fs;
 use crate::sys::ptrace;
 use crate::task::signal;
 
@@ -102,20 +103,19 @@ pub struct Request<'a> {
 /// Reads /proc/PID/stat; `None` when the task is gone.
 #[must_use]
 pub fn read_stat(pid: u32) -> Option<Stat> {
-    stat::parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    stat::parse(&fs::of_task(pid, "stat").ok()?)
 }
 
 /// Reads /proc/PID/status; a default when the task is gone.
 #[must_use]
 pub fn read_status(pid: u32) -> status::Status {
-    status::parse(&std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default())
+    status::parse(&fs::of_task(pid, "status").unwrap_or_default())
 }
 
 /// Every process of this /proc that is not a thread of the kernel.
 fn all_processes() -> Result<Vec<Stat>> {
-    let list = std::fs::read_dir("/proc").context(KIND, format_args!("reading /proc"))?;
-    let pids = list.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    Ok(pids.filter_map(read_stat).filter(|s| s.flags & PF_KTHREAD == 0).collect())
+    let pids = fs::numbers("/proc").context(KIND, format_args!("reading /proc"))?;
+    Ok(pids.into_iter().filter_map(read_stat).filter(|s| s.flags & PF_KTHREAD == 0).collect())
 }
 
 /// The tasks of the scope, parents before children.
@@ -158,9 +158,8 @@ fn is_left_out(pid: u32, list: &[u32], parents: &Map<u32, u32>) -> bool {
 }
 
 fn threads_of(pid: u32) -> Vec<u32> {
-    let Ok(list) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    let mut tids: Vec<u32> = list.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok()).collect();
-    sorted::sort_by_key(&mut tids, |tid| (*tid != pid, *tid));
+    let mut tids = fs::numbers(format!("/proc/{pid}/task")).unwrap_or_default();
+    sorted::sort_by_key(&mut tids, |tid| *tid != pid);
     tids
 }
 
@@ -216,7 +215,7 @@ impl Frozen {
             Ok(()) => {
                 self.tids.insert(tid, tgid);
                 if Cpu::FORGETS_ARGUMENT
-                    && let Ok(text) = std::fs::read_to_string(format!("/proc/{tid}/syscall"))
+                    && let Ok(text) = fs::of_task(tid, "syscall")
                     && let Some(call) = syscall::parse(&text)
                 {
                     self.asleep.insert(tid, call);

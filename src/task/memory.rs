@@ -17,6 +17,7 @@ pub use backing::{Found, Shared};
 use crate::error::{Context, Refusal, Result};
 use crate::proc::smaps::{self, Mapping};
 use crate::proc::stat::Layout;
+use crate::sys::fs;
 use crate::task::batch::long;
 use crate::task::remote::{AREA, Batch};
 use vdso::{Move, Special};
@@ -175,14 +176,14 @@ pub fn capture(
     refuse: &mut dyn FnMut(String, Refusal),
 ) -> Result<State> {
     let path = format!("/proc/{pid}/smaps");
-    let text = std::fs::read_to_string(&path).context(KIND, format_args!("reading {path}"))?;
+    let text = fs::text(&path).context(KIND, format_args!("reading {path}"))?;
     let mut state = State {
         vmas: Vec::new(),
         vdso: Vec::new(),
         guards: Vec::new(),
         layout: layout.clone(),
         brk: 0,
-        auxv: std::fs::read(format!("/proc/{pid}/auxv"))
+        auxv: fs::read(format!("/proc/{pid}/auxv"))
             .context(KIND, format_args!("reading the auxiliary vector"))?,
         exe: 0,
     };

@@ -4,6 +4,7 @@
 use std::os::unix::fs::MetadataExt;
 
 use crate::error::{Context, Refusal, Result};
+use crate::sys::fs;
 use crate::sys::vm;
 use crate::task::freeze::{self, Process};
 use crate::task::memory::{self, Shared};
@@ -34,7 +35,7 @@ pub const TIME_NAMESPACES: [&str; 2] = ["time", "time_for_children"];
 /// has no such namespaces.
 #[must_use]
 pub fn namespace(pid: u32, tid: u32, name: &str) -> String {
-    std::fs::read_link(format!("/proc/{pid}/task/{tid}/ns/{name}"))
+    fs::link(format!("/proc/{pid}/task/{tid}/ns/{name}"))
         .map(|link| link.to_string_lossy().into_owned())
         .unwrap_or_default()
 }
@@ -42,7 +43,7 @@ pub fn namespace(pid: u32, tid: u32, name: &str) -> String {
 /// The label that a security module gave to a thread; empty without such a module.
 #[must_use]
 pub fn label(pid: u32, tid: u32) -> String {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/attr/current")).unwrap_or_default();
+    let text = fs::text(format!("/proc/{pid}/task/{tid}/attr/current")).unwrap_or_default();
     text.trim_end_matches(['\0', '\n']).to_owned()
 }
 
@@ -83,7 +84,7 @@ pub fn capture(process: &Process, shared: &mut Shared, refuse: &mut Refuse<'_>) 
             Err(refusal) => told("thread", format!("thread {}", t.tid), refusal),
         }
     }
-    let posix = timer::parse(&std::fs::read_to_string(format!("/proc/{pid}/timers")).unwrap_or_default());
+    let posix = timer::parse(&fs::of_task(pid, "timers").unwrap_or_default());
     if let Err(refusal) = timer::check(&posix) {
         told("timer", "POSIX timer".into(), refusal);
     }
@@ -184,16 +185,16 @@ fn terminal(process: &Process) -> Result<Option<(String, u32)>, Refusal> {
         return Ok(None);
     }
     let number = u64::from(stat.tty_nr.cast_unsigned());
-    let list = std::fs::read_dir(format!("/proc/{}/fd", stat.pid))
-        .context("tty", format_args!("reading descriptors"))?;
-    for link in list.filter_map(|e| Some(e.ok()?.path())) {
+    let folder = format!("/proc/{}/fd", stat.pid);
+    for fd in fs::numbers(&folder).context("tty", format_args!("reading descriptors"))? {
+        let link = format!("{folder}/{fd}");
         let Ok(meta) = std::fs::metadata(&link) else { continue };
         // tty_nr is the kernel's new_encode_dev: minor bits 0-7 and 20-31, major bits 8-19.
         let (major, minor) = (nix::sys::stat::major(meta.rdev()), nix::sys::stat::minor(meta.rdev()));
         let encoded = minor & 0xff | major << 8 | (minor & !0xff) << 12;
         if encoded == number && meta.mode() & libc::S_IFMT == libc::S_IFCHR {
-            let path = std::fs::read_link(&link).context("tty", format_args!("reading a descriptor"))?;
-            return Ok(Some((path.to_string_lossy().into_owned(), stat.tpgid.cast_unsigned())));
+            let path = fs::link_text(&link).context("tty", format_args!("reading a descriptor"))?;
+            return Ok(Some((path, stat.tpgid.cast_unsigned())));
         }
     }
     Err(Refusal::new("no descriptor of its leader is open on it", "start the service without a terminal"))

@@ -13,6 +13,7 @@ use crate::arch::{self, Cpu, Loop, Processor, Registers, Regs, Set};
 use crate::error::{Context, Error, Result};
 use crate::proc::smaps::{self, Mapping};
 use crate::sys::abi::Number;
+use crate::sys::fs;
 use crate::sys::ptrace::{self, Status};
 use crate::sys::vm;
 pub use crate::task::batch::{AREA, Batch};
@@ -180,7 +181,7 @@ impl Area {
                     return Err(Error::new(
                         KIND,
                         doing.to_string(),
-                        format!("stopped by {other:?} at area+{ip:#x}"),
+                        format!("stopped by {other} at area+{ip:#x}"),
                     ));
                 }
             }
@@ -312,7 +313,7 @@ fn find_insn(pid: u32, regs: &Regs) -> Result<u64> {
         return Ok(behind);
     }
     let path = format!("/proc/{pid}/maps");
-    let maps = std::fs::read_to_string(&path).context(KIND, format_args!("reading {path}"))?;
+    let maps = fs::text(&path).context(KIND, format_args!("reading {path}"))?;
     let code = |map: &&Mapping| map.prot & 4 != 0 && map.name != "[vsyscall]" && map.name != "[vectors]";
     let maps = smaps::parse(&maps);
     let (vdso, other): (Vec<_>, Vec<_>) = maps.iter().filter(code).partition(|map| map.name == "[vdso]");

@@ -10,6 +10,7 @@
 use nix::errno::Errno;
 
 use crate::error::{Context, Result};
+use crate::sys::fs;
 use crate::sys::limit::{self, SchedAttr};
 
 const KIND: &str = "sched";
@@ -43,7 +44,7 @@ crate::section! {
 }
 
 fn text(path: &str) -> String {
-    std::fs::read_to_string(path).map(|t| t.trim().to_owned()).unwrap_or_default()
+    fs::text(path).map(|t| t.trim().to_owned()).unwrap_or_default()
 }
 
 /// Reads a thread's state.
@@ -111,5 +112,5 @@ pub fn restore_process(pid: u32, state: &Process, own: &Process) -> Result<()> {
 
 fn write(pid: u32, file: &str, value: &str) -> Result<()> {
     let path = format!("/proc/{pid}/{file}");
-    std::fs::write(&path, value).context(KIND, format_args!("writing {value} to {path}"))
+    fs::write(&path, value).context(KIND, format_args!("writing {value} to {path}"))
 }

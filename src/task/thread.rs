@@ -11,7 +11,7 @@ use nix::errno::Errno;
 
 use crate::arch::{Cpu, Processor, Registers, Regs, Set};
 use crate::error::{Context, Error, Refusal, Result};
-use crate::sys::{abi, limit, ptrace, vm};
+use crate::sys::{abi, fs, limit, ptrace, vm};
 use crate::task::batch::LONG;
 use crate::task::freeze::{self, Thread};
 use crate::task::remote::Batch;
@@ -105,7 +105,7 @@ pub fn capture(tgid: u32, thread: &Thread) -> Result<State, Refusal> {
     }?;
     Ok(State {
         tid,
-        comm: std::fs::read_to_string(format!("/proc/{tgid}/task/{tid}/comm"))
+        comm: fs::text(format!("/proc/{tgid}/task/{tid}/comm"))
             .map(|name| name.trim_end_matches('\n').to_owned())
             .context(KIND, doing)?,
         regs,

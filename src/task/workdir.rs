@@ -5,6 +5,7 @@
 //! Refuses: a directory that was deleted, in this version.
 
 use crate::error::{Context, Error, Refusal};
+use crate::sys::fs;
 use crate::task::remote::Batch;
 
 crate::section! {
@@ -21,7 +22,7 @@ crate::section! {
 
 fn link(pid: u32, name: &str) -> Result<String, Refusal> {
     let path = format!("/proc/{pid}/{name}");
-    let target = std::fs::read_link(&path).context("workdir", format_args!("reading {path}"))?;
+    let target = fs::link(&path).context("workdir", format_args!("reading {path}"))?;
     let text = target.into_os_string().into_string();
     let text = text.map_err(|_| Error::new("workdir", format!("reading {path}"), "the name is not UTF-8"))?;
     if text.ends_with(" (deleted)") {

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::error::{Obstacle, Refusal};
 use crate::kernel::root::Root;
 use crate::proc::mountinfo::{Mount, lookup};
+use crate::sys::fs;
 
 /// Types, and how deep below the mount what programs make begins.
 const TYPES: &[(&str, usize)] =
@@ -30,11 +31,11 @@ pub fn baseline(mounts: &[Mount], root: &Root) -> Vec<String> {
 
 /// Names at a depth. A file above it is the kernel's.
 fn list(dir: &Path, depth: usize, names: &mut Vec<String>) {
-    for entry in dir.read_dir().into_iter().flatten().flatten() {
+    for name in fs::names(dir).unwrap_or_default() {
         if depth > 1 {
-            list(&entry.path(), depth - 1, names);
+            list(&dir.join(name), depth - 1, names);
         } else {
-            names.push(entry.file_name().to_string_lossy().into_owned());
+            names.push(name.to_string_lossy().into_owned());
         }
     }
 }

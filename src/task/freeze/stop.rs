@@ -6,6 +6,7 @@ use nix::errno::Errno;
 
 use super::{Frozen, KIND, read_stat};
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
+use crate::sys::fs;
 use crate::sys::ptrace::{self, Status};
 
 impl Frozen {
@@ -107,7 +108,7 @@ impl Frozen {
     /// Names the tasks that are still on their way to a stop.
     fn does_not_stop(&mut self, waiting: &[u32]) {
         for stat in waiting.iter().filter_map(|tid| read_stat(*tid)) {
-            let call = std::fs::read_to_string(format!("/proc/{}/wchan", stat.pid)).unwrap_or_default();
+            let call = fs::of_task(stat.pid, "wchan").unwrap_or_default();
             let refusal = Refusal::new(
                 format!("it does not stop: state {}, waiting in {}", stat.state, call.trim()),
                 "let it finish what it waits for (a vfork(2) child must call execve(2)) before `rcsnap ready`",
@@ -118,7 +119,7 @@ impl Frozen {
 }
 
 fn read_status_tgid(tid: u32) -> Option<u32> {
-    let text = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    let text = fs::of_task(tid, "status").ok()?;
     text.lines().find_map(|l| l.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 

@@ -6,6 +6,7 @@ use super::{Backing, KIND, MappedFile};
 use crate::error::{Context, Refusal, Result};
 use crate::proc::smaps::Mapping;
 use crate::sorted::Set;
+use crate::sys::fs;
 
 /// An object, where it was first met.
 #[derive(Debug, Clone)]
@@ -85,7 +86,7 @@ impl Shared {
 /// It was deleted, or the path leads to another one now.
 pub fn exe(pid: u32, root: &str) -> Result<String, Refusal> {
     let own = format!("/proc/{pid}/exe");
-    let link = std::fs::read_link(&own).context(KIND, format_args!("reading the exe link"))?;
+    let link = fs::link(&own).context(KIND, format_args!("reading the exe link"))?;
     let path = link.to_string_lossy().into_owned();
     if path.ends_with(" (deleted)") {
         let remedy = "start it from a file that stays";

@@ -8,6 +8,7 @@
 use super::KIND;
 use crate::error::{Context, Error, Result};
 use crate::proc::smaps::{self, Mapping};
+use crate::sys::fs;
 use crate::task::batch::{Batch, PARK, PARKED};
 
 crate::section! {
@@ -45,7 +46,7 @@ impl Special {
 /// It is gone.
 pub fn of(pid: u32) -> Result<Vec<Special>> {
     let path = format!("/proc/{pid}/maps");
-    let text = std::fs::read_to_string(&path).context(KIND, format_args!("reading {path}"))?;
+    let text = fs::text(&path).context(KIND, format_args!("reading {path}"))?;
     Ok(smaps::parse(&text).iter().filter_map(Special::of).collect())
 }
 

@@ -169,7 +169,7 @@ pub(super) fn first_stop(tid: u32) -> Result<()> {
         match ptrace::decode(status) {
             Status::Interrupted => return Ok(()),
             Status::Signal(_) | Status::Syscall => ptrace::cont(tid, 0).context(KIND, doing)?,
-            other => return Err(Error::new(KIND, doing.to_string(), format!("stopped by {other:?}"))),
+            other => return Err(Error::new(KIND, doing.to_string(), format!("stopped by {other}"))),
         }
     }
 }

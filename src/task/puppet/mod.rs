@@ -21,6 +21,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use crate::error::{Context, Error, Result};
 use crate::sorted::{self, Map};
 use crate::sys::abi::Number;
+use crate::sys::fs;
 use crate::sys::ptrace;
 use crate::task::memory::{self, Backing};
 use crate::task::pages::{self, Memory, Place};
@@ -77,8 +78,7 @@ pub struct Puppets<'a> {
 
 /// An address where the batch area lies outside every mapping of the image and of ourselves.
 fn choose_base(processes: &[Process], top: u64) -> Result<u64> {
-    let own = std::fs::read_to_string("/proc/self/smaps")
-        .context(KIND, format_args!("reading /proc/self/smaps"))?;
+    let own = fs::text("/proc/self/smaps").context(KIND, format_args!("reading /proc/self/smaps"))?;
     let mut taken: Vec<(u64, u64)> =
         crate::proc::smaps::parse(&own).iter().map(|m| (m.start, m.end)).collect();
     for body in processes.iter().filter_map(|p| p.body.as_ref()) {
