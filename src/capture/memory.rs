@@ -100,18 +100,19 @@ pub fn capture(
     clock: Clock,
 ) -> Result<(PageIndex, Vec<u8>)> {
     let mut writer = PageWriter::new(Bounded { bytes: Vec::new(), clock, next: 0 });
+    let mut buffer = pages::Buffer::new();
     let mut mm = 0;
     for process in processes {
         // What is all zeroes, or the same as before, never comes to the sink.
         clock.check()?;
         if let Some(body) = &mut process.body {
-            body.memory.guards = pages::capture(origins, mm, &body.memory, &mut writer)?;
+            body.memory.guards = pages::capture(origins, mm, &body.memory, &mut writer, &mut buffer)?;
         }
         mm += 1;
     }
     for object in objects {
         clock.check()?;
-        pages::capture_object(origins, mm, object.size, &mut writer)?;
+        pages::capture_object(origins, mm, object.size, &mut writer, &mut buffer)?;
         mm += 1;
     }
     let (index, sink) = writer.finish()?;

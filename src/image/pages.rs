@@ -81,8 +81,8 @@ pub struct PageWriter<S: Sink> {
     table: lz4_flex::block::CompressTable,
     /// Where each stored page was first seen.
     origins: Vec<(u32, u64)>,
-    /// Hash and number of stored pages.
-    hashes: std::collections::BTreeMap<u64, u32>,
+    /// Their hashes.
+    seen: Seen,
 }
 
 impl<S: Sink> PageWriter<S> {
@@ -96,7 +96,7 @@ impl<S: Sink> PageWriter<S> {
             packed: vec![0; size],
             table: lz4_flex::block::CompressTable::default(),
             origins: Vec::new(),
-            hashes: std::collections::BTreeMap::new(),
+            seen: Seen::default(),
         }
     }
 
@@ -120,8 +120,8 @@ impl<S: Sink> PageWriter<S> {
             }
             return Ok(());
         }
-        let stored = match self.hashes.get(&hash) {
-            Some(&number) if self.is_same(number, page, same) => u64::from(number),
+        let stored = match self.seen.number(hash) {
+            Some(number) if self.is_same(number, page, same) => u64::from(number),
             _ => self.store(hash, mm, address, page)?,
         };
         // A run may go on into the next stored page, but not into the next block.
@@ -147,7 +147,7 @@ impl<S: Sink> PageWriter<S> {
         let number = u32::try_from(self.origins.len())
             .map_err(|_| Error::new("image", "storing a page", "more than 16 TiB of memory"))?;
         self.origins.push((mm, address));
-        self.hashes.insert(hash, number);
+        self.seen.note(hash, number);
         self.open.extend_from_slice(page);
         Ok(u64::from(number))
     }
@@ -185,6 +185,48 @@ impl<S: Sink> PageWriter<S> {
         // A stable sort: the restore reads blocks in order, and within one the processes in order.
         self.index.runs.sort_by_key(|run| run.first);
         Ok((self.index, self.sink))
+    }
+}
+
+/// The pages that are stored, by their hash: of several with one hash, the last. A table that is at most half full.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// Hash and number; a hash of 0 is an empty place.
+    places: Vec<(u64, u32)>,
+    used: usize,
+}
+
+impl Seen {
+    /// The place of a hash: its own, or the empty one where it belongs. There must be one.
+    fn place(&self, hash: u64) -> usize {
+        let mask = self.places.len() - 1;
+        // The upper bits are the better mixed ones.
+        let mut at = usize::try_from(hash >> 32).unwrap_or(0) & mask;
+        while self.places[at].0 != 0 && self.places[at].0 != hash {
+            at = (at + 1) & mask;
+        }
+        at
+    }
+
+    pub(super) fn number(&self, hash: u64) -> Option<u32> {
+        if self.places.is_empty() {
+            return None;
+        }
+        let (found, number) = self.places[self.place(hash)];
+        (found == hash && hash != 0).then_some(number)
+    }
+
+    pub(super) fn note(&mut self, hash: u64, number: u32) {
+        if 2 * (self.used + 1) > self.places.len() {
+            let larger = vec![(0, 0); (2 * self.places.len()).max(1024)];
+            for (hash, number) in std::mem::replace(&mut self.places, larger) {
+                let at = self.place(hash);
+                self.places[at] = (hash, number);
+            }
+        }
+        let at = self.place(hash);
+        self.used += usize::from(self.places[at].0 == 0);
+        self.places[at] = (hash, number);
     }
 }
 

@@ -206,3 +206,18 @@ fn the_header_is_zero_until_the_end() {
     // Here the power fails.
     assert!(bytes[..4096].iter().all(|byte| *byte == 0));
 }
+
+#[test]
+fn pages_are_found_again_by_their_hash() {
+    let mut seen = super::pages::Seen::default();
+    assert_eq!(seen.number(7), None);
+    let hash = |number: u32| u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    for number in 1..5000 {
+        seen.note(hash(number), number);
+    }
+    seen.note(hash(3), 9999);
+    assert_eq!(
+        (seen.number(hash(3)), seen.number(hash(4999)), seen.number(hash(5000))),
+        (Some(9999), Some(4999), None)
+    );
+}

@@ -63,7 +63,7 @@ impl Arena {
         })
     }
 
-    /// Makes the last piece that was cut longer where it is; it stays a small one.
+    /// Makes the last piece that was cut longer or shorter where it is; it stays a small one.
     fn stretch(&self, begin: usize, old: usize, new: usize) -> bool {
         self.alone(|| {
             let last = begin + old == self.next.load(Ordering::Relaxed);
@@ -95,9 +95,9 @@ fn is_large(layout: Layout) -> bool {
     layout.size() >= LARGE && layout.align() <= PAGE_SIZE as usize
 }
 
-// SAFETY: `cut` gives every byte away once: `next` only grows, under `busy`, within a mapping that is never unmapped;
-// a mapping of its own is used for one piece. Nothing that was given out is given out again, as `dealloc` does
-// nothing. No method panics: an alignment larger than a chunk, which nothing here has, ends in a null pointer.
+// SAFETY: `cut` gives every byte away once: `next` grows, under `busy`, within a mapping that is never unmapped, and
+// goes back only over the end of a piece whose owner has given that up; a mapping of its own is used for one piece.
+// Nothing else that was given out is given out again, as `dealloc` does nothing. No method panics: an alignment larger than a chunk, which nothing here has, ends in a null pointer.
 unsafe impl GlobalAlloc for Arena {
     #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -113,25 +113,30 @@ unsafe impl GlobalAlloc for Arena {
     #[inline(always)]
     unsafe fn dealloc(&self, _: *mut u8, _: Layout) {}
 
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promises are those of `alloc`. Memory fresh from the kernel is zero, and no byte is given
-        // out twice.
-        unsafe { self.alloc(layout) }
+        // SAFETY: the caller's promises are those of `alloc`.
+        let at = unsafe { self.alloc(layout) };
+        // A mapping is zero already. Of a chunk, `stretch` may have taken back what was used.
+        if !at.is_null() && !is_large(layout) {
+            // SAFETY: the piece has as many bytes.
+            unsafe { at.write_bytes(0, layout.size()) };
+        }
+        at
     }
 
     #[inline(never)]
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, new: usize) -> *mut u8 {
         let old = layout.size();
-        if new <= old {
-            return at;
-        }
         if is_large(layout) {
+            if new <= old {
+                return at;
+            }
             // SAFETY: `at` is a whole mapping of `old` bytes, which `alloc` or this made for this piece alone.
             let moved = unsafe { libc::mremap(at.cast(), old, new, libc::MREMAP_MAYMOVE) };
             return if moved == libc::MAP_FAILED { std::ptr::null_mut() } else { moved.cast() };
         }
-        if self.stretch(at.addr(), old, new) {
+        if self.stretch(at.addr(), old, new) || new <= old {
             return at;
         }
         // SAFETY: the size is not zero, as it is larger than the old one, and the alignment was one before; the
@@ -205,6 +210,13 @@ mod tests {
         // SAFETY: as above.
         let grown = unsafe { arena.realloc(last, layout(100, 8), 200) };
         assert_eq!(last, grown, "nothing behind it is in the way");
+        // SAFETY: as above.
+        let shrunk = unsafe { arena.realloc(grown, layout(200, 8), 40) };
+        assert!(shrunk == last && is_all(shrunk, 40, 3));
+        // SAFETY: the size is not zero.
+        let next = unsafe { arena.alloc_zeroed(layout(160, 8)) };
+        assert_eq!(next.addr(), last.addr() + 40, "the end of the last piece is free again");
+        assert!(is_all(next, 160, 0) && is_all(shrunk, 40, 3));
     }
 
     #[test]

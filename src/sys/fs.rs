@@ -48,6 +48,8 @@ pub fn read_to_end(fd: BorrowedFd<'_>) -> Sys<Vec<u8>> {
         }
     }
     bytes.truncate(len);
+    // Many files are read, and memory is never freed: see sys::arena.
+    bytes.shrink_to_fit();
     Ok(bytes)
 }
 
@@ -131,7 +133,7 @@ pub struct Name {
 /// # Errors
 /// The errno of getdents64(2).
 pub fn names_in(directory: BorrowedFd<'_>) -> Sys<Vec<Name>> {
-    let (mut names, mut buffer) = (Vec::new(), vec![0_u8; 32 * 1024]);
+    let (mut names, mut buffer) = (Vec::new(), [0_u8; 8 * 1024]);
     loop {
         // SAFETY: the kernel writes no more than the length of the buffer.
         let len = unsafe {

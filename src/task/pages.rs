@@ -68,6 +68,23 @@ impl Memory {
     }
 }
 
+/// What memory is read into, again and again.
+pub struct Buffer(Vec<u8>);
+
+impl Buffer {
+    /// With room for a chunk.
+    #[must_use]
+    pub fn new() -> Buffer {
+        Buffer(vec![0; CHUNK * PAGE])
+    }
+}
+
+impl Default for Buffer {
+    fn default() -> Buffer {
+        Buffer::new()
+    }
+}
+
 /// Pages of a mapping by number from its start, as ranges: those to carry, and guards.
 #[derive(Default)]
 struct Wanted {
@@ -83,13 +100,12 @@ fn extend(ranges: &mut Vec<(u64, u64)>, page: u64) {
 }
 
 /// Which pages of a mapping must be carried.
-fn wanted(pagemap: &File, vma: &Vma) -> Result<Wanted> {
+fn wanted(pagemap: &File, vma: &Vma, buffer: &mut [u8]) -> Result<Wanted> {
     let mut found = Wanted::default();
     let total = (vma.end - vma.start) / PAGE as u64;
-    let mut buffer = vec![0u8; 8 * 4096];
     let mut page = 0;
     while page < total {
-        let count = usize::try_from(total - page).unwrap_or(usize::MAX).min(4096);
+        let count = usize::try_from(total - page).unwrap_or(usize::MAX).min(buffer.len() / 8);
         let bytes = &mut buffer[..8 * count];
         let at = (vma.start / PAGE as u64 + page) * 8;
         pagemap
@@ -147,15 +163,15 @@ pub fn capture<S: Sink>(
     mm: u32,
     state: &State,
     writer: &mut PageWriter<S>,
+    buffer: &mut Buffer,
 ) -> Result<Vec<(u64, u64)>> {
     let mut guards = Vec::new();
     let Some(Space::Process(memory)) = origins.spaces.get(mm as usize) else { return Ok(guards) };
     let path = format!("/proc/{}/pagemap", memory.pid);
     let pagemap = File::open(&path).context(KIND, format_args!("opening {path}"))?;
-    let mut buffer = vec![0u8; CHUNK * PAGE];
     for vma in state.vmas.iter().filter(|v| v.has_contents()) {
         let keep_zero = !matches!(vma.backing, Backing::Anonymous);
-        let found = wanted(&pagemap, vma)?;
+        let found = wanted(&pagemap, vma, buffer.0.as_mut_slice())?;
         let address = |page: u64| vma.start + page * PAGE as u64;
         guards.extend(found.guard.iter().map(|(first, end)| (address(*first), address(*end))));
         for (first, end) in found.carry {
@@ -163,7 +179,7 @@ pub fn capture<S: Sink>(
             while page < end {
                 let count = usize::try_from(end - page).unwrap_or(CHUNK).min(CHUNK);
                 let address = vma.start + page * PAGE as u64;
-                let bytes = &mut buffer[..count * PAGE];
+                let bytes = &mut buffer.0[..count * PAGE];
                 memory.read(address, bytes)?;
                 push(origins, mm, address, bytes, keep_zero, writer)?;
                 page += count as u64;
@@ -182,9 +198,9 @@ pub fn capture_object<S: Sink>(
     mm: u32,
     size: u64,
     writer: &mut PageWriter<S>,
+    buffer: &mut Buffer,
 ) -> Result<()> {
     let Some(Space::Object(file)) = origins.spaces.get(mm as usize) else { return Ok(()) };
-    let mut buffer = vec![0u8; CHUNK * PAGE];
     let mut at = 0;
     while at < size {
         let seek = |from: u64, whence| {
@@ -197,7 +213,7 @@ pub fn capture_object<S: Sink>(
         at = start;
         while at < end {
             let count = usize::try_from((end - at).div_ceil(PAGE as u64)).unwrap_or(CHUNK).min(CHUNK);
-            let bytes = &mut buffer[..count * PAGE];
+            let bytes = &mut buffer.0[..count * PAGE];
             file.read_exact_at(bytes, at).context(KIND, format_args!("reading shared memory"))?;
             push(origins, mm, at, bytes, false, writer)?;
             at += (count * PAGE) as u64;
