@@ -9,13 +9,14 @@ use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, MsFlags};
 
 use super::cmdline::Cmdline;
 use super::initramfs;
 use crate::error::{Context, Result};
 use crate::log;
 use crate::sys::fs;
+use crate::sys::path::{mount, umount2};
 use crate::sys::start::Given;
 
 /// Inode number of the initial pid namespace (PROC_PID_INIT_INO of <linux/proc_ns.h>).
@@ -56,7 +57,7 @@ pub fn open(given: &Given) -> Early {
         }
         // In an initramfs the directory may be missing; on a read-only root mkdir fails, and so does mount.
         let _ = std::fs::create_dir(target);
-        match mount(Some(kind), target, Some(kind), flags, None::<&str>)
+        match mount(Some(kind), target, Some(kind), flags, None)
             .context("early", format_args!("mounting {target}"))
         {
             Ok(()) => early.mounts.push(target),
@@ -139,7 +140,7 @@ impl Early {
     pub fn move_to(&mut self, root: &Path) -> Result<()> {
         for target in std::mem::take(&mut self.mounts) {
             let below = root.join(target.trim_start_matches('/'));
-            let moved = mount(Some(target), &below, None::<&str>, MsFlags::MS_MOVE, None::<&str>);
+            let moved = mount(Some(target), &below, None, MsFlags::MS_MOVE, None);
             match moved {
                 Ok(()) if target != "/dev" => self.mounts.push(target),
                 Ok(()) => {}

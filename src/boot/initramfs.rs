@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::unistd::{chdir, chroot};
+use nix::mount::{MntFlags, MsFlags};
+use nix::unistd::chroot;
 
 use super::cmdline::Cmdline;
 use super::early::Early;
 use crate::error::{Context, Error, Result};
 use crate::store::spec;
 use crate::sys::fs;
+use crate::sys::path::{chdir, mount, umount2};
 use crate::{log, sys};
 
 /// Modules to load, one a line: a path below /lib/modules/RELEASE or an absolute one, then parameters.
@@ -123,7 +124,7 @@ fn mount_root(source: &Path, line: &Cmdline) -> Result<()> {
     let mut last = Errno::ENODEV;
     for kind in types {
         for flags in [if read_only { MsFlags::MS_RDONLY } else { MsFlags::empty() }, MsFlags::MS_RDONLY] {
-            match mount(Some(source), ROOT, Some(kind), flags, line.get("rootflags")) {
+            match mount(source.to_str(), ROOT, Some(kind), flags, line.get("rootflags")) {
                 Ok(()) => return Ok(()),
                 // A write-protected device or squashfs: the second pass mounts it read-only, as the kernel does.
                 Err(Errno::EACCES | Errno::EROFS) => last = Errno::EROFS,
@@ -148,7 +149,7 @@ fn switch(early: &mut Early) -> Result<()> {
     early.move_to(root)?;
     delete_below(Path::new("/"), std::fs::metadata("/").map(|m| m.dev()).unwrap_or(0));
     chdir(root).context("initramfs", format_args!("entering the root"))?;
-    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+    mount(Some("."), "/", None, MsFlags::MS_MOVE, None)
         .context("initramfs", format_args!("moving the root to /"))?;
     chroot(".").context("initramfs", format_args!("changing to the root"))?;
     chdir("/").context("initramfs", format_args!("entering /"))

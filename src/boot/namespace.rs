@@ -8,17 +8,18 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, MsFlags};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::unistd::{chdir, chroot, pivot_root};
+use nix::unistd::{chroot, pivot_root};
 
 use crate::error::{Context, Result};
+use crate::sys::path::{chdir, mount, umount2};
 
 /// A directory that every root has, also a read-only one.
 const BASE: &str = "/proc";
 
 fn attach(source: &str, target: &Path, kind: Option<&str>, flags: MsFlags) -> Result<()> {
-    mount(Some(source), target, kind, flags, None::<&str>)
+    mount(Some(source), target, kind, flags, None)
         .context("watcher", format_args!("mounting {}", target.display()))
 }
 

@@ -12,10 +12,10 @@
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::stat::stat;
 
 use crate::error::{Context, Error, Result};
 use crate::sys::fs;
+use crate::sys::path::stat;
 use crate::sys::signal::{self, READY};
 
 /// The watcher's name (comm).
@@ -55,7 +55,7 @@ impl Answer {
 #[must_use]
 pub fn find_watcher() -> Option<u32> {
     fs::numbers("/proc").ok()?.into_iter().find(|pid| {
-        let folder = stat(format!("/proc/{pid}").as_str());
+        let folder = stat(format!("/proc/{pid}"));
         folder.is_ok_and(|folder| folder.st_uid == 0) && is_watcher(*pid)
     })
 }

@@ -12,14 +12,15 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, renameat};
-use nix::sys::stat::{Mode, stat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::unistd::UnlinkatFlags;
 
 use super::content::{self, Content};
 use super::{Description, Opener, Stat, World, pipe, place, regular};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sys::abi;
+use crate::sys::path::{self, openat, rename, stat, unlinkat};
 
 const KIND: &str = "deleted";
 
@@ -80,7 +81,7 @@ fn body(desc: &Description, world: &World<'_>) -> Result<Body, Refusal> {
     let (mut dir, name) = old.rsplit_once('/').unwrap_or(("", old));
     let here = |dir: &str| {
         let path = world.inside(if dir.is_empty() { "/" } else { dir });
-        stat(path.as_str()).is_ok_and(|found| Stat::from(found).dev == desc.stat.dev)
+        stat(&path).is_ok_and(|found| Stat::from(found).dev == desc.stat.dev)
     };
     while !here(dir) {
         let Some((parent, _)) = dir.rsplit_once('/') else {
@@ -158,14 +159,14 @@ fn under_name(
     make: impl FnOnce() -> nix::Result<OwnedFd>,
 ) -> nix::Result<OwnedFd> {
     let aside = format!("{name}.rcsnap");
-    let moved = match renameat(dir, name, dir, aside.as_str()) {
+    let moved = match rename(dir, name, &aside) {
         Ok(()) => true,
         Err(Errno::ENOENT) => false,
         Err(errno) => return Err(errno),
     };
     let made = make();
     if moved {
-        renameat(dir, aside.as_str(), dir, name)?;
+        rename(dir, &aside, name)?;
     }
     made
 }
@@ -178,7 +179,7 @@ fn file(dir: &OwnedFd, name: &str) -> nix::Result<OwnedFd> {
 }
 
 fn fifo(dir: &OwnedFd, name: &str) -> nix::Result<OwnedFd> {
-    nix::unistd::mkfifoat(dir, name, Mode::from_bits_retain(0o600))?;
+    nix::unistd::mkfifoat(dir, &*path::text(name.as_ref())?, Mode::from_bits_retain(0o600))?;
     let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let fd = openat(dir, name, flags, Mode::empty())?;
     unlinkat(dir, name, UnlinkatFlags::NoRemoveDir)?;
@@ -186,7 +187,7 @@ fn fifo(dir: &OwnedFd, name: &str) -> nix::Result<OwnedFd> {
 }
 
 fn directory(dir: &OwnedFd, name: &str) -> nix::Result<OwnedFd> {
-    nix::sys::stat::mkdirat(dir, name, Mode::from_bits_retain(0o700))?;
+    nix::sys::stat::mkdirat(dir, &*path::text(name.as_ref())?, Mode::from_bits_retain(0o700))?;
     let fd = openat(dir, name, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     unlinkat(dir, name, UnlinkatFlags::RemoveDir)?;
     Ok(fd)

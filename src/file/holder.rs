@@ -10,6 +10,7 @@ use super::{Description, Fd, Stat, lock};
 use crate::error::{Context, Error, Result};
 use crate::proc::fdinfo::{self, FdInfo};
 use crate::sorted::{self, Map};
+use crate::sys::path::stat;
 use crate::sys::{descriptor, fs, limit};
 
 const KIND: &str = "file";
@@ -98,7 +99,7 @@ fn list(pid: u32, held: &mut Vec<Held>) -> Result<()> {
         let path = format!("/proc/{pid}/fd/{fd}");
         let link = fs::link_text(&path).context(KIND, doing)?;
         let info = fs::text(format!("/proc/{pid}/fdinfo/{fd}")).context(KIND, doing)?;
-        let stat = nix::sys::stat::stat(path.as_str()).context(KIND, doing)?.into();
+        let stat = stat(&path).context(KIND, doing)?.into();
         held.push(Held { pid, fd: fd.cast_signed(), link, info: fdinfo::parse(&info), stat });
     }
     Ok(())

@@ -7,12 +7,13 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, lstat};
-use nix::unistd::{chdir, fchdir, unlink};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+use nix::unistd::fchdir;
 
 use super::{Description, Opener, Stat, State, World, place};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sorted::Map;
+use crate::sys::path::{chdir, lstat, unlink};
 use crate::sys::sockdiag::Unix;
 use crate::sys::{fs, ioctl, socket};
 
@@ -61,9 +62,7 @@ pub fn peer(fd: &OwnedFd, world: &World<'_>) -> Vec<u8> {
     let name = socket::name(fd.as_fd(), true).unwrap_or_default().get(2..).unwrap_or(&[]).to_vec();
     let path = text(&name);
     match path.rsplit_once('/') {
-        Some((dir, _))
-            if path.starts_with('/') && lstat(world.inside(&format!("{dir}/.")).as_str()).is_err() =>
-        {
+        Some((dir, _)) if path.starts_with('/') && lstat(world.inside(&format!("{dir}/."))).is_err() => {
             Vec::new()
         }
         _ => name,
@@ -194,7 +193,7 @@ pub fn bind(
         None
     } else {
         let back = place::open(".", libc::O_PATH | libc::O_DIRECTORY, KIND)?;
-        chdir(node.dir.as_str()).context(KIND, format_args!("entering {}", node.dir))?;
+        chdir(&node.dir).context(KIND, format_args!("entering {}", node.dir))?;
         Some(back)
     };
     let done = bind_here(fd, name, &path, node, work, doing);

@@ -7,6 +7,7 @@ use super::{Description, Stat, inet_pair, multicast, options, place};
 use crate::error::{Context, Result};
 use crate::sorted::Map;
 use crate::sys::ioctl;
+use crate::sys::path::stat;
 use crate::sys::sockdiag::Unix;
 
 /// What is captured: everything under PID 1, or one tree.
@@ -105,7 +106,7 @@ impl World<'_> {
         let Ok(namespace) = ioctl::open(fd.as_fd(), &ioctl::SOCKET_NAMESPACE) else { return Ok(true) };
         let its = place::stat(&namespace, "socket")?;
         let own = once(&self.known.network, || {
-            let own = nix::sys::stat::stat("/proc/self/ns/net");
+            let own = stat("/proc/self/ns/net");
             own.map(|own| Stat::from(own).ino).context("socket", format_args!("looking at our own namespace"))
         });
         Ok(*own? == its.ino)

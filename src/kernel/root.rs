@@ -10,13 +10,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::fcntl::{OFlag, readlinkat};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::stat::{Mode, fstatat};
+use nix::sys::stat::Mode;
 use nix::unistd::{chroot, fchdir};
 
 use crate::error::{Context, Result};
 use crate::sys::fs;
+use crate::sys::path::{self, openat};
 
 /// An open directory, and small operations below it.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ impl Dir {
     /// The errno of open(2).
     pub fn open(path: &Path) -> Result<Dir, Errno> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        Ok(Dir(nix::fcntl::open(path, flags, Mode::empty())?))
+        Ok(Dir(path::open(path, flags, Mode::empty())?))
     }
 
     /// Opens a file below it for reading.
@@ -93,13 +94,13 @@ impl Dir {
     /// # Errors
     /// The errno of readlinkat(2).
     pub fn link(&self, path: &str) -> Result<String, Errno> {
-        Ok(readlinkat(&self.0, path)?.to_string_lossy().into_owned())
+        Ok(readlinkat(&self.0, &*path::text(path.as_ref())?)?.to_string_lossy().into_owned())
     }
 
     /// Whether a name exists below it.
     #[must_use]
     pub fn exists(&self, path: &str) -> bool {
-        fstatat(&self.0, path, AtFlags::empty()).is_ok()
+        openat(&self.0, path, OFlag::O_PATH, Mode::empty()).is_ok()
     }
 }
 

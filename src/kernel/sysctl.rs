@@ -16,7 +16,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::read;
 
@@ -25,6 +25,7 @@ use crate::error::{Context, Result};
 use crate::section;
 use crate::sorted;
 use crate::sys::fs::{Name, names_in};
+use crate::sys::path::openat;
 
 section! {
     /// What differs from before the scripts.

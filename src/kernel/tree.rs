@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::libc::off_t;
-use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::sys::stat::{Mode, SFlag, makedev};
 use nix::unistd::{Whence, ftruncate, lseek};
 
 use super::bytes::Bytes;
@@ -21,6 +21,7 @@ use super::root::errno;
 use crate::error::{Context, Refusal, Result};
 use crate::section;
 use crate::sorted::Map;
+use crate::sys::path::mknod;
 use crate::sys::{fs, time, xattr};
 
 section! {

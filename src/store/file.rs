@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statvfs::fstatvfs;
 
@@ -18,6 +18,7 @@ use super::device::{Access, Device, Medium};
 use super::superblock;
 use crate::error::{Context, Error, Result};
 use crate::sys::fsmount;
+use crate::sys::path::openat;
 
 /// A file and the mount it is on. The file is closed first.
 pub struct Mounted {

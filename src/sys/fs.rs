@@ -19,7 +19,7 @@ use crate::sys::ptrace::Sys;
 /// # Errors
 /// The errno of open(2).
 pub fn open(path: impl AsRef<Path>, flags: OFlag) -> Sys<OwnedFd> {
-    nix::fcntl::open(path.as_ref(), flags | OFlag::O_CLOEXEC, Mode::from_bits_retain(0o666))
+    super::path::open(path.as_ref(), flags, Mode::from_bits_retain(0o666))
 }
 
 /// The content of a file.
@@ -99,7 +99,7 @@ pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Sys<()> {
 /// # Errors
 /// The errno of readlink(2).
 pub fn link(path: impl AsRef<Path>) -> Sys<PathBuf> {
-    readlink(path.as_ref()).map(PathBuf::from)
+    readlink(&*super::path::text(path.as_ref())?).map(PathBuf::from)
 }
 
 /// The text of a symbolic link. What is not UTF-8 is replaced.

@@ -15,6 +15,7 @@ pub mod limit;
 pub mod module;
 pub mod mount;
 pub mod netlink;
+pub mod path;
 pub mod process;
 pub mod ptrace;
 pub mod signal;

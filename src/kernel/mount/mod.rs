@@ -20,14 +20,15 @@ mod propagation;
 
 use std::time::Instant;
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{major, minor, stat};
+use nix::mount::{MntFlags, MsFlags};
+use nix::sys::stat::{major, minor};
 
 use super::root::Root;
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
 use crate::proc::mountinfo::Mount;
 use crate::section;
 use crate::sys::mount::join_group;
+use crate::sys::path::{mount, stat, umount2};
 use plan::{New, Paths, Step, Super, plan};
 
 section! {
@@ -102,7 +103,7 @@ fn device(mount: &Mount, root: &Root) -> Option<String> {
     if !mount.source.starts_with("/dev/") {
         return None;
     }
-    let rdev = stat(&root.path(&mount.source)).ok()?.st_rdev;
+    let rdev = stat(root.path(&mount.source)).ok()?.st_rdev;
     block(major(rdev), minor(rdev), root)
 }
 
@@ -158,7 +159,7 @@ fn own<'a>(before: &[Entry], now: &'a [Mount]) -> Result<Vec<&'a Mount>> {
 pub fn restore(state: &State, root: &Root, fill: &mut dyn FnMut(u32) -> Result<()>) -> Result<()> {
     let now = root.mounts()?;
     for mount in own(&state.before, &now)?.iter().rev() {
-        umount2(&root.path(&mount.point), MntFlags::MNT_DETACH)
+        umount2(root.path(&mount.point), MntFlags::MNT_DETACH)
             .context("mount", format_args!("taking our own {} away", mount.point))?;
     }
     for step in &state.steps {
@@ -173,12 +174,12 @@ fn take(step: &Step, root: &Root, fill: &mut dyn FnMut(u32) -> Result<()>) -> Re
     match step {
         Step::Unmount(point) => {
             // Lazily: our own descriptors may be on it.
-            umount2(&root.path(point), MntFlags::MNT_DETACH)
+            umount2(root.path(point), MntFlags::MNT_DETACH)
                 .context("mount", format_args!("unmounting {point}"))
         }
         Step::New(step) => new(step, root),
         Step::Bind(Paths { from, to }, options) => {
-            mount(Some(&root.path(from)), &root.path(to), none, MsFlags::MS_BIND, none)
+            mount(root.path(from).to_str(), root.path(to), none, MsFlags::MS_BIND, none)
                 .context("mount", format_args!("binding {from} to {to}"))?;
             set_options(to, options, root)
         }
@@ -189,10 +190,10 @@ fn take(step: &Step, root: &Root, fill: &mut dyn FnMut(u32) -> Result<()>) -> Re
             // step Options that follows says which the mount has.
             let flags =
                 (fstype::mount_flags(options) - MsFlags::MS_RDONLY) | bits(flags) | MsFlags::MS_REMOUNT;
-            mount(none, &root.path(point), none, flags, Some(data.as_str()))
+            mount(none, root.path(point), none, flags, Some(data.as_str()))
                 .context("mount", format_args!("remounting {point} with {data}"))
         }
-        Step::Propagation(point, flags) => mount(none, &root.path(point), none, bits(flags), none)
+        Step::Propagation(point, flags) => mount(none, root.path(point), none, bits(flags), none)
             .context("mount", format_args!("setting the propagation of {point}")),
         Step::Join(Paths { from, to }) => join_group(&root.path(from), &root.path(to))
             .context("mount", format_args!("joining {to} to the peers of {from}")),
@@ -201,7 +202,7 @@ fn take(step: &Step, root: &Root, fill: &mut dyn FnMut(u32) -> Result<()>) -> Re
 
 fn set_options(point: &str, options: &str, root: &Root) -> Result<()> {
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | fstype::mount_flags(options);
-    mount(None::<&str>, &root.path(point), None::<&str>, flags, None::<&str>)
+    mount(None, root.path(point), None, flags, None)
         .context("mount", format_args!("setting {options} on {point}"))
 }
 
@@ -210,7 +211,7 @@ fn new(step: &New, root: &Root) -> Result<()> {
     if let Some(device) = device
         && source.starts_with('/')
     {
-        let rdev = stat(&root.path(source)).context("mount", format_args!("looking at {source}"))?.st_rdev;
+        let rdev = stat(root.path(source)).context("mount", format_args!("looking at {source}"))?.st_rdev;
         if !fstype.starts_with("ubi") && block(major(rdev), minor(rdev), root).as_deref() != Some(device) {
             return Err(Error::new(
                 "mount",
@@ -225,7 +226,7 @@ fn new(step: &New, root: &Root) -> Result<()> {
     // Files in memory have to be written first; see plan::read_only.
     let hold = if volatile { MsFlags::MS_RDONLY } else { MsFlags::empty() };
     let all = (flags | (fstype::mount_flags(options) - MsFlags::MS_RDONLY)) - hold;
-    mount(Some(source.as_str()), &root.path(point), Some(fstype.as_str()), all, Some(data.as_str()))
+    mount(Some(source.as_str()), root.path(point), Some(fstype.as_str()), all, Some(data.as_str()))
         .context("mount", format_args!("mounting {source} on {point} as {fstype} with {data}"))?;
     // MS_RDONLY made both read-only, or neither.
     if !volatile && read_only != options.split(',').any(|word| word == "ro") {

@@ -1,12 +1,13 @@
 //! What is behind a mapping, and whether its name still leads there.
 
-use nix::sys::stat::{major, minor, stat};
+use nix::sys::stat::{major, minor};
 
 use super::{Backing, KIND, MappedFile};
 use crate::error::{Context, Refusal, Result};
 use crate::proc::smaps::Mapping;
 use crate::sorted::Set;
 use crate::sys::fs;
+use crate::sys::path::stat;
 
 /// An object, where it was first met.
 #[derive(Debug, Clone)]
