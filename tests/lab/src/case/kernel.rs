@@ -8,5 +8,5 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn options(bench: &Bench, _: &str) -> anyhow::Result<()> {
-    kernel_check::must(&bench.guest.configuration(), &bench.guest.board.name)
+    kernel_check::must(&bench.guest.configuration(), Some(&bench.guest.board.name))
 }
