@@ -68,13 +68,14 @@ impl Sum {
 /// A check of the tree itself; the number is how many tests it stands for.
 type Check = (&'static str, fn() -> Result<usize>);
 
-const CHECKS: [Check; 6] = [
+const CHECKS: [Check; 7] = [
     ("format", || cargo(&["fmt", "--all", "--check"])),
     ("clippy", || {
         cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
     }),
     ("unit tests", unit_tests),
     ("packaging: files", case::shipped::check),
+    ("packaging: kernel options", case::kernel::check),
     ("zoo", || case::zoo::check(&toolchain::build(own_target()?, "")?.path)),
     ("cells", || case::cells::check(&toolchain::build(own_target()?, "fault")?.path)),
 ];

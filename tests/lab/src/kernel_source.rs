@@ -10,7 +10,8 @@ use crate::run::output;
 use crate::{cache, packages};
 
 /// Members of the archive, below its folder, that make `make olddefconfig` work.
-const CONFIGURE: [&str; 5] = ["Makefile", "Kconfig*", "scripts", "arch/*/configs", "arch/*/Makefile*"];
+const CONFIGURE: [&str; 6] =
+    ["Makefile", "Kconfig", "*/Kconfig*", "scripts", "arch/*/configs", "arch/*/Makefile*"];
 
 /// The folder usr/, with gen_init_cpio built.
 pub fn usr() -> Result<PathBuf> {
@@ -40,12 +41,7 @@ fn extract(name: &str, members: &[&str], finish: impl Fn(&Path) -> Result<()>) -
     cache::entry(name, &format!("{} {}", archive.display(), members.join(" ")), |folder| {
         let mut tar = Command::new("tar");
         tar.args(["-x", "--strip-components=1", "--wildcards", "-f"]).arg(&archive).arg("-C").arg(folder);
-        for member in members {
-            // A pattern of names is looked for in every folder.
-            let anywhere = if member.starts_with("Kconfig") { "*/" } else { "" };
-            tar.arg(format!("{version}/{anywhere}{member}"));
-        }
-        output(&mut tar)?;
+        output(tar.args(members.iter().map(|member| format!("{version}/{member}"))))?;
         finish(folder)
     })
 }

@@ -16,7 +16,7 @@ use crate::{kernel_check, kernel_source, packages};
 
 /// Options that a machine of this architecture has not got, by the kernel's name of it.
 const ABSENT: [(&str, &[&str]); 3] =
-    [("arm", &["RTC_DRV_CMOS", "TIME_NS"]), ("arm64", &["RTC_DRV_CMOS"]), ("x86_64", &["RTC_DRV_PL031"])];
+    [("arm", &["TIME_NS"]), ("arm64", &["RTC_DRV_CMOS"]), ("x86_64", &["RTC_DRV_PL031"])];
 
 /// Makes the configuration. Returns how many options were asked for.
 pub fn options(trees: &Trees, name: &str) -> Result<u64> {

@@ -195,9 +195,9 @@ fn licences() -> Result<usize> {
 /// Options that the Buildroot package enables for the sake of others: TIME_NS is below it.
 const MENU: &str = "NAMESPACES";
 /// Optional ones that a product decides about, not the package.
-const PRODUCT: [&str; 3] = ["BLK_DEV_INITRD", "PRINTK", "RTC_HCTOSYS"];
-/// The boards of the lab have no table of partitions, as genimage.cfg makes one; clocks are below RTC_CLASS.
-const FRAGMENT: [&str; 3] = ["EFI_PARTITION", "PARTITION_ADVANCED", "RTC_CLASS"];
+const PRODUCT: [&str; 5] = ["BLK_DEV_INITRD", "EFI_PARTITION", "PARTITION_ADVANCED", "PRINTK", "RTC_HCTOSYS"];
+/// The clocks of the boards are below it.
+const FRAGMENT: [&str; 1] = ["RTC_CLASS"];
 
 /// The Buildroot package and its boards ask of a kernel what board/ asks.
 fn kernel_options() -> Result<usize> {
