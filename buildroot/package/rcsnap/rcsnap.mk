@@ -26,6 +26,8 @@ RCSNAP_CARGO_ENV = \
 RCSNAP_RUSTFLAGS = -Ctarget-feature=+crt-static -Crelocation-model=static
 ifeq ($(NORMALIZED_ARCH),arm)
 RCSNAP_RUSTFLAGS += -Clink-arg=-Wl,--allow-multiple-definition
+# The libc crate takes musl for the old one with 32-bit times unless told.
+RCSNAP_CARGO_ENV += RUST_LIBC_UNSTABLE_MUSL_V1_2_3="1"
 endif
 RCSNAP_CARGO_ENV += \
 	CARGO_TARGET_$(call UPPERCASE,$(RUSTC_TARGET_NAME))_RUSTFLAGS="$(RCSNAP_RUSTFLAGS)"
