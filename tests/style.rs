@@ -383,3 +383,61 @@ fn decisions_are_numbered() {
     let numbers: BTreeSet<&str> = all.iter().filter_map(|name| name.rsplit('/').next()?.get(..4)).collect();
     assert_eq!(numbers.len(), all.len(), "two decisions have one number: {all:?}");
 }
+
+// docs/porting.md.
+
+/// Names in the first column of the tables below a heading of a document, up to the next one.
+fn column(document: &str, heading: &str) -> BTreeSet<String> {
+    let lines = document.lines().skip_while(|line| line.trim_start_matches('#').trim() != heading).skip(1);
+    let lines = lines.take_while(|line| !line.starts_with('#'));
+    lines.filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned())).collect()
+}
+
+/// Items of a trait, or public fields of a structure: the names between its line and the next closing brace at
+/// the margin.
+fn items(text: &str, begin: &str) -> BTreeSet<String> {
+    let lines = text.lines().skip_while(|line| !line.starts_with(begin)).skip(1);
+    let lines = lines.take_while(|line| !line.starts_with('}'));
+    let name = |line: &str| {
+        let words = ["    fn ", "    const ", "    pub "];
+        let rest = words.iter().find_map(|word| line.strip_prefix(word))?;
+        rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().map(Into::into)
+    };
+    lines.filter_map(name).collect()
+}
+
+fn differ(what: &str, told: &BTreeSet<String>, are: &BTreeSet<String>) -> Vec<String> {
+    told.symmetric_difference(are).map(|name| format!("docs/porting.md: {what}: {name}")).collect()
+}
+
+#[test]
+fn porting_lists_what_an_architecture_provides() {
+    let document = text("docs/porting.md");
+    let contract = text("src/arch/mod.rs");
+    let targets = text("tests/lab/src/toolchain/target.rs");
+    for (heading, of, begin) in [
+        ("Registers", &contract, "pub trait Registers"),
+        ("Processor", &contract, "pub trait Processor"),
+        ("The toolchain", &targets, "pub struct Target "),
+    ] {
+        let are = items(of, begin);
+        assert!(!are.is_empty(), "{begin}");
+        nothing(differ(heading, &column(&document, heading), &are));
+    }
+}
+
+#[test]
+fn porting_lists_the_files_that_ask_for_the_architecture() {
+    let asks = |text: &str| text.contains("target_arch") || text.contains("target_pointer_width");
+    let outside = |name: &str| !name.starts_with("src/arch/");
+    let code = rust("src").into_iter().chain(rust("tests/zoo"));
+    let are = code.filter(|(name, text)| outside(name) && asks(text)).map(|(name, _)| name).collect();
+    nothing(differ("Elsewhere", &column(&text("docs/porting.md"), "Elsewhere"), &are));
+}
+
+#[test]
+fn a_name_that_porting_lacks_is_seen() {
+    let document = "### A\n\n| item | holds |\n|---|---|\n| `x` | one |\n\n### B\n\n| `y` | two |\n";
+    let code = "pub trait A: Sized {\n    /// One.\n    fn x(&self);\n    const Z: u8;\n}\nfn y() {}\n";
+    assert_eq!(differ("A", &column(document, "A"), &items(code, "pub trait A")), ["docs/porting.md: A: Z"]);
+}

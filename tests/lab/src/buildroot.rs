@@ -1,13 +1,18 @@
-//! `cargo lab buildroot`: what can be said of `buildroot/` with a tree of Buildroot at hand, without building a
-//! system. CI has no such tree; what needs none is in `case/shipped.rs`.
+//! `cargo lab buildroot`: what can be said of `buildroot/` with a tree of Buildroot at hand, without what that
+//! downloads for a system. CI has no such tree; what needs none is in `case/shipped.rs`.
+
+mod kernel;
+mod package;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use argh::FromArgs;
 
+use crate::report::Report;
 use crate::run::{output, raw, tail};
 use crate::{packages, pages, progress, toolchain};
 
@@ -18,34 +23,73 @@ pub struct Args {
     /// where Buildroot's own tree is
     #[argh(option)]
     tree: PathBuf,
+    /// write the figures to this file; without a file, to standard output
+    #[argh(option)]
+    json: Option<PathBuf>,
+}
+
+/// What Buildroot asks a machine to have, and what its tools for developers are written with.
+const PROGRAMS: [&str; 14] = [
+    "bc",
+    "bzip2",
+    "cpio",
+    "file",
+    "flake8",
+    "g++",
+    "gcc",
+    "make",
+    "patch",
+    "perl",
+    "rsync",
+    "shellcheck",
+    "unzip",
+    "wget",
+];
+/// Modules for the distribution's own Python.
+const MODULES: [(&str, &str); 3] = [
+    ("/usr/lib/python3/dist-packages/magic/__init__.py", "python3-magic"),
+    ("/usr/lib/python3/dist-packages/nose2/__init__.py", "python3-nose2"),
+    ("/usr/lib/python3/dist-packages/pexpect/__init__.py", "python3-pexpect"),
+];
+
+/// Buildroot's tree, this one's, and a folder for what is made.
+struct Trees {
+    buildroot: PathBuf,
+    own: PathBuf,
+    out: tempfile::TempDir,
 }
 
 pub fn run(args: &Args) -> Result<bool> {
-    let programs = ["make", "gcc", "shellcheck", "flake8", "rsync", "cpio", "bc", "unzip", "file", "wget"];
-    packages::need(&programs.map(|program| (program, program)))?;
-    let modules = raw(Command::new("python3").args(["-c", "import magic, pexpect, nose2"]))?;
-    ensure!(
-        modules.status.success(),
-        "Buildroot's tools need python3-magic, python3-pexpect and python3-nose2"
-    );
-    let tree = fs::canonicalize(&args.tree).with_context(|| format!("finding {}", args.tree.display()))?;
-    let out = tempfile::tempdir()?;
-    let own = toolchain::workspace().canonicalize()?.join("buildroot");
-    say("utils/check-package", linter(&tree, &own)?);
-    for name in defconfigs(&own)? {
-        say(&name, defconfig(&tree, &own, &out.path().join(&name), &name)?);
+    packages::need(&PROGRAMS.map(|program| (program, program)))?;
+    packages::need(&MODULES)?;
+    let trees = Trees {
+        buildroot: fs::canonicalize(&args.tree)
+            .with_context(|| format!("finding {}", args.tree.display()))?,
+        own: toolchain::workspace().canonicalize()?.join("buildroot"),
+        out: tempfile::tempdir()?,
+    };
+    let mut report = Report::new("buildroot");
+    let mut step = |name: &str, done: Result<u64>| -> Result<()> {
+        let count = done.with_context(|| name.to_owned())?;
+        progress::say(format!("pass  {name}  ({count})"));
+        report.put(name, count);
+        Ok(())
+    };
+    let begin = Instant::now();
+    step("utils/check-package: files", trees.linter())?;
+    let names = trees.defconfigs()?;
+    for name in &names {
+        step(&format!("{name}: lines"), trees.defconfig(name))?;
+        step(&format!("{name}: kernel options"), kernel::options(&trees, name))?;
     }
-    let lines = pages::lines("buildroot.md", "buildroot")?;
-    let mut typed = Command::new("sh");
-    typed.args(["-e", "-c", &lines]).current_dir(&tree);
-    typed.env("RCSNAP", toolchain::workspace().canonicalize()?).env("OUT", out.path().join("lines"));
-    output(&mut typed)?;
-    say("docs/integration/buildroot.md", lines.lines().count());
+    step("docs/integration/buildroot.md: lines", trees.page())?;
+    for name in &names {
+        step(&format!("{name}: bytes of the binary"), package::install(&trees, name))?;
+    }
+    pages::all_taken(true)?;
+    report.put("seconds", begin.elapsed().as_secs());
+    report.write(args.json.as_deref())?;
     Ok(true)
-}
-
-fn say(what: &str, count: usize) {
-    progress::say(format!("pass  {what}  ({count})"));
 }
 
 /// Files of a folder, all of them.
@@ -60,58 +104,102 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Buildroot's linter, for an external tree. It says how many files there were.
-fn linter(tree: &Path, own: &Path) -> Result<usize> {
-    let mut all = Vec::new();
-    files(own, &mut all)?;
-    let mut check = Command::new(tree.join("utils/check-package"));
-    let done = raw(check.arg("-b").args(&all).current_dir(own))?;
-    let said = format!("{}{}", tail(&done.stdout, 40), tail(&done.stderr, 40));
-    ensure!(done.status.success() && said.contains("0 warnings generated"), "utils/check-package:\n{said}");
-    Ok(all.len())
+/// The value of a line that `make printvars` wrote.
+fn value<'t>(variables: &'t str, name: &str) -> Result<&'t str> {
+    let found = variables.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    found.with_context(|| format!("Buildroot has no {name}"))
 }
 
-/// Names of the configurations.
-fn defconfigs(own: &Path) -> Result<Vec<String>> {
-    let mut names: Vec<String> = fs::read_dir(own.join("configs"))?
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect::<Result<_>>()?;
-    names.sort();
-    Ok(names)
-}
+impl Trees {
+    /// A program run in Buildroot's tree. Its scripts look for python3 on the path: the distribution's comes first.
+    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("/usr/bin:{path}")).env("LC_ALL", "C");
+        command.env("BR2_DL_DIR", self.out.path().join("dl")).current_dir(&self.buildroot);
+        command
+    }
 
-/// Loads a configuration; the package must be in the result, and what Buildroot would keep of it must be the file.
-fn defconfig(tree: &Path, own: &Path, out: &Path, name: &str) -> Result<usize> {
-    let make = |words: &[&str]| {
-        let mut make = Command::new("make");
-        make.arg("-s").arg("-C").arg(tree).arg(format!("O={}", out.display()));
-        output(make.arg(format!("BR2_EXTERNAL={}", own.display())).args(words))
-    };
-    make(&[name])?;
-    let config = fs::read_to_string(out.join(".config"))?;
-    let kept = out.join("kept");
-    make(&["savedefconfig", &format!("BR2_DEFCONFIG={}", kept.display())])?;
-    let file = fs::read_to_string(own.join("configs").join(name))?;
-    ensure!(fs::read_to_string(kept)? == file, "{name} is not what savedefconfig writes");
-    for wanted in file.lines().chain(["BR2_PACKAGE_HOST_RUSTC=y"]) {
-        ensure!(config.lines().any(|line| line == wanted), "{name}: {wanted} does not survive");
+    /// Where a configuration is made, and what is built of it.
+    fn folder(&self, name: &str) -> PathBuf {
+        self.out.path().join(name)
     }
-    let variables = make(&["printvars", "VARS=RCSNAP_% RUSTC_TARGET_NAME"])?;
-    let value = |key: &str| {
-        let found = variables.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-        found.with_context(|| format!("{name}: {key} is not set"))
-    };
-    let target = value("RUSTC_TARGET_NAME")?.replace('-', "_").to_uppercase();
-    let environment = value("RCSNAP_CARGO_ENV")?;
-    ensure!(environment.contains(&format!("CARGO_TARGET_{target}_RUSTFLAGS=")), "{name}: {environment}");
-    ensure!(
-        Path::new(value("RCSNAP_SITE")?).join("Cargo.lock").exists(),
-        "{name}: no Cargo.lock at its site"
-    );
-    let info: serde_json::Value = serde_json::from_str(&make(&["rcsnap-show-info"])?)?;
-    let needs = info["rcsnap"]["dependencies"].as_array().context("reading rcsnap-show-info")?;
-    if !needs.iter().any(|package| package == "host-rustc") {
-        bail!("{name}: the package does not need host-rustc: {info}");
+
+    /// make in Buildroot's tree, for a configuration.
+    fn make(&self, name: &str, words: &[&str]) -> Result<String> {
+        let mut make = self.command("make");
+        make.arg("-s").arg(format!("O={}", self.folder(name).display()));
+        output(make.arg(format!("BR2_EXTERNAL={}", self.own.display())).args(words))
     }
-    Ok(file.lines().count())
+
+    /// Buildroot's linter, for an external tree. Returns how many files there were.
+    fn linter(&self) -> Result<u64> {
+        let mut all = Vec::new();
+        files(&self.own, &mut all)?;
+        let mut check = self.command(self.buildroot.join("utils/check-package"));
+        let done = raw(check.arg("-b").args(&all).current_dir(&self.own))?;
+        let said = format!("{}{}", tail(&done.stdout, 40), tail(&done.stderr, 40));
+        ensure!(done.status.success() && said.contains("0 warnings generated"), "{said}");
+        Ok(all.len() as u64)
+    }
+
+    /// Names of the configurations.
+    fn defconfigs(&self) -> Result<Vec<String>> {
+        let mut names: Vec<String> = fs::read_dir(self.own.join("configs"))?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<Result<_>>()?;
+        names.sort();
+        Ok(names)
+    }
+
+    /// Loads a configuration: every line of it survives, and it is what Buildroot itself would keep.
+    fn defconfig(&self, name: &str) -> Result<u64> {
+        self.make(name, &[name])?;
+        let out = self.folder(name);
+        let config = fs::read_to_string(out.join(".config"))?;
+        let file = fs::read_to_string(self.own.join("configs").join(name))?;
+        for wanted in file.lines().chain(["BR2_PACKAGE_HOST_RUSTC=y"]) {
+            ensure!(config.lines().any(|line| line == wanted), "{wanted} does not survive");
+        }
+        let kept = out.join("kept");
+        self.make(name, &["savedefconfig", &format!("BR2_DEFCONFIG={}", kept.display())])?;
+        ensure!(fs::read_to_string(&kept)? == file, "it is not what savedefconfig writes");
+        let info: serde_json::Value = serde_json::from_str(&self.make(name, &["rcsnap-show-info"])?)?;
+        let needs = info["rcsnap"]["dependencies"].as_array().context("reading rcsnap-show-info")?;
+        if !needs.iter().any(|package| package == "host-rustc") {
+            bail!("the package does not need host-rustc: {info}");
+        }
+        let variables = self.make(name, &["printvars", "VARS=RCSNAP_TARGET_FINALIZE_HOOKS"])?;
+        value(&variables, "RCSNAP_TARGET_FINALIZE_HOOKS")?;
+        Ok(file.lines().count() as u64)
+    }
+
+    /// The lines of the page. Those that build whole systems are asked what they would do.
+    fn page(&self) -> Result<u64> {
+        let run = pages::lines("buildroot.md", "run")?;
+        let build = pages::lines("buildroot.md", "build")?;
+        let test = pages::lines("buildroot.md", "test")?;
+        let would_build = build.lines().map(|line| match line.ends_with("config") {
+            true => format!("{line} -n >/dev/null\n"),
+            // Resolves every package that it builds.
+            false => format!("{line} show-info >/dev/null\n"),
+        });
+        let name = test.trim().split(' ').next_back().context("reading the name of the test")?;
+        let load = "import sys, unittest\n\
+                    found = unittest.defaultTestLoader.loadTestsFromName(sys.argv[1])\n\
+                    sys.exit(found.countTestCases() != int(sys.argv[2]))";
+        let count = self.defconfigs()?.len();
+        let lines = format!(
+            "{run}{}{} --list >/dev/null 2>&1\ncd support/testing\npython3 -c '{load}' {name} {count}\n",
+            would_build.collect::<String>(),
+            test.trim()
+        );
+        let mut typed = self.command("sh");
+        typed.args(["-e", "-c", &lines]).env("OUT", self.folder("lines"));
+        let done = output(typed.env("RCSNAP", toolchain::workspace().canonicalize()?));
+        // The tree is as it was.
+        fs::remove_file(self.buildroot.join("support/testing/tests/package/test_rcsnap.py")).ok();
+        done?;
+        Ok([run, build, test].iter().map(|lines| lines.lines().count() as u64).sum())
+    }
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::case::{self, Bench, Case};
 use crate::report::Report;
 use crate::run::{raw, shown, tail};
-use crate::{progress, toolchain};
+use crate::{pages, progress, toolchain};
 
 /// Do all checks: format, lints, unit tests, the zoo, the cells, and the boards in QEMU.
 #[derive(FromArgs)]
@@ -35,7 +35,7 @@ pub struct Args {
     /// machines that run at a time, by default one a processor
     #[argh(option, default = "0")]
     jobs: usize,
-    /// write the figures to this file
+    /// write the figures to this file; without a file, to standard output
     #[argh(option)]
     json: Option<PathBuf>,
 }
@@ -68,16 +68,20 @@ impl Sum {
 /// A check of the tree itself; the number is how many tests it stands for.
 type Check = (&'static str, fn() -> Result<usize>);
 
-const CHECKS: [Check; 6] = [
+const CHECKS: [Check; 7] = [
     ("format", || cargo(&["fmt", "--all", "--check"])),
     ("clippy", || {
         cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
     }),
     ("unit tests", unit_tests),
     ("packaging: files", case::shipped::check),
+    ("packaging: kernel options", case::kernel::check),
     ("zoo", || case::zoo::check(&toolchain::build(own_target()?, "")?.path)),
     ("cells", || case::cells::check(&toolchain::build(own_target()?, "fault")?.path)),
 ];
+
+/// The last step: every line of docs/integration was run.
+const PAGES: &str = "packaging: pages";
 
 /// What this machine runs itself.
 fn own_target() -> Result<&'static toolchain::target::Target> {
@@ -92,6 +96,9 @@ pub fn run(args: &Args) -> Result<bool> {
     if args.list {
         checks.for_each(|(name, _)| println!("{name}"));
         cases.iter().for_each(|case| println!("{}", case.full_name()));
+        if !args.quick && chosen(PAGES) {
+            println!("{PAGES}");
+        }
         return Ok(true);
     }
     let sum = Mutex::new(Sum::default());
@@ -103,6 +110,11 @@ pub fn run(args: &Args) -> Result<bool> {
     }
     if !cases.is_empty() {
         run_cases(args, &cases, &sum)?;
+    }
+    // Only when all that take lines of pages have run.
+    if !args.quick && chosen(PAGES) && case::packaging::cases().iter().all(|case| chosen(&case.full_name())) {
+        let begin = Instant::now();
+        sum.lock().unwrap_or_else(PoisonError::into_inner).add(PAGES, begin, &pages::all_taken(false));
     }
     let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
     tell(&sum, args)

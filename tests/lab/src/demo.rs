@@ -24,7 +24,7 @@ pub struct Args {
     /// /init, loads the drivers' modules and mounts the root: on either kind of boot that is added)
     #[argh(option, default = "Entry::Init")]
     entry: Entry,
-    /// write the figures to this file
+    /// write the figures to this file; without a file, to standard output
     #[argh(option)]
     json: Option<PathBuf>,
 }

@@ -135,11 +135,6 @@ impl Guest {
         Ok(Running { qemu, commands: 0 })
     }
 
-    /// The configuration of the kernel that boots.
-    pub fn configuration(&self) -> PathBuf {
-        self.kernel.folder.join(format!("boot/config-{}", self.kernel.release))
-    }
-
     /// The release of the kernel that boots.
     pub fn release(&self) -> &str {
         &self.kernel.release

@@ -53,6 +53,11 @@ impl Kernel {
         self.folder.join("lib/modules").join(&self.release).join(path)
     }
 
+    /// What it was built with.
+    pub fn configuration(&self) -> PathBuf {
+        self.folder.join(format!("boot/config-{}", self.release))
+    }
+
     fn add(&self, name: &str, order: &mut Vec<PathBuf>) -> Result<()> {
         let Some(path) = self.modules.get(name) else {
             bail!("looking for module {name} of {}: not there; it may be built in", self.release);

@@ -24,7 +24,7 @@ pub struct Args {
     /// look for what this board asks too, not only for what rcsnap does
     #[argh(option)]
     board: Option<String>,
-    /// write the figures to this file
+    /// write the figures to this file; without a file, to standard output
     #[argh(option)]
     json: Option<PathBuf>,
 }
@@ -68,13 +68,13 @@ pub fn run(args: &Args) -> Result<bool> {
     Ok(required == 0)
 }
 
-/// Fails when the kernel of this configuration lacks what the board requires.
-pub fn must(config: &Path, board: &str) -> Result<()> {
-    let wanted = wanted(Some(board))?;
+/// Fails when the kernel of this configuration lacks what rcsnap and the board require.
+pub fn must(config: &Path, board: Option<&str>) -> Result<()> {
+    let wanted = wanted(board)?;
     let has = options(&text(config)?)?;
     let required: Vec<&str> =
         missing(&wanted, &has).iter().filter(|o| o.required).map(|o| o.name.as_str()).collect();
-    ensure!(required.is_empty(), "the kernel of {board} lacks {}", required.join(", "));
+    ensure!(required.is_empty(), "the kernel lacks {}", required.join(", "));
     Ok(())
 }
 
@@ -94,6 +94,12 @@ pub fn wanted(board: Option<&str>) -> Result<Vec<Wanted>> {
         all.extend(fragment(&text).with_context(|| format!("reading {}", file.display()))?);
     }
     Ok(all)
+}
+
+/// Options that other files list: what stands between `begin` and `end` on lines of a text.
+pub fn listed(text: &str, begin: &str, end: &str) -> BTreeSet<String> {
+    let lines = text.lines().filter_map(|line| line.trim().strip_prefix(begin)?.strip_suffix(end));
+    lines.map(Into::into).collect()
 }
 
 /// Reads a fragment: a comment that begins with its word is the reason for the options right below it.

@@ -19,6 +19,7 @@ mod guest;
 mod initramfs;
 mod kernel;
 mod kernel_check;
+mod kernel_source;
 mod make;
 mod packages;
 mod pages;
@@ -60,12 +61,29 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(argh::from_env()) {
+    match arguments() {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("lab: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does what the command line asks for; help and mistakes are answered as by `argh::from_env`.
+fn arguments() -> Result<bool> {
+    let words = report::prepare(std::env::args().skip(1).collect())?;
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match Args::from_args(&["lab"], &words) {
+        Ok(args) => run(args),
+        Err(early) if early.status.is_ok() => {
+            println!("{}", early.output);
+            Ok(true)
+        }
+        Err(early) => {
+            eprintln!("{}\nRun lab --help for more information.", early.output);
+            Ok(false)
         }
     }
 }

@@ -25,7 +25,7 @@ pub struct Build {
     /// keep panic messages, for debugging: larger
     #[argh(switch)]
     messages: bool,
-    /// write the figures to this file
+    /// write the figures to this file; without a file, to standard output
     #[argh(option)]
     json: Option<PathBuf>,
 }

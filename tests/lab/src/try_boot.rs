@@ -47,7 +47,7 @@ pub struct Args {
     /// end after this many seconds, even if nothing came up
     #[argh(option, default = "BOOT_LIMIT.as_secs()")]
     limit: u64,
-    /// write the figures to this file
+    /// write the figures to this file; without a file, to standard output
     #[argh(option)]
     json: Option<PathBuf>,
 }

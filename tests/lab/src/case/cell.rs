@@ -279,7 +279,7 @@ pub struct Args {
     /// how many boots of the same root
     #[argh(option, default = "1")]
     boots: u32,
-    /// write the figures to this file
+    /// write the figures to this file; without a file, to standard output
     #[argh(option)]
     json: Option<PathBuf>,
     /// words of the command line, as rcsnap=off

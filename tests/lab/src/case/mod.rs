@@ -63,7 +63,6 @@ pub fn all() -> Vec<Case> {
         crash::cases(),
         fault::cases(),
         budget::cases(),
-        kernel::cases(),
     ];
     topics.into_iter().flatten().collect()
 }

@@ -1,5 +1,5 @@
 //! The ways onto a board, each made by the tool an integrator uses, with the lines of docs/integration, and
-//! booted twice: the cold boot publishes an image, the second boot restores it.
+//! booted to a restored boot.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::chroot::Chroot;
 use crate::disk::Disks;
 use crate::guest::{BOOT_LIMIT, Boot, Running};
 use crate::run::output;
-use crate::{cache, packages, pages, toolchain};
+use crate::{kernel_source, packages, pages, toolchain};
 
 pub fn cases() -> Vec<Case> {
     let case = |name, run| Case::new("packaging", name, run);
@@ -21,8 +21,8 @@ pub fn cases() -> Vec<Case> {
         case("an initramfs by initramfs-tools", initramfs_tools as fn(&Bench, &str) -> Result<()>),
         case("an initramfs by dracut", dracut),
         case("an initramfs by the kernel's own build", kernel),
-        case("init= behind the scripts of initramfs-tools", init),
-        case("a disk by genimage, found by its labels", genimage),
+        case("init= behind the scripts of initramfs-tools, on a disk by genimage", init),
+        case("a disk by genimage, found by its labels", labels),
     ]
 }
 
@@ -46,11 +46,12 @@ fn two_boots(
     look(&mut running, true).context("on the restored boot")
 }
 
-/// Two boots with this initramfs, in which rcsnap is /init.
+/// Boots a captured system by this initramfs, in which rcsnap is /init. The capture was by the lab's own: what
+/// the tools make of the same lists leads to the same system.
 fn by_archive(bench: &Bench, id: &str, archive: PathBuf) -> Result<()> {
-    let disks = bench.guest.disks(id)?;
     let boot = Boot { archive: Some(archive), ..Boot::new(id) };
-    two_boots(bench, id, &disks, &boot, |_, _| Ok(()))
+    let mut running = bench.guest.boot(&bench.copy(id)?, &boot)?;
+    restored_and_works(&mut running).map(drop)
 }
 
 fn initramfs_tools(bench: &Bench, id: &str) -> Result<()> {
@@ -86,12 +87,12 @@ fn bring(bench: &Bench, put: impl Fn(&Path) -> Result<()>) -> Result<()> {
 /// The script that a kernel build runs on CONFIG_INITRAMFS_SOURCE, and its gen_init_cpio, from the
 /// distribution's kernel source.
 fn kernel(bench: &Bench, id: &str) -> Result<()> {
-    packages::need(&[("gcc", "gcc"), ("xz", "xz-utils"), ("modprobe", "kmod"), ("depmod", "kmod")])?;
+    packages::need(&[("modprobe", "kmod"), ("depmod", "kmod")])?;
     let folder = bench.folder.join(format!("{id}-build"));
     fs::create_dir_all(folder.join("modules"))?;
     let copy =
         |from: &Path, to: &Path| output(Command::new("cp").args(["-R", "-p"]).arg(from).arg(to)).map(drop);
-    copy(&kernel_usr()?, &folder.join("usr"))?;
+    copy(&kernel_source::usr()?, &folder.join("usr"))?;
     copy(&bench.guest.kernel().folder.join("lib"), &folder.join("modules"))?;
     bring(bench, |path| copy(path, &folder))?;
     output(packages::sbin("depmod").arg("-b").arg(folder.join("modules")).arg(bench.guest.release()))?;
@@ -101,78 +102,61 @@ fn kernel(bench: &Bench, id: &str) -> Result<()> {
     by_archive(bench, id, folder.join("initramfs.cpio"))
 }
 
-/// The folder usr/ of a kernel source, with gen_init_cpio built.
-fn kernel_usr() -> Result<PathBuf> {
-    let repository = packages::own()?;
-    let mut wanted = repository.closure(&["linux-source".into()], |p| p.starts_with("linux-source-"))?;
-    wanted.retain(|p| p != "linux-source");
-    let name = wanted.first().context("finding the kernel's source: linux-source needs none")?.clone();
-    let source = repository.unpack("linux-source", &wanted)?;
-    let entry = cache::entry("linux-usr", &source.display().to_string(), |folder| {
-        let archive = source.join("usr/src").join(format!("{name}.tar.xz"));
-        let mut extract = Command::new("tar");
-        extract
-            .args(["-x", "--strip-components=1", "--occurrence=1", "-f"])
-            .arg(archive)
-            .arg("-C")
-            .arg(folder);
-        output(
-            extract.args(["gen_init_cpio.c", "gen_initramfs.sh"].map(|file| format!("{name}/usr/{file}"))),
-        )?;
-        let program = folder.join("usr/gen_init_cpio");
-        output(Command::new("gcc").arg("-O1").arg("-o").arg(&program).arg(program.with_extension("c")))
-            .map(drop)
-    })?;
-    Ok(entry.join("usr"))
-}
-
-/// initramfs-tools without the hook: its scripts mount the root and start init=. The lines of init.md are typed
-/// into the guest.
+/// initramfs-tools without the hook: its scripts mount the root and start init=. The lines of init.md are on the
+/// command line, or typed into the guest.
 fn init(bench: &Bench, id: &str) -> Result<()> {
     let make = "printf '%s\\n' virtio_pci virtio_blk >>/etc/initramfs-tools/modules\n\
                 sed -i s/^MODULES=.*/MODULES=list/ /etc/initramfs-tools/initramfs.conf\n\
                 update-initramfs -c -k \"$RELEASE\"";
-    let archive = in_chroot(bench, id, "initramfs-tools", make)?;
-    let boot = Boot { archive: Some(archive), ..Boot::new(id) }.words("init=/sbin/rcsnap");
+    let archive = Some(in_chroot(bench, id, "initramfs-tools", make)?);
+    let (disk, _) = genimage(bench, id)?;
+    let place = Some("root=/dev/vda1 rootfstype=ext4 rootwait ro".into());
+    let words = pages::lines("init.md", "kernel-command-line")?;
+    let boot = Boot { archive, place, store: false, ..Boot::new(id) }.words(words.trim());
     let (cold, restored) = (pages::lines("init.md", "cold")?, pages::lines("init.md", "restored")?);
-    two_boots(bench, id, &bench.guest.disks(id)?, &boot, |running, is_restored| {
+    two_boots(bench, id, &disk, &boot, |running, is_restored| {
         let lines = if is_restored { &restored } else { &cold };
         lines.lines().try_for_each(|line| running.must(line).map(drop))
     })
 }
 
-/// The disk of the Buildroot boards: genimage puts the root and an empty store side by side. Root and store are
-/// found by what is written on them.
-fn genimage(bench: &Bench, id: &str) -> Result<()> {
+/// The disk of the Buildroot boards: genimage puts the root and an empty store side by side. The UUID is the
+/// root's.
+fn genimage(bench: &Bench, id: &str) -> Result<(Disks, String)> {
     packages::need(&[("genimage", "genimage")])?;
     let parts = bench.guest.disks(id)?;
     let folder = bench.folder.join(format!("{id}-genimage"));
     for name in ["root", "input"] {
         fs::create_dir_all(folder.join(name))?;
     }
-    fs::rename(&parts.root, folder.join("input/rootfs.ext4"))?;
-    let uuid = uuid(&folder.join("input/rootfs.ext4"))?;
+    let root = folder.join("input/rootfs.ext4");
+    fs::rename(&parts.root, &root)?;
+    let uuid = uuid(&root)?;
     let config = toolchain::workspace().join("buildroot/board/qemu/genimage.cfg");
     let mut make = Command::new("genimage");
     make.arg("--config").arg(config).arg("--rootpath").arg(folder.join("root"));
     make.arg("--tmppath").arg(folder.join("tmp")).arg("--inputpath").arg(folder.join("input"));
     output(make.arg("--outputpath").arg(&folder))?;
-    let disk = Disks { root: folder.join("disk.img"), store: parts.store };
-    let boot = |root: &str| {
-        let place = format!("root={root} rootfstype=ext4 rootwait ro rcsnap.store=PARTLABEL=rcsnap");
-        Boot { place: Some(place), store: false, ..Boot::new(id) }
-    };
-    two_boots(bench, id, &disk, &boot("LABEL=root"), |running, _| {
-        let mounts = running.must("grep ' / ext4 ' /proc/mounts")?;
-        ensure!(mounts.contains("/dev/vda1"), "the root is not the first partition: {mounts}");
-        Ok(())
-    })?;
-    for (number, root) in ["PARTLABEL=rootfs", &format!("UUID={uuid}")].into_iter().enumerate() {
-        let boot = Boot { name: format!("{id}-shell-{number}"), ..boot(root) }.words("init=/bin/sh");
+    Ok((Disks { root: folder.join("disk.img"), store: parts.store }, uuid))
+}
+
+/// rcsnap as /init finds the root by what is written on the disk, and on the file system.
+fn labels(bench: &Bench, id: &str) -> Result<()> {
+    let (disk, uuid) = genimage(bench, id)?;
+    let roots = ["PARTLABEL=rootfs".into(), "LABEL=root".into(), format!("UUID={uuid}")];
+    for (number, root) in roots.iter().enumerate() {
+        let place = Some(format!("root={root} rootfstype=ext4 rootwait ro"));
+        let name = format!("{id}-{number}");
+        let boot = Boot { place, store: false, ..Boot::new(&name) }.words("init=/bin/sh");
         let mut running = bench.guest.boot(&disk, &boot)?;
-        running.qemu.console.prompt(0, &["# "], BOOT_LIMIT).with_context(|| format!("root={root}"))?;
-        std::thread::sleep(Duration::from_millis(500));
-        running.must("test -x /sbin/rcsnap").with_context(|| format!("root={root}"))?;
+        let look = |running: &mut Running| {
+            running.qemu.console.prompt(0, &["# "], BOOT_LIMIT)?;
+            std::thread::sleep(Duration::from_millis(500));
+            let mounts = running.must("mount -t proc proc /proc && grep ' / ext4 ' /proc/mounts")?;
+            ensure!(mounts.contains("/dev/vda1"), "the root is not the first partition: {mounts}");
+            running.must("test -x /sbin/rcsnap").map(drop)
+        };
+        look(&mut running).with_context(|| format!("root={root}"))?;
     }
     Ok(())
 }

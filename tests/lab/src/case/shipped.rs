@@ -6,12 +6,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
-use rcsnap::config::Config;
+use anyhow::{Context, Result, ensure};
+use rcsnap::config::{Config, Key};
+use rcsnap::store::spec::Spec;
 
-use crate::pages::{self, blocks};
 use crate::run::output;
-use crate::{kernel_check, packages, toolchain};
+use crate::{kernel_check, packages, pages, toolchain};
 
 /// Scripts, and the shell that runs each.
 const SCRIPTS: [(&str, &str); 4] = [
@@ -20,9 +20,6 @@ const SCRIPTS: [(&str, &str); 4] = [
     ("initramfs/dracut/99rcsnap/module-setup.sh", "bash"),
     ("buildroot/package/rcsnap/add-ready.sh", "sh"),
 ];
-/// Places that the lab runs lines of pages in, or checks them by.
-const PLACES: [&str; 8] =
-    ["buildroot", "cold", "config", "dracut", "initramfs-tools", "inittab", "kernel", "restored"];
 
 /// Buildroot's inittab for BusyBox, as far as it counts here.
 const BUSYBOX: &str = "::sysinit:/bin/mount -a\n# now run any rc scripts\n::sysinit:/etc/init.d/rcS\n\n\
@@ -33,7 +30,18 @@ const SYSVINIT: &str = "id:3:initdefault:\nsi3::sysinit:/bin/mount -a\nrcS:12345
 
 /// All of it; the number is how many things were looked at.
 pub fn check() -> Result<usize> {
-    let parts = [scripts, inittab, configuration, versions, licences, kernel_options, fences];
+    let parts = [
+        scripts,
+        inittab,
+        configuration,
+        stores,
+        kernel_build,
+        vendor,
+        versions,
+        licences,
+        kernel_options,
+        runtime_test,
+    ];
     parts.into_iter().map(|part| part()).sum()
 }
 
@@ -91,6 +99,74 @@ fn configuration() -> Result<usize> {
     Ok(2)
 }
 
+/// The stores that are shown are spelled right.
+fn stores() -> Result<usize> {
+    let shown = pages::lines("integration.md", "store")?;
+    for line in shown.lines() {
+        let config = Config::parse(line, &[]);
+        ensure!(config.warnings.is_empty(), "{line}: {:?}", config.warnings);
+        Spec::parse(config.text(Key::Store)).with_context(|| line.to_owned())?;
+    }
+    ensure!(Spec::parse("file:LABEL=data").is_err(), "a wrong store is taken");
+    Ok(shown.lines().count())
+}
+
+/// CONFIG_INITRAMFS_SOURCE, as it is shown, names the lists that the lines below it give to the kernel's script:
+/// the kernel's build calls that script with its words.
+fn kernel_build() -> Result<usize> {
+    let shown = pages::lines("initramfs.md", "kernel-configuration")?;
+    let value = shown.trim().strip_prefix("CONFIG_INITRAMFS_SOURCE=").context("reading the option")?;
+    let lists = value.trim_matches('"').split(' ').map(|list| list.replace("/path/to/", ""));
+    let lists = lists.collect::<Vec<_>>().join(" ");
+    let lines = pages::lines("initramfs.md", "kernel")?;
+    let call =
+        lines.lines().find(|line| line.starts_with("usr/gen_initramfs.sh ")).context("no call of it")?;
+    ensure!(call.ends_with(&format!(" {lists}")), "{call}: not with {lists}");
+    Ok(1)
+}
+
+/// What is vendored beforehand is all that a build without a network and without anything downloaded needs.
+fn vendor() -> Result<usize> {
+    let folder = tempfile::tempdir()?;
+    let copy = folder.path().join("rcsnap");
+    fs::create_dir(&copy)?;
+    for entry in fs::read_dir(toolchain::workspace())? {
+        let entry = entry?;
+        if !["target", ".git"].iter().any(|name| entry.file_name() == *name) {
+            output(Command::new("cp").args(["-R", "-p"]).arg(entry.path()).arg(&copy))?;
+        }
+    }
+    let lines = pages::lines("buildroot.md", "vendor")?;
+    output(Command::new("sh").args(["-e", "-c", &lines]).current_dir(&copy))?;
+    let mut resolve = toolchain::cargo();
+    resolve.args(["metadata", "--offline", "--locked", "--format-version=1"]).current_dir(&copy);
+    resolve.env("CARGO_HOME", folder.path().join("home"));
+    output(&mut resolve)?;
+    fs::remove_dir_all(copy.join("VENDOR"))?;
+    ensure!(output(&mut resolve).is_err(), "cargo finds crates without VENDOR");
+    Ok(1)
+}
+
+/// The runtime test for Buildroot is Python, and knows each configuration.
+fn runtime_test() -> Result<usize> {
+    packages::need(&[("flake8", "flake8")])?;
+    let place = path("buildroot/support/testing/tests/package/test_rcsnap.py");
+    // The one rule of Buildroot's own that is not flake8's default.
+    output(Command::new("/usr/bin/flake8").args(["--isolated", "--max-line-length=132"]).arg(&place))?;
+    let text = fs::read_to_string(&place)?;
+    let mut count = 0;
+    for entry in fs::read_dir(path("buildroot/configs"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let name = name.strip_suffix("_defconfig").context("a configuration with another name")?.to_owned();
+        ensure!(
+            text.contains(&format!("config = defconfig(\"{name}\")")),
+            "test_rcsnap.py does not test {name}"
+        );
+        count += 1;
+    }
+    Ok(count)
+}
+
 /// The package's version is the crate's.
 fn versions() -> Result<usize> {
     let manifest: toml::Table = toml::from_str(&text("Cargo.toml")?)?;
@@ -119,14 +195,17 @@ fn licences() -> Result<usize> {
 /// Options that the Buildroot package enables for the sake of others: TIME_NS is below it.
 const MENU: &str = "NAMESPACES";
 /// Optional ones that a product decides about, not the package.
-const PRODUCT: [&str; 3] = ["BLK_DEV_INITRD", "PRINTK", "RTC_HCTOSYS"];
-/// The boards of the lab have no table of partitions, as genimage.cfg makes one; clocks are below RTC_CLASS.
-const FRAGMENT: [&str; 3] = ["EFI_PARTITION", "PARTITION_ADVANCED", "RTC_CLASS"];
+const PRODUCT: [&str; 5] = ["BLK_DEV_INITRD", "EFI_PARTITION", "PARTITION_ADVANCED", "PRINTK", "RTC_HCTOSYS"];
+/// The clocks of the boards are below it.
+const FRAGMENT: [&str; 1] = ["RTC_CLASS"];
 
 /// The Buildroot package and its boards ask of a kernel what board/ asks.
 fn kernel_options() -> Result<usize> {
-    let asked =
-        options(&text("buildroot/package/rcsnap/rcsnap.mk")?, "$(call KCONFIG_ENABLE_OPT,CONFIG_", ")");
+    let asked = kernel_check::listed(
+        &text("buildroot/package/rcsnap/rcsnap.mk")?,
+        "$(call KCONFIG_ENABLE_OPT,CONFIG_",
+        ")",
+    );
     let wanted = kernel_check::wanted(None)?;
     let mut listed: BTreeSet<&str> = wanted.iter().map(|option| option.name.as_str()).collect();
     listed.retain(|name| !PRODUCT.contains(name));
@@ -143,38 +222,8 @@ fn kernel_options() -> Result<usize> {
             known.extend(wanted.into_iter().map(|option| option.name));
         }
     }
-    let fragment = options(&text("buildroot/board/qemu/linux.fragment")?, "CONFIG_", "=y");
+    let fragment = kernel_check::listed(&text("buildroot/board/qemu/linux.fragment")?, "CONFIG_", "=y");
     let unknown: Vec<_> = fragment.difference(&known).collect();
     ensure!(!fragment.is_empty() && unknown.is_empty(), "linux.fragment: no board asks for {unknown:?}");
     Ok(asked.len() + fragment.len())
-}
-
-/// What stands between `begin` and `end` on lines of a text.
-fn options(text: &str, begin: &str, end: &str) -> BTreeSet<String> {
-    let lines = text.lines().filter_map(|line| line.trim().strip_prefix(begin)?.strip_suffix(end));
-    lines.map(Into::into).collect()
-}
-
-/// Every block of the pages is run, or says why not.
-fn fences() -> Result<usize> {
-    let mut names = vec!["docs/integration.md".to_owned()];
-    for entry in fs::read_dir(path("docs/integration"))? {
-        names.push(format!("docs/integration/{}", entry?.file_name().to_string_lossy()));
-    }
-    let mut count = 0;
-    for name in names {
-        let text = text(&name)?;
-        for block in blocks(&text) {
-            count += 1;
-            let run = pages::place(&block).is_some_and(|place| PLACES.contains(&place));
-            if !run && pages::reason(&block).is_none() {
-                bail!(
-                    "{name}: a block that is not run and does not say why: ```{}\n{}",
-                    block.info,
-                    block.text
-                );
-            }
-        }
-    }
-    Ok(count)
 }

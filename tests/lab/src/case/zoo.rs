@@ -54,7 +54,7 @@ pub struct Args {
     /// keep the logs of all runs in this folder
     #[argh(option)]
     logs: Option<PathBuf>,
-    /// write the figures to this file
+    /// write the figures to this file; without a file, to standard output
     #[argh(option)]
     json: Option<PathBuf>,
 }
