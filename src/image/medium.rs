@@ -80,9 +80,9 @@ pub(super) fn reserve(buffer: &mut Vec<u8>, more: usize) -> Result<()> {
 /// CRC-32C (Castagnoli): finds every error of up to three bits at these lengths, and both ARMv8 and
 /// SSE 4.2 have an instruction for it. Its tables are made when they are first needed, which takes microseconds: in
 /// the binary they would have 16 KiB.
-static CRC: LazyLock<crc::Crc<u32, crc::Table<16>>> = LazyLock::new(|| {
+static CRC: LazyLock<Box<crc::Crc<u32, crc::Table<16>>>> = LazyLock::new(|| {
     let algorithm = std::hint::black_box(&crc::CRC_32_ISCSI);
-    crc::Crc::<u32, crc::Table<16>>::new(algorithm)
+    Box::new(crc::Crc::<u32, crc::Table<16>>::new(algorithm))
 });
 
 /// CRC-32C of the bytes.
