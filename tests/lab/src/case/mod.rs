@@ -175,8 +175,13 @@ pub enum Kind {
 /// Waits for the login prompt of the last boot on this console, and says which kind of boot it was.
 /// Reboots on the way are followed; a board that does not come up is an error.
 pub fn come_up(running: &Running) -> Result<(Kind, Timeline)> {
+    come_up_within(running, BOOT_LIMIT * 2)
+}
+
+/// The same with another limit.
+pub fn come_up_within(running: &Running, limit: Duration) -> Result<(Kind, Timeline)> {
     let console = &running.qemu.console;
-    let end = Instant::now() + BOOT_LIMIT * 2;
+    let end = Instant::now() + limit;
     loop {
         let left = end.saturating_duration_since(Instant::now());
         console.prompt(0, &[" login: "], left)?;

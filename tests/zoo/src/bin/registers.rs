@@ -8,13 +8,9 @@ mod arch;
 #[path = "../registers_arm.rs"]
 mod arch;
 
-#[cfg(not(any(target_arch = "x86_64", target_arch = "arm")))]
-mod arch {
-    /// Other architectures have no loop here yet, and say so.
-    pub fn program(zoo: &mut zoo::Zoo) -> zoo::Outcome {
-        zoo.skip("no register loop for this architecture")
-    }
-}
+#[cfg(target_arch = "aarch64")]
+#[path = "../registers_aarch64.rs"]
+mod arch;
 
 fn main() {
     zoo::run(arch::program)
