@@ -90,6 +90,8 @@ pub struct Disk {
 pub struct Budget {
     pub binary_bytes: u64,
     pub image_bytes: u64,
+    /// the conductor's memory beside the pages that it holds for PID 1
+    pub conductor_bytes: u64,
     pub speedup: f64,
 }
 

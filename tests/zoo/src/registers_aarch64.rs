@@ -267,7 +267,8 @@ pub fn program(zoo: &mut Zoo) -> Outcome {
     zoo.ready();
     for Spinner { thread, tid, .. } in spinners {
         let stops = zoo::eventually(10_000, || {
-            sys!(syscall(libc::SYS_tgkill, std::process::id(), tid.load(Ordering::SeqCst), libc::SIGUSR2)).ok();
+            sys!(syscall(libc::SYS_tgkill, std::process::id(), tid.load(Ordering::SeqCst), libc::SIGUSR2))
+                .ok();
             thread.is_finished()
         });
         zoo.check("a thread leaves its loop", stops);
@@ -305,9 +306,8 @@ fn start<const N: usize>(
         // SAFETY: the arrays are as long as what is loaded and stored; the functions follow the C convention.
         unsafe { spin(wanted.as_ptr(), got.as_mut_ptr(), spins) };
         let pairs = got.iter().zip(&wanted).enumerate().filter(|(_, (got, wanted))| got != wanted);
-        problems.extend(
-            pairs.map(|(i, (got, wanted))| format!("{what}: word {i} is {got:#x}, not {wanted:#x}")),
-        );
+        problems
+            .extend(pairs.map(|(i, (got, wanted))| format!("{what}: word {i} is {got:#x}, not {wanted:#x}")));
         if N == SVE && prctl(SVE_GET_VL, 0).parse() != Ok(LENGTH) {
             problems.push(format!("vectors have {} bytes", prctl(SVE_GET_VL, 0)));
         }

@@ -1,4 +1,5 @@
-//! Kind `registers`: every register keeps its value across the wait, in a loop that makes no system call.
+//! Kind `registers`: every register keeps its value across the wait, in a loop that makes no system call. The loops
+//! run at the lowest priority: others want the processor too.
 
 #[cfg(target_arch = "x86_64")]
 #[path = "../registers_x86_64.rs"]
@@ -13,5 +14,8 @@ mod arch;
 mod arch;
 
 fn main() {
-    zoo::run(arch::program)
+    zoo::run(|zoo| {
+        zoo::sys!(setpriority(libc::PRIO_PROCESS, 0, 19))?;
+        arch::program(zoo)
+    })
 }

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
-use zoo::time::{Time, clock, from_time, has_namespace, later_ms, monotonic, pace, slack_ms, steady, time, val};
+use zoo::time::{
+    Time, clock, from_time, has_namespace, later_ms, monotonic, pace, slack_ms, steady, time, val,
+};
 use zoo::{Outcome, Zoo, raw, sys, timed};
 
 /// A millisecond in nanoseconds.

@@ -17,7 +17,10 @@ until_ready() {
 	n=0
 	until grep -qE '^(READY|SKIP|FAIL)' "$at/$1/log"; do
 		n=$((n + 1))
-		[ $n -lt 600 ] || return
+		if [ $n -gt 300 ]; then
+			echo "zoo: $1 is not ready: $(tail -n 1 "$at/$1/log")"
+			return
+		fi
 		usleep 100000
 	done
 }
@@ -66,7 +69,6 @@ for name in @TIMED@; do
 	until_ready $name
 done
 for name in @SPINNING@; do
-	place $name
-	nice -n 19 setsid /opt/zoo/$name $at/$name/go </dev/null >$at/$name/log 2>&1 &
+	start $name
 	until_ready $name
 done

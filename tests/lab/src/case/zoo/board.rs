@@ -27,9 +27,11 @@ const PACE: u64 = 16;
 const LATER: Duration = Duration::from_millis(2500 * PACE);
 /// A cold boot with some fifty programs, and their answers.
 const LIMIT: Duration = Duration::from_secs(400);
+/// A hundred processes on an emulated processor take longer to read than a board's daemons may.
+const WORDS: &str = "rcsnap.limit.stop_ms=60000";
 /// Programs with a time running; they are started late, so that it has not run out at the capture.
 const TIMED: [&str; 4] = ["blocked_modes", "blocked_timed", "timer", "timerfd"];
-/// Programs with threads that spin: started last, and at the lowest priority.
+/// Programs with threads that spin: started last.
 const SPINNING: &str = "registers";
 /// The file of the console log after which time runs.
 const MARK: &str = "zoo: time runs";
@@ -50,7 +52,12 @@ pub struct Boots {
 }
 
 /// Runs these programs on a board.
-pub fn run(name: &str, cpu: Option<&str>, rcsnap: Option<&Path>, programs: &[String]) -> Result<(Vec<Row>, Boots)> {
+pub fn run(
+    name: &str,
+    cpu: Option<&str>,
+    rcsnap: Option<&Path>,
+    programs: &[String],
+) -> Result<(Vec<Row>, Boots)> {
     let board = board::load(name)?;
     let target = board.target()?;
     let binary = match rcsnap {
@@ -61,17 +68,24 @@ pub fn run(name: &str, cpu: Option<&str>, rcsnap: Option<&Path>, programs: &[Str
     let folder = toolchain::own_folder()?.join("zoo").join(name);
     std::fs::create_dir_all(&folder)?;
     let guest = Guest::prepare(name, binary, &folder)?;
-    let cpu = cpu.map_or_else(|| guest.board.cpu.first().cloned(), |cpu| Some(cpu.into())).context("choosing a CPU")?;
+    let cpu = cpu
+        .map_or_else(|| guest.board.cpu.first().cloned(), |cpu| Some(cpu.into()))
+        .context("choosing a CPU")?;
     let disks = guest.disks("disks")?;
     install(&disks, &built, programs)?;
-    let boot = |part: &str| Boot { cpu: Some(cpu.clone()), ..Boot::new(&format!("zoo-{part}")) };
+    let boot = |part: &str| {
+        let boot = Boot::new(&format!("zoo-{part}"));
+        Boot { cpu: Some(cpu.clone()), ..boot }.words(WORDS)
+    };
 
     progress::say(format!("zoo on {name} with {cpu}: the cold boot"));
     let mut running = guest.boot(&disks, &boot("cold"))?;
     come_up_within(&running, LIMIT)?;
-    let published = running.qemu.console.wait(0, &["rcsnap: published: ", "rcsnap: not captured: "], LIMIT)?;
+    let published =
+        running.qemu.console.wait(0, &["rcsnap: published: ", "rcsnap: not captured: "], LIMIT)?;
     let lines = running.qemu.console.lines(0);
-    let obstacles: Vec<_> = lines.iter().filter(|l| l.text.contains("rcsnap: obstacle: ")).map(|l| &l.text).collect();
+    let obstacles: Vec<_> =
+        lines.iter().filter(|l| l.text.contains("rcsnap: obstacle: ")).map(|l| &l.text).collect();
     ensure!(published.text.contains("published"), "{}\n{obstacles:#?}", published.text);
     let timeline = Timeline::read(&lines).context("reading the console: no start")?;
     let begun = timeline.last(MARK).context("the zoo was not started")?;
@@ -169,7 +183,10 @@ fn row(program: &str, live: &BTreeMap<String, String>, restored: &BTreeMap<Strin
         let word = answers.get(program).map_or("nothing said", String::as_str);
         (mode, judge(program, word))
     };
-    Row { program: program.into(), verdicts: vec![verdict(Mode::Live, live), verdict(Mode::Restored, restored)] }
+    Row {
+        program: program.into(),
+        verdicts: vec![verdict(Mode::Live, live), verdict(Mode::Restored, restored)],
+    }
 }
 
 /// What a program's last line means. A refusal must name the kind that the program is of.
