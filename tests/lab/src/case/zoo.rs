@@ -5,7 +5,7 @@
 //! must agree; the same as a child of the runner's own session; and one restore for each mutation of its kind,
 //! which the program must notice. Nothing outside of the namespaces is ever captured.
 
-mod board;
+pub mod board;
 mod cage;
 mod compare;
 pub mod keeper;
@@ -83,7 +83,7 @@ const MAY_REFUSE: [(&str, &str); 11] = [
 ];
 
 /// One line of the table.
-struct Row {
+pub struct Row {
     program: String,
     verdicts: Vec<(Mode, Verdict)>,
 }
@@ -269,6 +269,12 @@ impl Row {
         (all, caught)
     }
 
+    /// The first of its verdicts that is not "passed", in words.
+    fn wrong(&self) -> String {
+        let wrong = self.verdicts.iter().find(|(_, verdict)| verdict.outcome != Outcome::Passed);
+        wrong.map_or_else(String::new, |(mode, v)| format!("{}: {}: {}", mode.name(), v.stage, v.problem))
+    }
+
     fn good(&self) -> bool {
         let (all, caught) = self.mutations();
         self.outcome() != Outcome::Failed && all == caught
@@ -286,7 +292,6 @@ fn table(rows: &[Row]) -> bool {
             row.verdicts.iter().find(|(mode, _)| *mode == Mode::Restored).map(|(_, verdict)| verdict);
         let (all, caught) = row.mutations();
         let ms = |times: &[f64]| times.first().map_or_else(|| "-".into(), |ms| format!("{ms:.0} ms"));
-        let wrong = row.verdicts.iter().find(|(_, verdict)| verdict.outcome != Outcome::Passed);
         println!(
             "{:<12} {:<14} {:>8} {:>8} {:>9} {:>9}  {}",
             row.program,
@@ -295,12 +300,7 @@ fn table(rows: &[Row]) -> bool {
             restored.map_or_else(|| "-".into(), |v| ms(&v.restore_ms)),
             restored.map_or_else(|| "-".into(), |v| v.image_bytes.to_string()),
             if all == 0 { "-".into() } else { format!("{caught}/{all}") },
-            wrong.map_or_else(String::new, |(mode, v)| format!(
-                "{}: {}: {}",
-                mode.name(),
-                v.stage,
-                v.problem
-            )),
+            row.wrong(),
         );
     }
     rows.iter().all(Row::good)

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use super::cage::Mode;
 use super::keeper::{Outcome, Verdict};
 use super::{MAY_REFUSE, Row};
-use crate::case::{Kind, come_up_within};
+use crate::case::{Case, Kind, come_up_within};
 use crate::disk::{Disks, Put};
 use crate::guest::{Boot, Guest, Running};
 use crate::timeline::{Timeline, ms};
@@ -49,6 +49,20 @@ pub struct Boots {
     pub threads: u64,
     pub image_bytes: u64,
     pub restored_ms: f64,
+}
+
+/// The zoo as a case: on the processor that has the most registers.
+pub fn cases(board: &'static str) -> Vec<Case> {
+    vec![Case::new("zoo", "every program", move |bench, _| {
+        let programs = super::programs(&[])?;
+        let cpu = Some(bench.guest.board.zoo_cpu.as_str());
+        let (rows, _) = run(board, cpu, Some(&bench.guest.binary.path), &programs)?;
+        let failed =
+            rows.iter().filter(|row| !row.good()).map(|row| format!("{}: {}", row.program, row.wrong()));
+        let failed: Vec<String> = failed.collect();
+        ensure!(failed.is_empty(), "{}", failed.join("\n"));
+        Ok(())
+    })]
 }
 
 /// Runs these programs on a board.
