@@ -21,6 +21,8 @@ use crate::task::puppet::{self, Puppets};
 use crate::task::tree::{Ids, plan};
 
 const KIND: &str = "restore";
+/// Pages of zeroes that are placed at a time.
+const ZEROES: u32 = 16;
 
 /// The sections of an image, decoded and checked against each other.
 #[derive(Debug)]
@@ -134,11 +136,12 @@ pub trait Boot {
     /// # Errors
     /// The store's.
     fn arm(&mut self) -> Result<()>;
-    /// Everything stands ready and nothing runs yet: the place for /run/rcsnap.
+    /// Everything stands ready and nothing runs yet: the place for /run/rcsnap. `kept` is how many bytes of pages
+    /// we hold for PID 1.
     ///
     /// # Errors
     /// It cannot be written.
-    fn before_release(&mut self, image: &Image, times: &Times) -> Result<()>;
+    fn before_release(&mut self, image: &Image, kept: u64, times: &Times) -> Result<()>;
 }
 
 /// Rebuilds the whole system around PID 1, our parent. When it returns, the captured init runs as PID 1, and
@@ -185,7 +188,7 @@ pub fn system(
     times.enter(Stage::Commit).map_err(after)?;
     builder.commit().map_err(after)?;
     times.enter(Stage::Release).map_err(after)?;
-    boot.before_release(image, times).map_err(after)?;
+    boot.before_release(image, builder.kept_bytes(), times).map_err(after)?;
     builder.release().map_err(after)
 }
 
@@ -257,9 +260,11 @@ impl<'a> Builder<'a> {
     fn fill(&mut self, source: &mut dyn Source) -> Result<()> {
         let image = self.image;
         let mut places = self.puppets.places()?;
-        for run in &image.index.zeros {
-            let bytes = vec![0; run.pages as usize * PAGE];
-            puppet::place(&mut places, run, &bytes)?;
+        // A run of zeroes may be as long as a mapping: in parts.
+        let zeroes = vec![0; ZEROES as usize * PAGE];
+        for run in image.index.zeros.iter().flat_map(|run| run.parts(ZEROES)) {
+            let bytes = zeroes.get(..run.pages as usize * PAGE).unwrap_or(&zeroes);
+            puppet::place(&mut places, &run, bytes)?;
         }
         let mut reader = PageReader::new(source, &image.header, &image.index)?;
         while let Some(pages) = reader.next_block()? {
@@ -284,6 +289,11 @@ impl<'a> Builder<'a> {
         self.puppets.fill_kept(pid, &self.kept)?;
         self.puppets.assemble(pid)?;
         self.puppets.finish(pid)
+    }
+
+    /// What the pages of PID 1 take.
+    fn kept_bytes(&self) -> u64 {
+        self.kept.iter().map(|(_, bytes)| bytes.len() as u64).sum()
     }
 
     fn finish(&self) -> Result<()> {

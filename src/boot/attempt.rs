@@ -155,7 +155,7 @@ impl restore::Boot for Between<'_> {
         self.conductor.store.borrow_mut().arm(self.conductor.image).map(drop)
     }
 
-    fn before_release(&mut self, image: &Image, times: &Times) -> Result<()> {
+    fn before_release(&mut self, image: &Image, kept: u64, times: &Times) -> Result<()> {
         let this = self.conductor;
         let reason = format!("slot {}", this.image.slot);
         let status = Status {
@@ -167,6 +167,8 @@ impl restore::Boot for Between<'_> {
                 ("image_bytes", this.image.header.total),
                 ("processes", image.meta.processes.into()),
                 ("threads", image.meta.threads.into()),
+                ("conductor_peak_bytes", peak()),
+                ("conductor_kept_bytes", kept),
             ],
             obstacles: &[],
         };
@@ -177,6 +179,14 @@ impl restore::Boot for Between<'_> {
         ready::answer(self.notes.ready, Answer::Restored);
         Ok(())
     }
+}
+
+/// The most memory that this process ever had (VmHWM of proc_pid_status(5)), the program's own pages among it.
+fn peak() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
 }
 
 /// The bytes of a slot, while the store can still be written: the attempt is noted between two reads.

@@ -381,6 +381,17 @@ impl PageIndex {
 }
 
 impl Run {
+    /// The same as runs of at most so many pages, for a run of zeroes.
+    pub fn parts(&self, most: u32) -> impl Iterator<Item = Run> + use<> {
+        let (mm, start, first, pages) = (self.mm, self.start, self.first, self.pages);
+        (0..pages).step_by(most.max(1) as usize).map(move |at| Run {
+            mm,
+            start: start + u64::from(at) * PAGE as u64,
+            pages: most.min(pages - at),
+            first,
+        })
+    }
+
     /// Whole pages, at least one, and no address beyond the end of an address space.
     fn is_sound(&self) -> bool {
         let length = u64::from(self.pages) * PAGE as u64;

@@ -26,8 +26,10 @@ pub struct Board {
     /// QEMU's program and the package it is in
     pub qemu: [String; 2],
     pub machine: Vec<String>,
-    /// QEMU's names of processors it can have; the first is the board's
+    /// QEMU's names of processors it can have; the first is the board's, the second another
     pub cpu: Vec<String>,
+    /// the one with the most registers, for the zoo
+    pub zoo_cpu: String,
     /// how devices are attached: `pci` or `mmio`
     pub bus: Bus,
     /// the serial port, with the console and a login on it
@@ -90,6 +92,8 @@ pub struct Disk {
 pub struct Budget {
     pub binary_bytes: u64,
     pub image_bytes: u64,
+    /// the conductor's memory beside the pages that it holds for PID 1
+    pub conductor_bytes: u64,
     pub speedup: f64,
 }
 

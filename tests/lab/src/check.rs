@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use argh::FromArgs;
 use serde_json::{Value, json};
 
-use crate::case::{self, Bench, Case};
+use crate::case::{self, Benches, Case};
 use crate::report::Report;
 use crate::run::{raw, shown, tail};
 use crate::{pages, progress, toolchain};
@@ -29,7 +29,10 @@ pub struct Args {
     /// list the steps and do nothing
     #[argh(switch)]
     list: bool,
-    /// a binary for the boards that is built already, instead of building one
+    /// only cases of this board
+    #[argh(option)]
+    board: Option<String>,
+    /// a binary for `--board`, or for the first one, that is built already, instead of building it
     #[argh(option)]
     binary: Option<PathBuf>,
     /// machines that run at a time, by default one a processor
@@ -90,9 +93,13 @@ fn own_target() -> Result<&'static toolchain::target::Target> {
 
 pub fn run(args: &Args) -> Result<bool> {
     let chosen = |name: &str| name.contains(&args.only);
+    let on = |board: &str| args.board.as_ref().is_none_or(|wanted| wanted == board);
+    if let Some(unknown) = args.board.as_ref().filter(|board| !case::BOARDS.contains(&board.as_str())) {
+        bail!("there is no board {unknown} to test; there are: {}", case::BOARDS.join(" "));
+    }
     let cases: Vec<Case> =
-        case::all().into_iter().filter(|c| !args.quick && chosen(&c.full_name())).collect();
-    let checks = CHECKS.iter().filter(|(name, _)| chosen(name));
+        case::all().into_iter().filter(|c| !args.quick && chosen(&c.full_name()) && on(c.board)).collect();
+    let checks = CHECKS.iter().filter(|(name, _)| chosen(name) && args.board.is_none());
     if args.list {
         checks.for_each(|(name, _)| println!("{name}"));
         cases.iter().for_each(|case| println!("{}", case.full_name()));
@@ -122,7 +129,7 @@ pub fn run(args: &Args) -> Result<bool> {
 
 /// The boards: as many machines at a time as there are processors, each case with disks of its own.
 fn run_cases(args: &Args, cases: &[Case], sum: &Mutex<Sum>) -> Result<()> {
-    let bench = Bench::new(args.binary.as_deref())?;
+    let benches = Benches::new(args.binary.as_deref(), args.board.as_deref())?;
     let jobs = match args.jobs {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         jobs => jobs,
@@ -135,7 +142,8 @@ fn run_cases(args: &Args, cases: &[Case], sum: &Mutex<Sum>) -> Result<()> {
                     let name = case.full_name();
                     progress::say(format!("begin {name}"));
                     let begin = Instant::now();
-                    let result = (case.run)(&bench, &case.id()).map(|()| 1);
+                    let result = benches.of(case.board).and_then(|bench| (case.run)(&bench, &case.id()));
+                    let result = result.map(|()| 1);
                     sum.lock().unwrap_or_else(PoisonError::into_inner).add(&name, begin, &result);
                 }
             });

@@ -16,6 +16,13 @@ pub struct Disks {
     pub store: PathBuf,
 }
 
+/// A file of this machine that goes into the root file system.
+pub struct Put {
+    pub from: PathBuf,
+    pub to: String,
+    pub mode: u32,
+}
+
 impl Disks {
     /// A root from the base image with rcsnap in it, and an empty store.
     pub fn fresh(folder: &Path, base: &Path, rcsnap: &Path, store_mib: u64) -> Result<Self> {
@@ -42,14 +49,30 @@ impl Disks {
 
     /// Puts a file of this machine into the root file system.
     pub fn put(&self, from: &Path, to: &str, mode: u32) -> Result<()> {
+        self.put_all(&[Put { from: from.into(), to: to.into(), mode }])
+    }
+
+    /// Puts files of this machine into the root file system.
+    pub fn put_all(&self, files: &[Put]) -> Result<()> {
+        let put = |Put { from, to, mode }: &Put| {
+            format!("rm {to}\nwrite {} {to}\nsif {to} mode 0100{mode:o}\n", from.display())
+        };
+        self.edit(&files.iter().map(put).collect::<String>())
+    }
+
+    /// Makes a folder in the root file system, in one that is there.
+    pub fn folder(&self, name: &str) -> Result<()> {
+        self.edit(&format!("mkdir {name}\n"))
+    }
+
+    fn edit(&self, script: &str) -> Result<()> {
         self.replay_journal()?;
-        let script = format!("rm {to}\nwrite {} {to}\nsif {to} mode 0100{mode:o}\n", from.display());
-        let said = self.debugfs(&script)?;
+        let said = self.debugfs(script)?;
         // rm of a file that is not there is the one complaint that is fine.
         let complaint =
             said.lines().find(|l| !l.starts_with("rm: File not found") && !l.starts_with("debugfs 1"));
         match complaint {
-            Some(line) => bail!("writing {to} into the root image: {line}"),
+            Some(line) => bail!("editing the root image: {line}"),
             None => Ok(()),
         }
     }

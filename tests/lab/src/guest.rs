@@ -206,13 +206,18 @@ impl Running {
 
     /// Runs a command in the shell that `login` left on the console.
     pub fn command(&mut self, command: &str) -> Result<Outcome> {
+        self.command_within(command, COMMAND_LIMIT)
+    }
+
+    /// The same for one that may take longer.
+    pub fn command_within(&mut self, command: &str, limit: Duration) -> Result<Outcome> {
         self.commands += 1;
         let number = self.commands;
         let mark = self.qemu.console.mark();
         // The quotes keep the echo of what is typed from looking like the answer.
         self.qemu.console.send(&format!("echo be''gin-{number}; {command}; echo e''nd-{number}:$?"))?;
         let end = format!("end-{number}:");
-        let last = self.qemu.console.wait(mark, &[&end], COMMAND_LIMIT)?;
+        let last = self.qemu.console.wait(mark, &[&end], limit)?;
         let lines = self.qemu.console.lines(mark);
         let begin = format!("begin-{number}");
         let inside = lines.iter().skip_while(|l| l.text != begin).skip(1);

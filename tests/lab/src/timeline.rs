@@ -59,8 +59,9 @@ pub fn moment(line: &str) -> Option<String> {
         Some((_, rest)) => rest,
         None => line,
     };
-    let own =
-        bare.starts_with("rcsnap: ") || bare.starts_with("rc: ") || bare == "cold" || bare == "restored";
+    let own = ["rcsnap: ", "rc: ", "zoo: "].iter().any(|begin| bare.starts_with(begin))
+        || bare == "cold"
+        || bare == "restored";
     (own || bare.ends_with(" login: ")).then(|| bare.to_string())
 }
 

@@ -3,7 +3,7 @@
 use std::arch::global_asm;
 
 use zoo::blocked::{Blocked, Case, blocked, only, open_mask, pair, word};
-use zoo::time::{LATER_MS, SLACK_MS, monotonic};
+use zoo::time::{later_ms, slack_ms, steady};
 use zoo::{Outcome, Zoo, fd, sys};
 
 global_asm!(
@@ -157,7 +157,7 @@ fn sigwait<const THUMB: bool>(zoo: &Zoo) -> Outcome<Blocked> {
 fn receive<const THUMB: bool>(zoo: &Zoo) -> Outcome<Blocked> {
     let [ours, theirs] = pair()?;
     let sleep = move |zoo: &mut Zoo| {
-        let limit = zoo::time::val(60_000);
+        let limit = zoo::time::val(600_000);
         let length = size_of::<libc::timeval>() as libc::socklen_t;
         sys!(setsockopt(theirs, libc::SOL_SOCKET, libc::SO_RCVTIMEO, (&raw const limit).cast(), length))?;
         let mut bytes = [0_u8; 16];
@@ -176,9 +176,9 @@ fn late(
     call: impl FnOnce(&[i32; 2]) -> Outcome<i32> + 'static,
 ) -> Outcome<Blocked> {
     let sleep = move |zoo: &mut Zoo| {
-        let due = monotonic() + LATER_MS * 1_000_000;
-        let got = call(&[(LATER_MS / 1000) as i32, (LATER_MS % 1000 * 1_000_000) as i32])?;
-        zoo.due(name, monotonic(), due, LATER_MS + SLACK_MS);
+        let due = steady() + later_ms() * 1_000_000;
+        let got = call(&[(later_ms() / 1000) as i32, (later_ms() % 1000 * 1_000_000) as i32])?;
+        zoo.due(name, steady(), due, later_ms() + slack_ms());
         zoo.expect(name, got, wanted);
         Ok(())
     };
@@ -195,7 +195,7 @@ fn sleep<const THUMB: bool>(zoo: &Zoo) -> Outcome<Blocked> {
 /// ERESTART_RESTARTBLOCK.
 fn poll<const THUMB: bool>(zoo: &Zoo) -> Outcome<Blocked> {
     late(zoo, name::<THUMB>("poll (ARM)", "poll (Thumb)"), 0, |_| {
-        call::<THUMB>(libc::SYS_poll, &[0, 0, LATER_MS as usize])
+        call::<THUMB>(libc::SYS_poll, &[0, 0, later_ms() as usize])
     })
 }
 
@@ -222,7 +222,7 @@ fn epoll_until<const THUMB: bool>(zoo: &Zoo) -> Outcome<Blocked> {
     late(zoo, name::<THUMB>("timed epoll_wait (ARM)", "timed epoll_wait (Thumb)"), 0, |_| {
         let epoll = sys!(epoll_create1(0))?;
         let mut event = libc::epoll_event { events: 0, u64: 0 };
-        let args = [epoll as usize, (&raw mut event) as usize, 1, LATER_MS as usize];
+        let args = [epoll as usize, (&raw mut event) as usize, 1, later_ms() as usize];
         call::<THUMB>(libc::SYS_epoll_wait, &args)
     })
 }

@@ -114,21 +114,28 @@ impl Zoo {
         }
     }
 
-    /// Records a problem unless `wanted <= got <= wanted + tolerance`: nothing is due early. Where a clock cannot
-    /// be moved, it goes on while the image lies on the shelf, which may be a minute.
+    /// Records a problem unless `wanted <= got <= wanted + tolerance`, on [`time::steady`]: nothing is due early.
+    /// Where a clock cannot be moved, absolute deadlines come late by the uptime at the capture, and the wall clock,
+    /// which a board reads in whole seconds, goes on while the image lies on the shelf.
     pub fn due(&mut self, what: &str, got: i64, wanted: i64, tolerance_ms: i64) {
         let late = (got - wanted) / 1_000_000;
-        let shelf_ms = if time::has_namespace() { 0 } else { 60_000 };
-        if got < wanted || late > tolerance_ms + shelf_ms {
+        let (early_ms, shelf_ms) = if time::has_namespace() { (0, 0) } else { (1000, 60_000 * time::pace()) };
+        if late < -early_ms || got < wanted && early_ms == 0 || late > tolerance_ms + shelf_ms {
             self.problems.push(format!("{what} came {late} ms after it was due"));
         }
     }
 
-    /// Records a problem unless a timer has counted down by `gone` while `elapsed` nanoseconds went by. Where a
-    /// clock cannot be moved, it goes on while the image lies on the shelf, and a timer does not.
+    /// Records a problem unless a timer has counted down by `gone` while `elapsed` nanoseconds went by on
+    /// [`time::steady`]. A timer stands still while a capture reads and a restore writes, and the clock does not; where
+    /// the clock cannot be moved, it goes on for the time on the shelf too.
     pub fn counts(&mut self, what: &str, gone: i64, elapsed: i64) {
         let off = elapsed - gone;
-        if off < -500_000_000 || off > 500_000_000 && time::has_namespace() {
+        let (early, late) = match time::has_namespace() {
+            true if time::pace() == 1 => (500_000_000, 500_000_000),
+            true => (500_000_000, time::slack_ms() * 1_000_000),
+            false => (1_500_000_000, i64::MAX),
+        };
+        if off < -early || off > late {
             self.problems.push(format!("{what} is {off} ns off the clock"));
         }
     }
@@ -162,18 +169,20 @@ impl Zoo {
     }
 }
 
-/// Polls for the go file; with none there is nothing to wait for.
+/// Polls for the go file; with none there is nothing to wait for. Less often where everything is slow: a hundred
+/// tasks do it there at the same time.
 pub fn wait_for(go: Option<&CString>) {
     if let Some(go) = go {
         while !sys::exists(go) {
-            time::nap(5);
+            time::nap(5 + 25 * (time::pace() - 1));
         }
     }
 }
 
-/// Polls `holds` until it is so or the time is over.
+/// Polls `holds` until it is so or the time is over: so much at the pace of a quiet machine.
 pub fn eventually(limit_ms: u64, mut holds: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
+    let limit_ms = limit_ms * time::pace().cast_unsigned();
     loop {
         if holds() {
             return true;

@@ -35,11 +35,24 @@ pub fn from_time([seconds, nanoseconds]: Time) -> i64 {
     seconds * 1_000_000_000 + nanoseconds
 }
 
-/// How late a busy machine may deliver, in milliseconds.
-pub const SLACK_MS: i64 = 4000;
+/// How much longer things take here than in namespaces of a quiet machine: `ZOO_PACE`, 1 if it is not set.
+#[must_use]
+pub fn pace() -> i64 {
+    static PACE: std::sync::OnceLock<i64> = std::sync::OnceLock::new();
+    *PACE.get_or_init(|| std::env::var("ZOO_PACE").ok().and_then(|text| text.parse().ok()).unwrap_or(1))
+}
 
-/// When what is armed before the capture is due: later than a capture and a restore take.
-pub const LATER_MS: i64 = 2500;
+/// How late a busy machine may deliver, in milliseconds.
+#[must_use]
+pub fn slack_ms() -> i64 {
+    4000 * pace()
+}
+
+/// When what is armed before the capture is due, in milliseconds: later than a capture and a restore take.
+#[must_use]
+pub fn later_ms() -> i64 {
+    2500 * pace()
+}
 
 /// clock_gettime(2) in nanoseconds.
 #[must_use]
@@ -53,13 +66,21 @@ pub fn clock(id: libc::clockid_t) -> i64 {
 /// Whether this kernel has time namespaces, with which a restore lets the clocks go on from the capture.
 #[must_use]
 pub fn has_namespace() -> bool {
-    std::path::Path::new("/proc/self/ns/time").exists()
+    // Signal handlers ask too: a system call, and nothing that takes a lock.
+    crate::sys::exists(c"/proc/self/ns/time")
 }
 
 /// CLOCK_MONOTONIC in nanoseconds.
 #[must_use]
 pub fn monotonic() -> i64 {
     clock(libc::CLOCK_MONOTONIC)
+}
+
+/// A clock that no restore turns back: CLOCK_MONOTONIC where it goes on from the capture, else the wall clock, which
+/// goes on while the image lies on the shelf.
+#[must_use]
+pub fn steady() -> i64 {
+    clock(if has_namespace() { libc::CLOCK_MONOTONIC } else { libc::CLOCK_REALTIME })
 }
 
 /// A timespec of milliseconds.

@@ -4,6 +4,8 @@
 use anyhow::{Context, Result, ensure};
 
 use super::{Bench, Case};
+use crate::demo;
+use crate::guest::Running;
 
 pub fn cases() -> Vec<Case> {
     vec![Case::new("budget", "binary", binary), Case::new("budget", "image", image)]
@@ -21,5 +23,16 @@ fn image(bench: &Bench, _: &str) -> Result<()> {
     let kib: u64 = before.and_then(|n| n.parse().ok()).with_context(|| format!("reading {line}"))?;
     let limit = bench.guest.board.budget.image_bytes >> 10;
     ensure!(kib <= limit, "the image has {kib} KiB; the budget is {limit}");
+    Ok(())
+}
+
+/// What the conductor of this restored boot took. Looked at on a boot that is made anyway.
+pub fn conductor(running: &mut Running, limit: u64) -> Result<()> {
+    let note = running.must("cat /run/rcsnap/boot.json")?;
+    let is = demo::conductor_bytes(&serde_json::from_str(&note).context("reading the note of the boot")?)?;
+    ensure!(
+        is <= limit,
+        "the conductor took {is} bytes beside the pages that it held; the budget is {limit}"
+    );
     Ok(())
 }

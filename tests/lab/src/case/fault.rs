@@ -3,7 +3,8 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Bench, Case, cold_and_works, restored_and_works};
+use super::{Bench, Case, Extent, cold_and_begins, cold_and_works, restored_and_works};
+use crate::board::Board;
 use crate::disk::Disks;
 use crate::guest::{BOOT_LIMIT, Boot};
 
@@ -14,14 +15,14 @@ const SLOT: u64 = 8192;
 struct Fault {
     name: &'static str,
     /// done to the disks while the power is off
-    change: fn(&Disks, &mut Boot) -> Result<()>,
+    change: fn(&Disks, &mut Boot, &Board) -> Result<()>,
     /// the reason must contain one of these
     says: &'static [&'static str],
     /// a new image must follow
     captures: bool,
 }
 
-const FAULTS: [Fault; 13] = [
+const FAULTS: [Fault; 14] = [
     Fault {
         name: "rc script edited",
         change: script_edited,
@@ -30,7 +31,7 @@ const FAULTS: [Fault; 13] = [
     },
     Fault {
         name: "kernel command line changed",
-        change: |_, boot| {
+        change: |_, boot, _| {
             boot.words = "lab.changed=1".into();
             Ok(())
         },
@@ -38,51 +39,60 @@ const FAULTS: [Fault; 13] = [
         captures: true,
     },
     Fault {
+        name: "another processor",
+        change: |_, boot, board| {
+            boot.cpu = Some(board.cpu.get(1).context("choosing another processor")?.clone());
+            Ok(())
+        },
+        says: &["processor", "cpu"],
+        captures: true,
+    },
+    Fault {
         name: "config changed",
-        change: |disks, _| disks.put_text("# an integrator was here\n", "/etc/rcsnap.conf", 0o644),
+        change: |disks, _, _| disks.put_text("# an integrator was here\n", "/etc/rcsnap.conf", 0o644),
         says: &["config", "rcsnap.conf", "/etc changed"],
         captures: true,
     },
     Fault { name: "daemon's binary replaced", change: daemon_replaced, says: &["lighttpd"], captures: true },
     Fault {
         name: "image cut short",
-        change: |disks, _| zero(disks, middle(disks)?),
+        change: |disks, _, _| zero(disks, middle(disks)?),
         says: &["image", "slot", "section", "block"],
         captures: true,
     },
     Fault {
         name: "bit flipped in the header",
-        change: |disks, _| flip(disks, SLOT + 0x14),
+        change: |disks, _, _| flip(disks, SLOT + 0x14),
         says: &[""],
         captures: true,
     },
     Fault {
         name: "bit flipped in the sections",
-        change: |disks, _| flip(disks, SLOT + 4096),
+        change: |disks, _, _| flip(disks, SLOT + 4096),
         says: &[""],
         captures: true,
     },
     Fault {
         name: "bit flipped in the pages",
-        change: |disks, _| flip(disks, middle(disks)?),
+        change: |disks, _, _| flip(disks, middle(disks)?),
         says: &[""],
         captures: true,
     },
     Fault {
         name: "store empty",
-        change: |disks, _| disks.empty_store(disks.store_bytes()?.len() as u64),
+        change: |disks, _, _| disks.empty_store(disks.store_bytes()?.len() as u64),
         says: &["empty", "no image"],
         captures: true,
     },
     Fault {
         name: "store full",
-        change: |disks, _| disks.empty_store(96 << 10),
+        change: |disks, _, _| disks.empty_store(96 << 10),
         says: &[""],
         captures: false,
     },
     Fault {
         name: "store device missing",
-        change: |_, boot| {
+        change: |_, boot, _| {
             boot.store = false;
             Ok(())
         },
@@ -91,7 +101,7 @@ const FAULTS: [Fault; 13] = [
     },
     Fault {
         name: "rcsnap=off",
-        change: |_, boot| {
+        change: |_, boot, _| {
             boot.words = "rcsnap=off".into();
             Ok(())
         },
@@ -100,7 +110,7 @@ const FAULTS: [Fault; 13] = [
     },
     Fault {
         name: "rcsnap=refresh",
-        change: |_, boot| {
+        change: |_, boot, _| {
             boot.words = "rcsnap=refresh".into();
             Ok(())
         },
@@ -109,37 +119,42 @@ const FAULTS: [Fault; 13] = [
     },
 ];
 
-pub fn cases() -> Vec<Case> {
-    let cold = FAULTS.into_iter().map(|f| Case::new("fault", f.name, move |bench, id| run(&f, bench, id)));
-    cold.chain([Case::new("fault", "bit flipped in one copy of the directory", directory)]).collect()
+pub fn cases(extent: Extent) -> Vec<Case> {
+    let case = |fault: Fault| Case::new("fault", fault.name, move |bench, id| run(&fault, bench, id, extent));
+    let one_copy = "bit flipped in one copy of the directory";
+    let directory = Case::new("fault", one_copy, move |bench, id| directory(bench, id, extent));
+    FAULTS.into_iter().map(case).chain([directory]).collect()
 }
 
-fn run(fault: &Fault, bench: &Bench, id: &str) -> Result<()> {
-    let disks = bench.copy(id)?;
+fn run(fault: &Fault, bench: &Bench, id: &str, extent: Extent) -> Result<()> {
+    let (guest, captured) = bench.subject(extent)?;
+    let disks = captured.disks.copy(&bench.folder.join(id))?;
     let mut boot = Boot::new(id);
-    (fault.change)(&disks, &mut boot)?;
-    let mut running = bench.guest.boot(&disks, &boot)?;
-    let reason = cold_and_works(&mut running)?;
+    (fault.change)(&disks, &mut boot, &guest.board)?;
+    let mut running = guest.boot(&disks, &boot)?;
+    let reason = match extent {
+        Extent::Full => cold_and_works(&mut running)?,
+        Extent::Short => cold_and_begins(&running)?,
+    };
     let said = fault.says.iter().any(|s| reason.to_lowercase().contains(&s.to_lowercase()));
     ensure!(said, "the reason names none of {:?}: {reason}", fault.says);
     let console = &running.qemu.console;
-    if fault.captures {
+    if extent == Extent::Full && fault.captures {
         console.wait(0, &["rcsnap: published: "], BOOT_LIMIT).context("a new image must follow")?;
-    } else {
-        let published = console.lines(0).iter().any(|l| l.text.contains("rcsnap: published: "));
-        ensure!(!published, "an image was published");
     }
+    let published = console.lines(0).iter().any(|l| l.text.contains("rcsnap: published: "));
+    ensure!(fault.captures || !published, "an image was published");
     running.qemu.kill()
 }
 
-fn script_edited(disks: &Disks, _: &mut Boot) -> Result<()> {
+fn script_edited(disks: &Disks, _: &mut Boot, _: &Board) -> Result<()> {
     let place = "/etc/init.d/S02sysctl";
     let text = disks.text(place)?;
     disks.put_text(&format!("{text}# edited\n"), place, 0o755)
 }
 
 /// The same bytes in a new file: identity is what is checked, and it changed.
-fn daemon_replaced(disks: &Disks, _: &mut Boot) -> Result<()> {
+fn daemon_replaced(disks: &Disks, _: &mut Boot, _: &Board) -> Result<()> {
     let place = "/usr/sbin/lighttpd";
     let copy = tempfile::NamedTempFile::new()?;
     disks.get(place, copy.path())?;
@@ -166,10 +181,11 @@ fn flip(disks: &Disks, at: u64) -> Result<()> {
 }
 
 /// The store keeps its directory twice: damage to one copy costs nothing.
-fn directory(bench: &Bench, id: &str) -> Result<()> {
-    let disks = bench.copy(id)?;
+fn directory(bench: &Bench, id: &str, extent: Extent) -> Result<()> {
+    let (guest, captured) = bench.subject(extent)?;
+    let disks = captured.disks.copy(&bench.folder.join(id))?;
     flip(&disks, 0x14)?;
-    let mut running = bench.guest.boot(&disks, &Boot::new(id))?;
+    let mut running = guest.boot(&disks, &Boot::new(id))?;
     restored_and_works(&mut running)?;
     running.qemu.kill()
 }

@@ -25,8 +25,20 @@ use crate::guest::{BOOT_LIMIT, Boot, Guest, Running};
 use crate::timeline::{Timeline, ms};
 use crate::{board, progress, toolchain};
 
+/// The boards, the first of which gets everything.
+pub const BOARDS: [&str; 3] = [board::DEFAULT, "qemu-aarch64", "qemu-armv7"];
+
+/// How much is tried on a board. What has nothing to do with the processor is tried on one board in full; on the
+/// others a boot is followed as far as rcsnap has a part in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extent {
+    Full,
+    Short,
+}
+
 /// One thing that is tried. It gets its own name, for folders and logs.
 pub struct Case {
+    pub board: &'static str,
     pub topic: &'static str,
     pub name: String,
     pub run: Run,
@@ -40,12 +52,12 @@ impl Case {
         name: impl Into<String>,
         run: impl Fn(&Bench, &str) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
-        Self { topic, name: name.into(), run: Box::new(run) }
+        Self { board: board::DEFAULT, topic, name: name.into(), run: Box::new(run) }
     }
 
     /// As it is reported.
     pub fn full_name(&self) -> String {
-        format!("{}: {}", self.topic, self.name)
+        format!("{}: {}: {}", self.board, self.topic, self.name)
     }
 
     /// As its files are named.
@@ -54,17 +66,20 @@ impl Case {
     }
 }
 
-/// Every case that is run in QEMU; the long ones first, so that machines end together.
+/// Every case that is run in QEMU; the long ones of a board first, so that machines end together.
 pub fn all() -> Vec<Case> {
-    let topics = [
-        roundtrip::cases(),
-        packaging::cases(),
-        power::cases(),
-        crash::cases(),
-        fault::cases(),
-        budget::cases(),
-    ];
-    topics.into_iter().flatten().collect()
+    BOARDS.into_iter().flat_map(of).collect()
+}
+
+/// The cases of one board.
+fn of(board: &'static str) -> impl Iterator<Item = Case> {
+    let extent = if board == board::DEFAULT { Extent::Full } else { Extent::Short };
+    let mut topics = vec![zoo::board::cases(board), roundtrip::cases(extent)];
+    if extent == Extent::Full {
+        topics.push(packaging::cases());
+    }
+    topics.extend([power::cases(extent), crash::cases(), fault::cases(extent), budget::cases()]);
+    topics.into_iter().flatten().map(move |case| Case { board, ..case })
 }
 
 /// A captured system: disks as the cold boot left them, and what it knew of itself.
@@ -93,9 +108,36 @@ impl<T> Once<T> {
     }
 }
 
-/// What the cases share.
+/// One bench a board, made by the first case that needs it.
+pub struct Benches {
+    folder: PathBuf,
+    /// a binary that is built already, and the board that it is for
+    binary: Option<(PathBuf, String)>,
+    made: [Once<Bench>; BOARDS.len()],
+}
+
+impl Benches {
+    /// `binary` is one that is built already, for `board`.
+    pub fn new(binary: Option<&Path>, board: Option<&str>) -> Result<Self> {
+        let folder = toolchain::own_folder()?.join("test");
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder)?;
+        }
+        let binary = binary.map(|path| (path.to_owned(), board.unwrap_or(board::DEFAULT).to_owned()));
+        Ok(Self { folder, binary, made: std::array::from_fn(|_| Once::new()) })
+    }
+
+    /// The bench of a board.
+    pub fn of(&self, board: &str) -> Result<Arc<Bench>> {
+        let at = BOARDS.iter().position(|name| *name == board).context("finding the bench: no such board")?;
+        let given = self.binary.as_ref().filter(|(_, of)| of == board).map(|(path, _)| path.as_path());
+        self.made[at].get(|| Bench::new(board, given, &self.folder.join(board)))
+    }
+}
+
+/// What the cases of a board share.
 pub struct Bench {
-    pub guest: Guest,
+    pub guest: Arc<Guest>,
     pub folder: PathBuf,
     captured: Once<Captured>,
     faulty: Once<Guest>,
@@ -103,19 +145,15 @@ pub struct Bench {
 }
 
 impl Bench {
-    pub fn new(binary: Option<&Path>) -> Result<Self> {
+    fn new(board: &str, binary: Option<&Path>, folder: &Path) -> Result<Self> {
         let binary = match binary {
             Some(path) => toolchain::Binary::given(path)?,
-            None => toolchain::build(board::load(board::DEFAULT)?.target()?, "")?,
+            None => toolchain::build(board::load(board)?.target()?, "")?,
         };
-        let folder = toolchain::own_folder()?.join("test");
-        if folder.exists() {
-            std::fs::remove_dir_all(&folder)?;
-        }
-        std::fs::create_dir_all(&folder)?;
-        let guest = Guest::prepare(board::DEFAULT, binary, &folder)?;
+        std::fs::create_dir_all(folder)?;
+        let guest = Arc::new(Guest::prepare(board, binary, folder)?);
         let (captured, faulty, faulty_captured) = (Once::new(), Once::new(), Once::new());
-        Ok(Self { guest, folder, captured, faulty, faulty_captured })
+        Ok(Self { guest, folder: folder.into(), captured, faulty, faulty_captured })
     }
 
     /// The guest with a binary that breaks on demand.
@@ -123,8 +161,18 @@ impl Bench {
         self.faulty.get(|| {
             let folder = self.folder.join("faulty");
             std::fs::create_dir_all(&folder)?;
-            Guest::prepare(board::DEFAULT, toolchain::build(self.guest.board.target()?, "fault")?, &folder)
+            let binary = toolchain::build(self.guest.board.target()?, "fault")?;
+            Guest::prepare(&self.guest.board.name, binary, &folder)
         })
+    }
+
+    /// A guest and a system that it has captured, to be changed and broken. For a short look it is those whose
+    /// binary breaks on demand, so that one cold boot serves all.
+    pub fn subject(&self, extent: Extent) -> Result<(Arc<Guest>, Arc<Captured>)> {
+        match extent {
+            Extent::Full => Ok((Arc::clone(&self.guest), self.captured()?)),
+            Extent::Short => Ok((self.faulty()?, self.faulty_captured()?)),
+        }
     }
 
     /// A system captured by that binary.
@@ -174,8 +222,13 @@ pub enum Kind {
 /// Waits for the login prompt of the last boot on this console, and says which kind of boot it was.
 /// Reboots on the way are followed; a board that does not come up is an error.
 pub fn come_up(running: &Running) -> Result<(Kind, Timeline)> {
+    come_up_within(running, BOOT_LIMIT * 2)
+}
+
+/// The same with another limit.
+pub fn come_up_within(running: &Running, limit: Duration) -> Result<(Kind, Timeline)> {
     let console = &running.qemu.console;
-    let end = Instant::now() + BOOT_LIMIT * 2;
+    let end = Instant::now() + limit;
     loop {
         let left = end.saturating_duration_since(Instant::now());
         console.prompt(0, &[" login: "], left)?;
@@ -210,6 +263,25 @@ pub fn cold_and_works(running: &mut Running) -> Result<String> {
     ensure!(said.iter().filter(decided).count() == 1, "one line must say it is cold:\n{}", timeline.show());
     works(running)?;
     let last = said.iter().position(|line| decided(&line)).unwrap_or_default();
+    Ok(said[..=last].join("\n"))
+}
+
+/// A boot as far as its first rc script, which is where rcsnap has handed over to the real init for good.
+pub fn begins(running: &Running) -> Result<Timeline> {
+    const FIRST: &str = "rc: S01syslogd";
+    let console = &running.qemu.console;
+    let end = console.prompt(0, &[FIRST, " login: "], BOOT_LIMIT * 2)?;
+    let timeline = Timeline::read(&console.lines(0)).context("reading the console: rcsnap did not start")?;
+    ensure!(end.text.contains(FIRST), "the boot was restored:\n{}", timeline.show());
+    Ok(timeline)
+}
+
+/// The same, when the boot says why it is cold. Returns what was said up to that line.
+pub fn cold_and_begins(running: &Running) -> Result<String> {
+    let timeline = begins(running)?;
+    let said: Vec<&str> = timeline.moments.iter().map(|(_, moment)| moment.as_str()).collect();
+    let decided = said.iter().position(|line| line.starts_with("rcsnap: cold: "));
+    let last = decided.with_context(|| format!("no line says that it is cold:\n{}", timeline.show()))?;
     Ok(said[..=last].join("\n"))
 }
 

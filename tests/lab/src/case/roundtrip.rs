@@ -6,37 +6,42 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{Bench, Captured, Case, restored_and_works};
+use super::{Bench, Captured, Case, Extent, budget, restored_and_works};
 use crate::answer;
 use crate::guest::{Boot, Running};
 use crate::initramfs::Entry;
 
-/// Restored boots from one image.
+/// Restored boots from one image, and for a short look.
 const BOOTS: u64 = 10;
+const SHORT: u64 = 2;
 /// 2026-03-01T12:00:00Z.
 const NOON: u64 = 1_772_366_400;
 /// crond sleeps to the next minute.
 const MINUTE: Duration = Duration::from_secs(75);
 
-pub fn cases() -> Vec<Case> {
-    vec![
-        Case::new("roundtrip", "ten restored boots from one image", ten),
-        Case::new("roundtrip", "behind an initramfs of the board's own, init=/sbin/rcsnap", by_init),
-    ]
+pub fn cases(extent: Extent) -> Vec<Case> {
+    let again = |name, boots| Case::new("roundtrip", name, move |bench, id| again(bench, id, boots));
+    let by_init =
+        Case::new("roundtrip", "behind an initramfs of the board's own, init=/sbin/rcsnap", by_init);
+    match extent {
+        Extent::Full => vec![again("ten restored boots from one image", BOOTS), by_init],
+        Extent::Short => vec![again("two restored boots from one image", SHORT)],
+    }
 }
 
-fn ten(bench: &Bench, id: &str) -> Result<()> {
+fn again(bench: &Bench, id: &str, boots: u64) -> Result<()> {
     let captured = bench.captured()?;
     let disks = bench.copy(id)?;
     let mut cookies = vec![];
-    for number in 1..=BOOTS {
+    for number in 1..=boots {
         let mut boot = Boot::new(&format!("{id}-{number}"));
         // Within the hour: crond takes a longer leap for a correction, and skips what it missed.
         let minute = 20 + 3 * number;
         boot.clock = Some(format!("2026-03-01T12:{minute}:00"));
         let mut running = bench.guest.boot(&disks, &boot)?;
-        let seen = look(&mut running, &captured, NOON + 60 * minute)
-            .with_context(|| format!("restored boot {number}"))?;
+        let seen =
+            look(&mut running, &captured, NOON + 60 * minute, bench.guest.board.budget.conductor_bytes)
+                .with_context(|| format!("restored boot {number}"))?;
         ensure!(
             !cookies.contains(&seen),
             "two boots gave the same SSH cookie: dropbear's randomness is replayed"
@@ -48,12 +53,13 @@ fn ten(bench: &Bench, id: &str) -> Result<()> {
 }
 
 /// Every daemon, its old state, and what must be new. Returns dropbear's first random bytes.
-fn look(running: &mut Running, captured: &Captured, clock: u64) -> Result<Vec<u8>> {
+fn look(running: &mut Running, captured: &Captured, clock: u64, limit: u64) -> Result<Vec<u8>> {
     super::come_up(running)?;
     // The very first connection after the restore is the one that could repeat itself.
     let (_, cookie) = answer::retry(Duration::from_secs(20), || answer::ssh(running.qemu.port(22)))?;
     restored_and_works(running)?;
     application(running, captured)?;
+    budget::conductor(running, limit)?;
     let id = running
         .must("dbus-send --system --print-reply --dest=org.freedesktop.DBus / org.freedesktop.DBus.GetId")?;
     ensure!(id.contains("string \""), "dbus-daemon: {id}");

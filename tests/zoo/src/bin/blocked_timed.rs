@@ -4,7 +4,7 @@
 //! it may never end early, and never with EINTR, for no handler has run.
 
 use zoo::blocked::{Blocked, Case, blocked, only, open_mask, pair, recv_into, word};
-use zoo::time::{LATER_MS, SLACK_MS, Time, monotonic, spec, time, val};
+use zoo::time::{Time, later_ms, monotonic, slack_ms, spec, steady, time, val};
 use zoo::{Outcome, Zoo, fd, sys, timed};
 
 fn main() {
@@ -28,7 +28,7 @@ fn program(zoo: &mut Zoo) -> Outcome {
     zoo::blocked::run(zoo, cases, true)
 }
 
-/// A call that must return after `LATER_MS`; `call` gives what it returned.
+/// A call that must return after `later_ms`; `call` gives what it returned.
 fn timed_out(
     zoo: &Zoo,
     name: &'static str,
@@ -39,13 +39,13 @@ fn timed_out(
         zoo,
         name,
         move |zoo| {
-            let due = monotonic() + LATER_MS * 1_000_000;
+            let due = steady() + later_ms() * 1_000_000;
             let got = match call() {
                 Ok(value) => value.to_string(),
                 Err(_) => std::io::Error::from_raw_os_error(sys::errno()).kind().to_string(),
             };
             // Before anything else: the errno is read above, the clock here.
-            zoo.due(name, monotonic(), due, LATER_MS + SLACK_MS);
+            zoo.due(name, steady(), due, later_ms() + slack_ms());
             zoo.expect(name, got.as_str(), wanted);
             Ok(())
         },
@@ -54,19 +54,19 @@ fn timed_out(
 }
 
 fn poll_until(zoo: &Zoo) -> Outcome<Blocked> {
-    timed_out(zoo, "poll", "0", || Ok(sys!(poll(std::ptr::null_mut(), 0, LATER_MS as i32))? as i64))
+    timed_out(zoo, "poll", "0", || Ok(sys!(poll(std::ptr::null_mut(), 0, later_ms() as i32))? as i64))
 }
 
 fn ppoll_until(zoo: &Zoo) -> Outcome<Blocked> {
     timed_out(zoo, "ppoll", "0", || {
-        let (mask, limit) = (open_mask(), spec(LATER_MS));
+        let (mask, limit) = (open_mask(), spec(later_ms()));
         Ok(sys!(ppoll(std::ptr::null_mut(), 0, &raw const limit, &raw const mask))? as i64)
     })
 }
 
 fn select_until(zoo: &Zoo) -> Outcome<Blocked> {
     timed_out(zoo, "select", "0", || {
-        let mut limit = val(LATER_MS);
+        let mut limit = val(later_ms());
         let none = std::ptr::null_mut::<libc::fd_set>();
         Ok(sys!(select(0, none, none, none, &raw mut limit))? as i64)
     })
@@ -76,20 +76,20 @@ fn epoll_until(zoo: &Zoo) -> Outcome<Blocked> {
     timed_out(zoo, "epoll_wait", "0", || {
         let epoll = sys!(epoll_create1(0))?;
         let mut event = libc::epoll_event { events: 0, u64: 0 };
-        Ok(sys!(epoll_wait(epoll, &raw mut event, 1, LATER_MS as i32))? as i64)
+        Ok(sys!(epoll_wait(epoll, &raw mut event, 1, later_ms() as i32))? as i64)
     })
 }
 
 fn nanosleep(zoo: &Zoo) -> Outcome<Blocked> {
     timed_out(zoo, "nanosleep", "0", || {
-        let limit = spec(LATER_MS);
+        let limit = spec(later_ms());
         Ok(sys!(nanosleep(&raw const limit, std::ptr::null_mut()))? as i64)
     })
 }
 
 fn clock_nanosleep(zoo: &Zoo) -> Outcome<Blocked> {
     timed_out(zoo, "clock_nanosleep", "0", || {
-        let limit = time(monotonic() + LATER_MS * 1_000_000);
+        let limit = time(monotonic() + later_ms() * 1_000_000);
         let none = std::ptr::null_mut::<Time>();
         timed!(CLOCK_NANOSLEEP, libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &raw const limit, none)
     })
@@ -98,7 +98,7 @@ fn clock_nanosleep(zoo: &Zoo) -> Outcome<Blocked> {
 fn futex_until(zoo: &Zoo) -> Outcome<Blocked> {
     let word = word()?;
     timed_out(zoo, "futex", "timed out", move || {
-        let limit = time(LATER_MS * 1_000_000);
+        let limit = time(later_ms() * 1_000_000);
         timed!(FUTEX, word, libc::FUTEX_WAIT, 0, &raw const limit)
     })
 }
@@ -106,14 +106,14 @@ fn futex_until(zoo: &Zoo) -> Outcome<Blocked> {
 fn futex_at(zoo: &Zoo) -> Outcome<Blocked> {
     let word = word()?;
     timed_out(zoo, "absolute futex", "timed out", move || {
-        let limit = time(monotonic() + LATER_MS * 1_000_000);
+        let limit = time(monotonic() + later_ms() * 1_000_000);
         timed!(FUTEX, word, libc::FUTEX_WAIT_BITSET, 0, &raw const limit, 0, u32::MAX)
     })
 }
 
 fn sigwait_until(zoo: &Zoo) -> Outcome<Blocked> {
     timed_out(zoo, "sigtimedwait", "operation would block", || {
-        let (set, limit) = (only(libc::SIGUSR1), time(LATER_MS * 1_000_000));
+        let (set, limit) = (only(libc::SIGUSR1), time(later_ms() * 1_000_000));
         let info = std::ptr::null_mut::<libc::siginfo_t>();
         timed!(RT_SIGTIMEDWAIT, &raw const set, info, &raw const limit, 8)
     })
@@ -122,7 +122,7 @@ fn sigwait_until(zoo: &Zoo) -> Outcome<Blocked> {
 fn recv_until(zoo: &Zoo) -> Outcome<Blocked> {
     let [_ours, theirs] = pair()?;
     timed_out(zoo, "recv under SO_RCVTIMEO", "operation would block", move || {
-        let limit = val(LATER_MS);
+        let limit = val(later_ms());
         let length = size_of::<libc::timeval>() as libc::socklen_t;
         sys!(setsockopt(theirs, libc::SOL_SOCKET, libc::SO_RCVTIMEO, (&raw const limit).cast(), length))?;
         recv_into(theirs)
@@ -132,7 +132,7 @@ fn recv_until(zoo: &Zoo) -> Outcome<Blocked> {
 fn read_timerfd(zoo: &Zoo) -> Outcome<Blocked> {
     timed_out(zoo, "read of a timerfd", "1", || {
         let timer = sys!(timerfd_create(libc::CLOCK_MONOTONIC, 0))?;
-        let new = libc::itimerspec { it_interval: spec(0), it_value: spec(LATER_MS) };
+        let new = libc::itimerspec { it_interval: spec(0), it_value: spec(later_ms()) };
         sys!(timerfd_settime(timer, 0, &raw const new, std::ptr::null_mut()))?;
         let count = fd::read(timer, 8)?;
         Ok(i64::from(count.first().copied().unwrap_or(0)))

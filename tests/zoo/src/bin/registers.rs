@@ -1,4 +1,5 @@
-//! Kind `registers`: every register keeps its value across the wait, in a loop that makes no system call.
+//! Kind `registers`: every register keeps its value across the wait, in a loop that makes no system call. The loops
+//! run at the lowest priority: others want the processor too.
 
 #[cfg(target_arch = "x86_64")]
 #[path = "../registers_x86_64.rs"]
@@ -8,14 +9,13 @@ mod arch;
 #[path = "../registers_arm.rs"]
 mod arch;
 
-#[cfg(not(any(target_arch = "x86_64", target_arch = "arm")))]
-mod arch {
-    /// Other architectures have no loop here yet, and say so.
-    pub fn program(zoo: &mut zoo::Zoo) -> zoo::Outcome {
-        zoo.skip("no register loop for this architecture")
-    }
-}
+#[cfg(target_arch = "aarch64")]
+#[path = "../registers_aarch64.rs"]
+mod arch;
 
 fn main() {
-    zoo::run(arch::program)
+    zoo::run(|zoo| {
+        zoo::sys!(setpriority(libc::PRIO_PROCESS, 0, 19))?;
+        arch::program(zoo)
+    })
 }

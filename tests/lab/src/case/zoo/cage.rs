@@ -22,6 +22,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub enum Mode {
     /// Without a capture.
     Plain,
+    /// Captured, and told to go on in place.
+    Live,
     /// Captured and restored, as the leader of its own session.
     Restored,
     /// Captured and restored, in the session and group of its parent.
@@ -34,6 +36,7 @@ impl Mode {
     pub fn name(self) -> String {
         match self {
             Mode::Plain => "plain".into(),
+            Mode::Live => "live".into(),
             Mode::Restored => "restored".into(),
             Mode::Attached => "attached".into(),
             Mode::Mutated(mutation) => format!("mutated {}", mutation.name),
