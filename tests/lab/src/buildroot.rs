@@ -23,6 +23,9 @@ pub struct Args {
     /// where Buildroot's own tree is
     #[argh(option)]
     tree: PathBuf,
+    /// only configurations whose name contains this
+    #[argh(option, default = "String::new()")]
+    only: String,
     /// write the figures to this file; without a file, to standard output
     #[argh(option)]
     json: Option<PathBuf>,
@@ -77,7 +80,8 @@ pub fn run(args: &Args) -> Result<bool> {
     };
     let begin = Instant::now();
     step("utils/check-package: files", trees.linter())?;
-    let names = trees.defconfigs()?;
+    let mut names = trees.defconfigs()?;
+    names.retain(|name| name.contains(&args.only));
     for name in &names {
         step(&format!("{name}: lines"), trees.defconfig(name))?;
         step(&format!("{name}: kernel options"), kernel::options(&trees, name))?;
