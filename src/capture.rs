@@ -13,7 +13,6 @@ mod command;
 mod memory;
 mod meta;
 
-use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -26,6 +25,7 @@ use crate::image::pages::PageIndex;
 use crate::image::{self, Meta, Target, Title, Writer};
 use crate::kernel;
 use crate::sorted;
+use crate::sys::{fs, vm};
 use crate::task::freeze::{self, Frozen};
 use crate::task::memory::{Object, Shared};
 use crate::task::pages::{self, Memory, Origins, Space};
@@ -380,8 +380,8 @@ impl Picture {
         extra(&mut writer)?;
         let flags = if self.session_leader { image::header::FLAG_SESSION_LEADER } else { 0 };
         let mut generation = [0; 16];
-        let random =
-            File::open("/dev/urandom").and_then(|mut f| std::io::Read::read_exact(&mut f, &mut generation));
+        let random = fs::open("/dev/urandom", nix::fcntl::OFlag::O_RDONLY)
+            .and_then(|file| vm::read_at(&file, 0, &mut generation));
         random.context(KIND, format_args!("drawing an id for the image"))?;
         writer.finish(&Title { flags, generation, key })
     }

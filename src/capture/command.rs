@@ -1,14 +1,16 @@
 //! The captures that a command asks for: a tree into a file, and a look without an image.
 
-use std::fs::File;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 
 use super::{KIND, Outcome, Request, capture};
 use crate::config::{Config, Key};
 use crate::error::{Context, Error, Obstacle, Result};
 use crate::file::{Policy, Scope};
-use crate::sys::descriptor;
+use crate::sys::{self, descriptor, fs};
 use crate::task::freeze;
 
 /// Captures the tree under `root` into a file. Returns the obstacles if there are any.
@@ -90,15 +92,12 @@ pub fn check(config: &Config, tree: Option<u32>) -> Result<Vec<Obstacle>> {
 
 /// Writes a file that only its owner may read, whole or not at all: an image holds all secrets in memory.
 fn write_private(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
     let doing = format_args!("writing {}", path.display());
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
-    let mut options = File::options();
-    let mut file =
-        options.write(true).create(true).truncate(true).mode(0o600).open(&part).context(KIND, doing)?;
-    file.write_all(bytes).context(KIND, doing)?;
-    file.sync_all().context(KIND, doing)?;
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC;
+    let file = sys::path::open(part.as_ref(), flags, Mode::S_IRUSR | Mode::S_IWUSR).context(KIND, doing)?;
+    fs::write_all(file.as_fd(), bytes).context(KIND, doing)?;
+    nix::unistd::fsync(&file).context(KIND, doing)?;
     std::fs::rename(&part, path).context(KIND, doing)
 }

@@ -53,7 +53,8 @@ impl<'t> Writer<'t> {
     /// # Errors
     /// The target's.
     pub fn new(target: &'t mut dyn Target) -> Result<Writer<'t>> {
-        target.write_at(0, &[0; ALIGN as usize])?;
+        // Made here: as a constant it would be a page of zeroes in the binary.
+        target.write_at(0, &vec![0; ALIGN as usize])?;
         Ok(Writer { target, at: u64::from(ALIGN), sections_offset: None, sections: 0 })
     }
 

@@ -1,9 +1,7 @@
 //! Memory of other processes: process_vm_readv(2), process_vm_writev(2), /proc/PID/mem; and our own maps.
 #![allow(unsafe_code, reason = "process_vm_* and mmap take addresses")]
 
-use std::fs::File;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
@@ -40,13 +38,45 @@ fn complete(got: isize, wanted: usize) -> Sys<()> {
 }
 
 /// Reads through /proc/PID/mem, which overrides page protection for a tracer.
-pub fn read_forced(mem: &File, address: u64, buffer: &mut [u8]) -> Sys<()> {
-    mem.read_exact_at(buffer, address).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))
+pub fn read_forced(mem: &OwnedFd, address: u64, buffer: &mut [u8]) -> Sys<()> {
+    read_at(mem, address, buffer)
 }
 
 /// Writes through /proc/PID/mem.
-pub fn write_forced(mem: &File, address: u64, bytes: &[u8]) -> Sys<()> {
-    mem.write_all_at(bytes, address).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))
+pub fn write_forced(mem: &OwnedFd, address: u64, bytes: &[u8]) -> Sys<()> {
+    write_at(mem, address, bytes)
+}
+
+/// Fills the buffer from an offset of a file; EIO when the file ends before.
+pub fn read_at(file: &OwnedFd, mut offset: u64, mut buffer: &mut [u8]) -> Sys<()> {
+    while !buffer.is_empty() {
+        match nix::sys::uio::pread(file.as_fd(), buffer, offset.cast_signed()) {
+            Ok(0) => return Err(Errno::EIO),
+            Ok(count) => {
+                offset += count as u64;
+                buffer = buffer.get_mut(count..).unwrap_or_default();
+            }
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Writes all bytes at an offset of a file.
+pub fn write_at(file: &OwnedFd, mut offset: u64, mut bytes: &[u8]) -> Sys<()> {
+    while !bytes.is_empty() {
+        match nix::sys::uio::pwrite(file.as_fd(), bytes, offset.cast_signed()) {
+            Ok(0) => return Err(Errno::EIO),
+            Ok(count) => {
+                offset += count as u64;
+                bytes = bytes.get(count..).unwrap_or_default();
+            }
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 /// Maps shared anonymous memory of our own and opens the object behind it through /proc/self/map_files, so
@@ -69,10 +99,10 @@ pub fn shared_anonymous(len: u64) -> Sys<OwnedFd> {
     }
     let start = map.addr();
     let path = format!("/proc/self/map_files/{start:x}-{:x}", start + len);
-    let opened = File::options().read(true).write(true).open(path);
+    let opened = super::fs::open(path, nix::fcntl::OFlag::O_RDWR);
     // SAFETY: nothing refers to the mapping; only the descriptor is kept.
     unsafe { libc::munmap(map, len) };
-    opened.map(OwnedFd::from).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))
+    opened
 }
 
 /// Maps private anonymous memory at exactly this address in our own process, for the batch loop.

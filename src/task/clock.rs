@@ -91,7 +91,7 @@ pub fn can_go_on() -> bool {
 /// /proc cannot be read.
 pub fn namespace() -> Result<std::os::fd::OwnedFd> {
     let path = "/proc/self/ns/time_for_children";
-    std::fs::File::open(path).map(Into::into).context(KIND, format_args!("opening {path}"))
+    fs::open(path, nix::fcntl::OFlag::O_RDONLY).context(KIND, format_args!("opening {path}"))
 }
 
 #[cfg(test)]

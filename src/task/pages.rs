@@ -5,16 +5,15 @@
 //!   duplicates are not stored, see `image/pages.rs`.
 //! Loses: nothing. Refuses: pages that cannot be read (guard regions).
 
-use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 
+use nix::fcntl::OFlag;
 use nix::unistd::Whence;
 
 use crate::error::{Context, Error, Result};
 use crate::image::Sink;
 use crate::image::pages::{PAGE, PageWriter, Run};
-use crate::sys::vm;
+use crate::sys::{fs, vm};
 use crate::task::memory::{Backing, State, Vma};
 
 const KIND: &str = "memory";
@@ -30,7 +29,7 @@ const CHUNK: usize = 64;
 #[derive(Debug)]
 pub struct Memory {
     pid: u32,
-    mem: File,
+    mem: OwnedFd,
 }
 
 impl Memory {
@@ -40,7 +39,7 @@ impl Memory {
     /// The process is gone or not ours to trace.
     pub fn open(pid: u32) -> Result<Memory> {
         let path = format!("/proc/{pid}/mem");
-        let mem = File::options().read(true).write(true).open(&path);
+        let mem = fs::open(&path, OFlag::O_RDWR);
         Ok(Memory { pid, mem: mem.context(KIND, format_args!("opening {path}"))? })
     }
 
@@ -100,7 +99,7 @@ fn extend(ranges: &mut Vec<(u64, u64)>, page: u64) {
 }
 
 /// Which pages of a mapping must be carried.
-fn wanted(pagemap: &File, vma: &Vma, buffer: &mut [u8]) -> Result<Wanted> {
+fn wanted(pagemap: &OwnedFd, vma: &Vma, buffer: &mut [u8]) -> Result<Wanted> {
     let mut found = Wanted::default();
     let total = (vma.end - vma.start) / PAGE as u64;
     let mut page = 0;
@@ -108,9 +107,7 @@ fn wanted(pagemap: &File, vma: &Vma, buffer: &mut [u8]) -> Result<Wanted> {
         let count = usize::try_from(total - page).unwrap_or(usize::MAX).min(buffer.len() / 8);
         let bytes = &mut buffer[..8 * count];
         let at = (vma.start / PAGE as u64 + page) * 8;
-        pagemap
-            .read_exact_at(bytes, at)
-            .context(KIND, format_args!("reading pagemap at {:#x}", vma.start))?;
+        vm::read_at(pagemap, at, bytes).context(KIND, format_args!("reading pagemap at {:#x}", vma.start))?;
         for entry in bytes.chunks_exact(8).map(|b| b.try_into().map_or(0, u64::from_le_bytes)) {
             // A guard shows as swapped too. On 6.13 and 6.14 it cannot be told, and fails to be read.
             if entry & GUARD != 0 && entry & PRESENT == 0 {
@@ -136,7 +133,7 @@ pub enum Space {
     /// A process.
     Process(Memory),
     /// A shared object: address N is offset N.
-    Object(File),
+    Object(OwnedFd),
     /// A zombie, which has none.
     Nothing,
 }
@@ -147,7 +144,7 @@ impl Origins {
         let mut other = [0u8; PAGE];
         let read = match self.spaces.get(mm as usize) {
             Some(Space::Process(memory)) => memory.read(address, &mut other).is_ok(),
-            Some(Space::Object(file)) => file.read_exact_at(&mut other, address).is_ok(),
+            Some(Space::Object(file)) => vm::read_at(file, address, &mut other).is_ok(),
             Some(Space::Nothing) | None => false,
         };
         read && other == *page
@@ -168,7 +165,7 @@ pub fn capture<S: Sink>(
     let mut guards = Vec::new();
     let Some(Space::Process(memory)) = origins.spaces.get(mm as usize) else { return Ok(guards) };
     let path = format!("/proc/{}/pagemap", memory.pid);
-    let pagemap = File::open(&path).context(KIND, format_args!("opening {path}"))?;
+    let pagemap = fs::open(&path, OFlag::O_RDONLY).context(KIND, format_args!("opening {path}"))?;
     for vma in state.vmas.iter().filter(|v| v.has_contents()) {
         let keep_zero = !matches!(vma.backing, Backing::Anonymous);
         let found = wanted(&pagemap, vma, buffer.0.as_mut_slice())?;
@@ -214,7 +211,7 @@ pub fn capture_object<S: Sink>(
         while at < end {
             let count = usize::try_from((end - at).div_ceil(PAGE as u64)).unwrap_or(CHUNK).min(CHUNK);
             let bytes = &mut buffer.0[..count * PAGE];
-            file.read_exact_at(bytes, at).context(KIND, format_args!("reading shared memory"))?;
+            vm::read_at(file, at, bytes).context(KIND, format_args!("reading shared memory"))?;
             push(origins, mm, at, bytes, false, writer)?;
             at += (count * PAGE) as u64;
         }
@@ -241,11 +238,11 @@ fn push<S: Sink>(
 ///
 /// # Errors
 /// The mapping is gone.
-pub fn open_object(pid: u32, range: (u64, u64)) -> Result<(File, u64)> {
+pub fn open_object(pid: u32, range: (u64, u64)) -> Result<(OwnedFd, u64)> {
     let path = format!("/proc/{pid}/map_files/{:x}-{:x}", range.0, range.1);
-    let file = File::open(&path).context(KIND, format_args!("opening {path}"))?;
-    let size = file.metadata().context(KIND, format_args!("reading {path}"))?.len();
-    Ok((file, size))
+    let file = fs::open(&path, OFlag::O_RDONLY).context(KIND, format_args!("opening {path}"))?;
+    let found = nix::sys::stat::fstat(&file).context(KIND, format_args!("reading {path}"))?;
+    Ok((file, found.st_size.cast_unsigned()))
 }
 
 /// Where the pages of an address space go.
@@ -268,14 +265,8 @@ impl Place<'_> {
         match self {
             Place::Puppet(memory, state) => put_into(memory, state, run.start, bytes),
             Place::Object(fd) => {
-                let mut done = 0;
-                while done < bytes.len() {
-                    let at = i64::try_from(run.start + done as u64).unwrap_or(i64::MAX);
-                    let n = nix::sys::uio::pwrite(fd.as_fd(), &bytes[done..], at)
-                        .context(KIND, format_args!("writing shared memory {}", fd.as_raw_fd()))?;
-                    done += n.max(1);
-                }
-                Ok(())
+                let doing = format_args!("writing shared memory {}", fd.as_raw_fd());
+                vm::write_at(fd, run.start, bytes).context(KIND, doing)
             }
             Place::Later(kept) => {
                 kept.push((run.start, bytes.to_vec()));

@@ -1,11 +1,8 @@
 //! What belongs to a process as a whole, read from one that stands still: the order in which the kinds of
 //! this folder look at it.
 
-use std::os::unix::fs::MetadataExt;
-
 use crate::error::{Context, Refusal, Result};
-use crate::sys::fs;
-use crate::sys::vm;
+use crate::sys::{fs, path, vm};
 use crate::task::freeze::{self, Process};
 use crate::task::memory::{self, Shared};
 use crate::task::remote::{Area, Batch};
@@ -188,11 +185,11 @@ fn terminal(process: &Process) -> Result<Option<(String, u32)>, Refusal> {
     let folder = format!("/proc/{}/fd", stat.pid);
     for fd in fs::numbers(&folder).context("tty", format_args!("reading descriptors"))? {
         let link = format!("{folder}/{fd}");
-        let Ok(meta) = std::fs::metadata(&link) else { continue };
+        let Ok(found) = path::stat(&link) else { continue };
         // tty_nr is the kernel's new_encode_dev: minor bits 0-7 and 20-31, major bits 8-19.
-        let (major, minor) = (nix::sys::stat::major(meta.rdev()), nix::sys::stat::minor(meta.rdev()));
+        let (major, minor) = (nix::sys::stat::major(found.st_rdev), nix::sys::stat::minor(found.st_rdev));
         let encoded = minor & 0xff | major << 8 | (minor & !0xff) << 12;
-        if encoded == number && meta.mode() & libc::S_IFMT == libc::S_IFCHR {
+        if encoded == number && found.st_mode & libc::S_IFMT == libc::S_IFCHR {
             let path = fs::link_text(&link).context("tty", format_args!("reading a descriptor"))?;
             return Ok(Some((path, stat.tpgid.cast_unsigned())));
         }

@@ -5,9 +5,8 @@
 //! context switches each. Only the calls that set the area up and take it away are made one by one, at an
 //! instruction for system calls borrowed from the target (its own last call, its vdso, or its program).
 
-use std::fs::File;
-
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 
 use crate::arch::{self, Cpu, Loop, Processor, Registers, Regs, Set};
 use crate::error::{Context, Error, Result};
@@ -96,7 +95,7 @@ impl Area {
     /// process_vm_writev does not.
     fn write_code(&self) -> Result<()> {
         let path = format!("/proc/{}/mem", self.tgid);
-        let mem = File::options().write(true).open(&path).context(KIND, format_args!("opening {path}"))?;
+        let mem = fs::open(&path, OFlag::O_WRONLY).context(KIND, format_args!("opening {path}"))?;
         vm::write_forced(&mem, self.base, arch::blob()).context(KIND, format_args!("writing {path}"))
     }
 

@@ -2,11 +2,13 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use nix::fcntl::OFlag;
+
 use super::{KIND, Puppets};
 use crate::error::{Context, Error, Result};
 use crate::image::pages::Run;
 use crate::sorted;
-use crate::sys::{abi, descriptor, vm};
+use crate::sys::{abi, descriptor, fs, path, vm};
 use crate::task::memory::{Backing, MappedFile, Object};
 use crate::task::pages::Place;
 use crate::task::remote::{Batch, Script};
@@ -19,8 +21,9 @@ use crate::task::tree::Body;
 pub fn open_files(files: &[MappedFile], base: i32) -> Result<Vec<OwnedFd>> {
     let open = |f: &MappedFile| {
         let doing = format_args!("opening {}", f.path);
-        let file = std::fs::File::options().read(true).write(f.writable).open(&f.path);
-        descriptor::raise(file.context("memory", doing)?.into(), base).context("memory", doing)
+        let access = if f.writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
+        let file = fs::open(&f.path, access);
+        descriptor::raise(file.context("memory", doing)?, base).context("memory", doing)
     };
     files.iter().map(open).collect()
 }
@@ -44,18 +47,17 @@ pub fn make_objects(objects: &[Object], base: i32) -> Result<Vec<OwnedFd>> {
 /// A file without a name any more, at the place where the captured one had been.
 fn deleted_file(object: &Object) -> Result<OwnedFd> {
     let doing = format_args!("making the deleted file {}", object.path);
-    let mut options = std::fs::File::options();
-    options.read(true).write(true).create_new(true);
+    let fresh = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
     let mut path = object.path.clone();
-    let file = options.open(&path).or_else(|_| {
+    let file = fs::open(&path, fresh).or_else(|_| {
         // The name is taken by a newer file.
         path.push_str(".deleted");
-        options.open(&path)
+        fs::open(&path, fresh)
     });
     let file = file.context("memory", doing)?;
-    std::fs::remove_file(&path).context("memory", doing)?;
-    file.set_len(object.size).context("memory", doing)?;
-    Ok(file.into())
+    path::unlink(&path).context("memory", doing)?;
+    nix::unistd::ftruncate(&file, object.size.cast_signed()).context("memory", doing)?;
+    Ok(file)
 }
 
 /// The lowest number below `fd` that no descriptor of the process has.
