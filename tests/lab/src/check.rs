@@ -99,11 +99,17 @@ pub fn run(args: &Args) -> Result<bool> {
     }
     let cases: Vec<Case> =
         case::all().into_iter().filter(|c| !args.quick && chosen(&c.full_name()) && on(c.board)).collect();
+    // Only where all that take lines of pages have run.
+    let takers: Vec<_> = case::packaging::cases().iter().map(Case::full_name).collect();
+    let pages = !args.quick
+        && args.board.is_none()
+        && chosen(PAGES)
+        && takers.iter().all(|taker| cases.iter().any(|case| case.full_name() == *taker));
     let checks = CHECKS.iter().filter(|(name, _)| chosen(name) && args.board.is_none());
     if args.list {
         checks.for_each(|(name, _)| println!("{name}"));
         cases.iter().for_each(|case| println!("{}", case.full_name()));
-        if !args.quick && chosen(PAGES) {
+        if pages {
             println!("{PAGES}");
         }
         return Ok(true);
@@ -118,8 +124,7 @@ pub fn run(args: &Args) -> Result<bool> {
     if !cases.is_empty() {
         run_cases(args, &cases, &sum)?;
     }
-    // Only when all that take lines of pages have run.
-    if !args.quick && chosen(PAGES) && case::packaging::cases().iter().all(|case| chosen(&case.full_name())) {
+    if pages {
         let begin = Instant::now();
         sum.lock().unwrap_or_else(PoisonError::into_inner).add(PAGES, begin, &pages::all_taken(false));
     }
