@@ -160,7 +160,7 @@ impl Config {
             Err(errno) => {
                 let mut config = Config::parse("", words);
                 if errno != Errno::ENOENT {
-                    config.warnings.push(format!("config: reading {PATH}: {errno:?}"));
+                    config.warnings.push(format!("config: reading {PATH}: {}", crate::error::name(errno)));
                 }
                 config
             }

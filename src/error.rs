@@ -84,7 +84,7 @@ impl std::ops::Deref for Error {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Cause::Errno(errno) => write!(f, "{errno:?}"),
+            Cause::Errno(errno) => f.write_str(name(*errno)),
             Cause::Said(text) => f.write_str(text),
         }
     }
@@ -97,6 +97,27 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// The names of errno(3) from 1 on, the same on all architectures here: one text, where nix has two tables.
+const ERRNO: &str = "EPERM ENOENT ESRCH EINTR EIO ENXIO E2BIG ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT ENOTBLK \
+     EBUSY EEXIST EXDEV ENODEV ENOTDIR EISDIR EINVAL ENFILE EMFILE ENOTTY ETXTBSY EFBIG ENOSPC ESPIPE \
+     EROFS EMLINK EPIPE EDOM ERANGE EDEADLK ENAMETOOLONG ENOLCK ENOSYS ENOTEMPTY ELOOP - ENOMSG EIDRM \
+     ECHRNG EL2NSYNC EL3HLT EL3RST ELNRNG EUNATCH ENOCSI EL2HLT EBADE EBADR EXFULL ENOANO EBADRQC EBADSLT \
+     - EBFONT ENOSTR ENODATA ETIME ENOSR ENONET ENOPKG EREMOTE ENOLINK EADV ESRMNT ECOMM EPROTO EMULTIHOP \
+     EDOTDOT EBADMSG EOVERFLOW ENOTUNIQ EBADFD EREMCHG ELIBACC ELIBBAD ELIBSCN ELIBMAX ELIBEXEC EILSEQ \
+     ERESTART ESTRPIPE EUSERS ENOTSOCK EDESTADDRREQ EMSGSIZE EPROTOTYPE ENOPROTOOPT EPROTONOSUPPORT \
+     ESOCKTNOSUPPORT EOPNOTSUPP EPFNOSUPPORT EAFNOSUPPORT EADDRINUSE EADDRNOTAVAIL ENETDOWN ENETUNREACH \
+     ENETRESET ECONNABORTED ECONNRESET ENOBUFS EISCONN ENOTCONN ESHUTDOWN ETOOMANYREFS ETIMEDOUT \
+     ECONNREFUSED EHOSTDOWN EHOSTUNREACH EALREADY EINPROGRESS ESTALE EUCLEAN ENOTNAM ENAVAIL EISNAM \
+     EREMOTEIO EDQUOT ENOMEDIUM EMEDIUMTYPE ECANCELED ENOKEY EKEYEXPIRED EKEYREVOKED EKEYREJECTED \
+     EOWNERDEAD ENOTRECOVERABLE ERFKILL EHWPOISON";
+
+/// The symbolic name of an errno.
+#[must_use]
+pub fn name(errno: Errno) -> &'static str {
+    let before = usize::try_from(errno as i32).unwrap_or(0).wrapping_sub(1);
+    ERRNO.split(' ').nth(before).unwrap_or("an unknown error")
+}
 
 /// Puts a kind and a phrase to the result of a system call.
 pub trait Context<T> {
@@ -271,6 +292,18 @@ mod tests {
     fn error_reads_kind_doing_cause() {
         let line = Error::os("route", "adding default via eth0", Errno::ENETUNREACH).to_string();
         assert_eq!(line, "route: adding default via eth0: ENETUNREACH");
+    }
+
+    #[test]
+    fn errnos_have_their_names() {
+        for number in 1..=133 {
+            let errno = Errno::from_raw(number);
+            if errno == Errno::UnknownErrno {
+                assert_eq!(super::name(errno), "an unknown error", "{number}");
+            } else {
+                assert_eq!(super::name(errno), format!("{errno:?}"));
+            }
+        }
     }
 
     #[test]

@@ -166,7 +166,7 @@ fn judge(status: WaitStatus, stage: Stage, errno: Option<Errno>) -> End {
         _ => None,
     };
     let how = match (spoken, status, errno) {
-        (Some(_), _, Some(errno)) => format!("{errno:?}"),
+        (Some(_), _, Some(errno)) => crate::error::name(errno).to_string(),
         (Some(_), _, None) => "it said why".into(),
         (None, WaitStatus::Exited(_, code), _) => format!("the conductor ended with {code}"),
         (None, WaitStatus::Signaled(_, signal, _), _) => format!("the conductor died of {signal}"),

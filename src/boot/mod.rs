@@ -130,7 +130,7 @@ fn begin(
 fn reboot() {
     nix::unistd::sync();
     let Err(errno) = nix::sys::reboot::reboot(nix::sys::reboot::RebootMode::RB_AUTOBOOT);
-    log!(Error, "reboot: {errno:?}");
+    log!(Error, "reboot: {}", crate::error::name(errno));
 }
 
 /// Whether a path exists, for the few places where that is all that counts.
