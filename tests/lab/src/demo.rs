@@ -169,7 +169,8 @@ fn phases(note: &Value) -> Map<String, Value> {
     note["stages_ms"].as_object().cloned().unwrap_or_default()
 }
 
-fn number_after(text: &str, mark: &str) -> Option<f64> {
+/// The figure behind a mark in a line.
+pub fn number_after(text: &str, mark: &str) -> Option<f64> {
     text.split(mark).nth(1)?.split(' ').next()?.parse().ok()
 }
 
