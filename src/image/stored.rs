@@ -146,6 +146,7 @@ macro_rules! unsigned {
                 put_number(u64::from(*self), out);
             }
 
+            #[inline(never)]
             #[allow(clippy::cast_possible_truncation, reason = "the number has no more bits than the type")]
             fn take(input: &mut Input) -> $t {
                 input.number(<$t>::BITS) as $t
@@ -163,6 +164,7 @@ macro_rules! signed {
                 put_number((value << 1 ^ value >> 63).cast_unsigned(), out);
             }
 
+            #[inline(never)]
             #[allow(clippy::cast_possible_truncation, reason = "the number has no more bits than the type")]
             fn take(input: &mut Input) -> $t {
                 let value = input.number(<$t>::BITS);
@@ -232,6 +234,7 @@ impl Stored for bool {
 }
 
 impl Stored for String {
+    #[inline(never)]
     fn put(&self, out: &mut Vec<u8>) {
         put_number(self.len() as u64, out);
         out.extend_from_slice(self.as_bytes());

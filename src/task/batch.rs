@@ -80,6 +80,7 @@ impl Batch {
     }
 
     /// Names the last call for error messages.
+    #[inline(never)]
     pub fn doing(&mut self, what: &'static str) {
         if let Some(last) = self.what.last_mut() {
             *last = what;
