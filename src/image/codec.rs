@@ -14,10 +14,11 @@
 //! this very definition has written reach the decoder.
 
 use super::header::{self, Header};
-use super::medium::{Sink, Source, Target, crc, reserve};
+use super::medium::{Sink, Source, Target, crc};
 use super::stored::{Input, Stored};
 use super::{ARCH, Kind, PAGE_SIZE};
 use crate::error::{Error, Result};
+use crate::sys::vm::Room;
 
 /// Four bytes that name a section.
 pub type Tag = [u8; 4];
@@ -263,11 +264,9 @@ impl<'s> Reader<'s> {
     ///
     /// # Errors
     /// It cannot be read, or its CRC is wrong.
-    pub fn payload(&mut self, entry: &Entry) -> Result<Vec<u8>> {
+    pub fn payload(&mut self, entry: &Entry) -> Result<Room> {
         let length = usize::try_from(entry.length).map_err(|_| bad(entry.tag, "too large"))?;
-        let mut payload = Vec::new();
-        reserve(&mut payload, length)?;
-        payload.resize(length, 0);
+        let mut payload = Room::new(length).map_err(|_| bad(entry.tag, "out of memory"))?;
         self.source.read_at(entry.offset, &mut payload)?;
         if crc(&payload) != entry.crc {
             return Err(bad(entry.tag, "its CRC is wrong"));

@@ -1,4 +1,4 @@
-//! The image: bytes only, no system call here (the host, the fuzzers and the lab use it too).
+//! The image: bytes only, nothing of the system but memory (the host, the fuzzers and the lab use it too).
 //!
 //! ```text
 //! | header | page blocks ...            | sections ...          |

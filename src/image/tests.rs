@@ -163,7 +163,7 @@ fn random_bytes_with_right_crcs_never_panic() {
     let header = reader.header().clone();
     for at in 0..payload.len() {
         for value in 0..=255 {
-            let mut damaged = payload.clone();
+            let mut damaged = payload.to_vec();
             damaged[at] = value;
             let Some(index) = super::codec::decode::<PageIndex>(&damaged) else { continue };
             let mut source = bytes.as_slice();

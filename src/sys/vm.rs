@@ -47,6 +47,66 @@ pub fn write_forced(mem: &OwnedFd, address: u64, bytes: &[u8]) -> Sys<()> {
     write_at(mem, address, bytes)
 }
 
+/// Reads words of another process. All or nothing.
+pub fn read_words(pid: u32, address: u64, words: &mut [usize]) -> Sys<()> {
+    let len = size_of_val(words);
+    // SAFETY: these are the bytes of `words`, which live as long and are borrowed alone; a word may have any bytes.
+    read(pid, address, unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), len) })
+}
+
+/// Writes words into another process, as [`write`] does.
+pub fn write_words(pid: u32, address: u64, words: &[usize]) -> Sys<()> {
+    // SAFETY: these are the bytes of `words`, which live as long.
+    write(pid, address, unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) })
+}
+
+/// Zeroed memory for much data that is needed for a moment: it is given back, as nothing else is (see `sys::arena`).
+#[derive(Debug)]
+pub struct Room {
+    start: std::ptr::NonNull<u8>,
+    len: usize,
+}
+
+impl Room {
+    /// Of so many bytes.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn new(len: usize) -> Sys<Room> {
+        let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping at an address that the kernel chooses touches nothing that exists.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), len.max(1), rights, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        let start = std::ptr::NonNull::new(start.cast()).ok_or(Errno::ENOMEM)?;
+        Ok(Room { start, len })
+    }
+}
+
+impl std::ops::Deref for Room {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the mapping has `len` bytes, which are zero or were written, and it lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl std::ops::DerefMut for Room {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and `self` is borrowed alone.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours alone, and no reference to it outlives `self`.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.len.max(1)) };
+    }
+}
+
 /// Fills the buffer from an offset of a file; EIO when the file ends before.
 pub fn read_at(file: &OwnedFd, mut offset: u64, mut buffer: &mut [u8]) -> Sys<()> {
     while !buffer.is_empty() {

@@ -49,6 +49,13 @@ impl Batch {
         Batch { base, calls: Vec::new(), data: Vec::new(), what: Vec::new() }
     }
 
+    /// Forgets what was done; the memory is used again.
+    pub fn clear(&mut self) {
+        self.calls.clear();
+        self.data.clear();
+        self.what.clear();
+    }
+
     /// Address of its area.
     #[must_use]
     pub fn base(&self) -> u64 {
@@ -188,11 +195,6 @@ pub(super) fn mmap(mut args: [u64; 6]) -> (Number, [u64; 6]) {
     let (number, unit) = Cpu::MMAP;
     args[5] /= unit;
     (number, args)
-}
-
-/// Calls as they lie in an area.
-pub(super) fn flat(calls: &[Call]) -> Vec<u8> {
-    calls.iter().flatten().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
 /// A value as the kernel's `long` (rcsnap runs on little-endian processors only).

@@ -16,7 +16,7 @@ use crate::sys::fs;
 use crate::sys::ptrace::{self, Status};
 use crate::sys::vm;
 pub use crate::task::batch::{AREA, Batch};
-use crate::task::batch::{CALL, CALLS, DATA, FRAME, LAST_RESORT, LONG, call, flat, mmap};
+use crate::task::batch::{CALL, CALLS, DATA, FRAME, LAST_RESORT, call, mmap};
 
 const KIND: &str = "remote";
 /// Every signal but SIGTRAP, which ends a batch.
@@ -122,11 +122,7 @@ impl Area {
         let doing = format_args!("running a batch in {tid}");
         let (first, end) = self.start(tid, batch)?;
         self.to_end(tid)?;
-        let mut calls = vec![0; CALL * batch.calls.len()];
-        vm::read(self.tgid, first, &mut calls).context(KIND, doing)?;
-        for (call, bytes) in batch.calls.iter_mut().zip(calls.chunks_exact(CALL)) {
-            call[7] = bytes[7 * LONG..].try_into().map_or(0, usize::from_ne_bytes);
-        }
+        vm::read_words(self.tgid, first, batch.calls.as_flattened_mut()).context(KIND, doing)?;
         let stopped = Cpu::batch_position(&ptrace::regs(tid).context(KIND, doing)?);
         if stopped != end {
             return Err(self.failed(tid, batch, stopped.wrapping_sub(first) / CALL as u64));
@@ -142,7 +138,7 @@ impl Area {
         if batch.base != self.base || !batch.fits(0, 0) {
             return Err(Error::new(KIND, doing.to_string(), "it does not fit the area"));
         }
-        vm::write(self.tgid, first, &flat(&batch.calls)).context(KIND, doing)?;
+        vm::write_words(self.tgid, first, batch.calls.as_flattened()).context(KIND, doing)?;
         vm::write(self.tgid, self.base + DATA, &batch.data).context(KIND, doing)?;
         let mut regs = ptrace::regs(tid).context(KIND, doing)?;
         let last_resort = self.base + LAST_RESORT;
@@ -201,7 +197,7 @@ impl Area {
     /// # Errors
     /// The area cannot be written.
     pub fn last_resort(&self, number: Number, args: &[u64]) -> Result<()> {
-        vm::write(self.tgid, self.base + LAST_RESORT, &flat(&[call(number, args)]))
+        vm::write_words(self.tgid, self.base + LAST_RESORT, &call(number, args))
             .context(KIND, format_args!("writing the last resort of {}", self.tgid))
     }
 
@@ -285,7 +281,7 @@ impl<'a> Script<'a> {
     /// As [`Area::run`].
     pub fn flush(&mut self) -> Result<()> {
         self.area.run(self.tid, &mut self.batch)?;
-        self.batch = Batch::new(self.area.base());
+        self.batch.clear();
         Ok(())
     }
 }
