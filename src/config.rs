@@ -170,11 +170,14 @@ impl Config {
     /// The configuration of a text and of the words of a kernel command line.
     #[must_use]
     pub fn parse(text: &str, words: &[String]) -> Config {
-        let defaults = KEYS.iter().map(|key| {
-            let lines = key.default.lines().map(|line| Value { text: line.into(), origin: Origin::Default });
-            lines.collect()
-        });
-        let mut config = Config { values: defaults.collect(), warnings: Vec::new(), settled: String::new() };
+        let mut config = Config { values: Vec::new(), warnings: Vec::new(), settled: String::new() };
+        for key in KEYS {
+            let mut values = Vec::new();
+            for line in key.default.lines() {
+                values.push(Value { text: line.into(), origin: Origin::Default });
+            }
+            config.values.push(values);
+        }
         for (number, line) in (1u32..).zip(text.lines()) {
             config.line(line, Origin::Line(number));
         }
@@ -273,17 +276,20 @@ impl Config {
     /// The `rerun` lines.
     #[must_use]
     pub fn reruns(&self) -> Vec<Rerun> {
-        let line = |line: &str| {
-            let (script, processes) = line.split_once(':').unwrap_or((line, ""));
-            let words = processes.split([' ', '\t', ',']).filter(|word| !word.is_empty());
-            Rerun { script: script.trim().into(), processes: words.map(Into::into).collect() }
-        };
-        // A script of the defaults that the system does not have is not missed.
-        let there = |value: &&Value| {
-            let name = value.text.split(':').next().unwrap_or("");
-            value.origin != Origin::Default || std::path::Path::new("/etc/init.d").join(name).exists()
-        };
-        self.values(Key::Rerun).iter().filter(there).map(|value| line(&value.text)).collect()
+        let mut reruns = Vec::new();
+        for Value { text, origin } in self.values(Key::Rerun) {
+            let (script, list) = text.split_once(':').unwrap_or((text, ""));
+            // A script of the defaults that the system does not have is not missed.
+            if *origin == Origin::Default && !std::path::Path::new("/etc/init.d").join(script).exists() {
+                continue;
+            }
+            let mut processes = Vec::new();
+            for word in list.split([' ', '\t', ',']).filter(|word| !word.is_empty()) {
+                processes.push(word.to_owned());
+            }
+            reruns.push(Rerun { script: script.trim().into(), processes });
+        }
+        reruns
     }
 
     /// The level of `log`.

@@ -30,7 +30,11 @@ fn part_matches(glob: &[u8], part: &[u8]) -> bool {
 pub fn expand(glob: &str) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::from("/")];
     for part in glob.split('/').filter(|part| !part.is_empty()) {
-        found = found.iter().flat_map(|directory| children(directory, part)).collect();
+        let mut inside = Vec::new();
+        for directory in &found {
+            inside.append(&mut children(directory, part));
+        }
+        found = inside;
     }
     sorted::sort(&mut found);
     found
@@ -47,7 +51,11 @@ fn children(directory: &Path, part: &str) -> Vec<PathBuf> {
         (part.starts_with('.') || !name.as_encoded_bytes().starts_with(b"."))
             && part_matches(part.as_bytes(), name.as_encoded_bytes())
     });
-    names.iter().map(|name| directory.join(name)).collect()
+    let mut found = Vec::new();
+    for name in names {
+        found.push(directory.join(name));
+    }
+    found
 }
 
 #[cfg(test)]

@@ -14,28 +14,25 @@ impl Object {
     }
 
     /// A member whose value is JSON already.
-    #[must_use]
-    pub fn raw(mut self, name: &str, value: &str) -> Object {
+    pub fn raw(&mut self, name: &str, value: &str) -> &mut Object {
         let comma = if self.0.is_empty() { "" } else { "," };
         let _ = write!(self.0, "{comma}{}:{value}", text(name));
         self
     }
 
     /// A member that is a text.
-    #[must_use]
-    pub fn text(self, name: &str, value: &str) -> Object {
+    pub fn text(&mut self, name: &str, value: &str) -> &mut Object {
         self.raw(name, &text(value))
     }
 
     /// A member that is a number.
-    #[must_use]
-    pub fn number(self, name: &str, value: u64) -> Object {
+    pub fn number(&mut self, name: &str, value: u64) -> &mut Object {
         self.raw(name, &value.to_string())
     }
 
     /// The object.
     #[must_use]
-    pub fn end(self) -> String {
+    pub fn end(&self) -> String {
         format!("{{{}}}", self.0)
     }
 }
@@ -43,8 +40,11 @@ impl Object {
 /// An array of values that are JSON already.
 #[must_use]
 pub fn array(values: impl IntoIterator<Item = String>) -> String {
-    let values: Vec<String> = values.into_iter().collect();
-    format!("[{}]", values.join(","))
+    let mut list = String::from("[");
+    for value in values {
+        list.extend([if list.len() > 1 { "," } else { "" }, &value]);
+    }
+    list + "]"
 }
 
 /// A string with its quotes (RFC 8259, section 7).

@@ -158,14 +158,21 @@ fn board(config: &Config) -> String {
     if !configured.is_empty() {
         return configured.to_owned();
     }
-    let tree =
-        ["model", "compatible", "serial-number"].map(|name| read(&format!("/proc/device-tree/{name}")));
-    let dmi =
-        ["sys_vendor", "product_name", "product_version", "product_serial", "board_name", "board_version"]
-            .map(|name| read(&format!("/sys/class/dmi/id/{name}")));
-    let all = if tree.iter().any(|text| !text.is_empty()) { tree.join("\n") } else { dmi.join("\n") };
-    let lines: Vec<&str> = all.lines().filter(|line| !line.is_empty()).collect();
-    if lines.is_empty() { "no device tree and no DMI".into() } else { lines.join("\n") }
+    const TREE: &[&str] = &["model", "compatible", "serial-number"];
+    const DMI: &[&str] =
+        &["sys_vendor", "product_name", "product_version", "product_serial", "board_name", "board_version"];
+    for (folder, names) in [("/proc/device-tree", TREE), ("/sys/class/dmi/id", DMI)] {
+        let mut all = String::new();
+        for name in names {
+            for line in read(&format!("{folder}/{name}")).lines().filter(|line| !line.is_empty()) {
+                all.extend([if all.is_empty() { "" } else { "\n" }, line]);
+            }
+        }
+        if !all.is_empty() {
+            return all;
+        }
+    }
+    "no device tree and no DMI".into()
 }
 
 /// Lines of /proc/cpuinfo that say what a processor is, on any architecture; the rest is speed and numbering.
@@ -228,17 +235,22 @@ fn ram(iomem: &str) -> Option<u64> {
 
 /// The command line without what differs between boots, and without rcsnap's own words.
 fn command_line(config: &Config, words: &[String]) -> String {
-    let counts = |word: &&String| {
-        let ours = word.as_str() == "rcsnap" || word.starts_with("rcsnap=") || word.starts_with("rcsnap.");
-        !ours && !config.matches(Setting::KeyIgnore, word)
-    };
-    let words: Vec<&str> = words.iter().filter(counts).map(String::as_str).collect();
-    words.join(" ")
+    let mut kept: Vec<&str> = Vec::new();
+    for word in words {
+        let ours = word == "rcsnap" || word.starts_with("rcsnap=") || word.starts_with("rcsnap.");
+        if !ours && !config.matches(Setting::KeyIgnore, word) {
+            kept.push(word);
+        }
+    }
+    kept.join(" ")
 }
 
 /// The files that the globs find, each once.
 fn scripts(config: &Config) -> Vec<std::path::PathBuf> {
-    let mut paths: Vec<_> = config.list(Setting::KeyScripts).flat_map(glob::expand).collect();
+    let mut paths = Vec::new();
+    for glob in config.list(Setting::KeyScripts) {
+        paths.append(&mut glob::expand(glob));
+    }
     paths.retain(|path| !path.is_dir());
     sorted::sort(&mut paths);
     paths.dedup();

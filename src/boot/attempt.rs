@@ -23,6 +23,7 @@ use crate::restore::{self, Image};
 use crate::stage::{Stage, Times, milliseconds, now};
 use crate::store::device::Access;
 use crate::store::{Store, Trusted, spec};
+use crate::sys::fs;
 
 /// Seconds that a restore may take before its conductor is ended. Boards restore in less than one.
 const LIMIT: u32 = 60;
@@ -183,7 +184,7 @@ impl restore::Boot for Between<'_> {
 
 /// The most memory that this process ever had (VmHWM of proc_pid_status(5)), the program's own pages among it.
 fn peak() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let text = fs::text("/proc/self/status").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     kib.unwrap_or(0) * 1024

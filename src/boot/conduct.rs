@@ -150,7 +150,7 @@ fn sweep(others: &[u32]) {
 fn children() -> Vec<u32> {
     let parent = |pid: u32| {
         let stat = fs::of_task(pid, "stat").ok()?;
-        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()
+        stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse::<u32>().ok()
     };
     tasks().into_iter().filter(|pid| parent(*pid) == Some(1)).collect()
 }

@@ -68,7 +68,7 @@ fn is_watcher(pid: u32) -> bool {
 fn parent_and_name(stat: &str) -> Option<(u32, &str)> {
     let (head, tail) = stat.rsplit_once(')')?;
     let (_, name) = head.split_once('(')?;
-    let mut fields = tail.split_whitespace();
+    let mut fields = tail.split_ascii_whitespace();
     // A dead watcher that init has not waited for yet is gone.
     if matches!(fields.next()?, "Z" | "X") {
         return None;

@@ -6,9 +6,13 @@
 //! is never in an image: a restored boot has its own. `attempt` is there until a restored boot is confirmed. In a
 //! cell `cmdline` holds the words that PID 1 was given: those that speak to rcsnap do not reach the real init.
 
-use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 
 use super::cmdline::Cmdline;
 use super::early;
@@ -19,7 +23,8 @@ use crate::json::{self, Object};
 use crate::stage::{Times, milliseconds, now};
 use crate::store::device::Access;
 use crate::store::spec;
-use crate::sys::fs;
+use crate::sys::ptrace::Sys;
+use crate::sys::{fs, path};
 use crate::task::clock;
 
 /// Where it all lies.
@@ -64,17 +69,18 @@ impl Status<'_> {
 
     fn json(&self) -> String {
         let end = now();
-        let mut object = Object::new()
+        let mut object = Object::new();
+        object
             .text("boot", self.boot.word())
             .text("reason", self.reason)
             .raw("written_ms", &milliseconds(end))
             .raw("stages_ms", &self.times.json(end))
             .raw("clocks_go_on", if clock::can_go_on() { "true" } else { "false" });
         if !self.capture.is_empty() {
-            object = object.text("capture", self.capture);
+            object.text("capture", self.capture);
         }
         for (name, value) in self.figures {
-            object = object.number(name, *value);
+            object.number(name, *value);
         }
         object.raw("obstacles", &json::array(self.obstacles.iter().map(obstacle))).end()
     }
@@ -85,7 +91,8 @@ impl Status<'_> {
     /// /run is not there or cannot be written.
     pub fn write(&self) -> Result<()> {
         let doing = format_args!("writing {FOLDER}");
-        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(FOLDER).context("status", doing)?;
+        let _ = folder("/run");
+        folder(FOLDER).context("status", doing)?;
         put("state", &self.line())?;
         put("boot.json", &(self.json() + "\n"))?;
         put("generation", &random_id().context("status", format_args!("drawing a generation"))?)
@@ -152,12 +159,11 @@ fn unhex(text: &str) -> Option<[u8; 16]> {
 /// there is no /run yet when PID 1 hands over.
 #[must_use]
 pub fn reason_in_log() -> Option<String> {
-    let mut log =
-        std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg").ok()?;
+    let log = fs::open("/dev/kmsg", OFlag::O_RDONLY | OFlag::O_NONBLOCK).ok()?;
     let mut record = [0; 8192];
     let mut reason = None;
     loop {
-        match log.read(&mut record) {
+        match nix::unistd::read(&log, &mut record) {
             // "priority,number,time,flags;text"
             Ok(length) if length > 0 => {
                 let text = String::from_utf8_lossy(&record[..length]);
@@ -165,7 +171,7 @@ pub fn reason_in_log() -> Option<String> {
                 reason = text.map(|(_, found)| found.to_owned()).or(reason);
             }
             // Records were overwritten while we read: the next ones are there.
-            Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
+            Err(Errno::EPIPE | Errno::EINTR) => {}
             _ => return reason,
         }
     }
@@ -184,6 +190,14 @@ pub fn obstacle(obstacle: &Obstacle) -> String {
         .end()
 }
 
+/// Makes a directory, if it is not there.
+fn folder(path: &str) -> Sys<()> {
+    match nix::unistd::mkdir(&*path::text(path.as_ref())?, Mode::from_bits_retain(0o755)) {
+        Err(Errno::EEXIST) => Ok(()),
+        made => made,
+    }
+}
+
 /// Writes one file whole: a reader sees the old or the new one.
 fn put(name: &str, text: &str) -> Result<()> {
     let path = Path::new(FOLDER).join(name);
@@ -200,9 +214,12 @@ fn put(name: &str, text: &str) -> Result<()> {
 }
 
 /// 16 random bytes in hexadecimal. The kernel's generator is fresh on every boot, also on a restored one.
-fn random_id() -> std::io::Result<String> {
+fn random_id() -> Result<String, Errno> {
     let mut bytes = [0; 16];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let random = fs::open("/dev/urandom", OFlag::O_RDONLY)?;
+    if nix::unistd::read(&random, &mut bytes)? < bytes.len() {
+        return Err(Errno::EIO);
+    }
     Ok(hex(&bytes) + "\n")
 }
 

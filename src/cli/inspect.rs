@@ -124,7 +124,10 @@ fn as_text(view: &View) {
 fn as_json(view: &View) -> Result<String> {
     let meta = &view.image.meta;
     let processes = view.rows.iter().map(|row| {
-        let files = row.files.iter().fold(Object::new(), |all, (name, n)| all.number(name, *n as u64)).end();
+        let mut files = Object::new();
+        for (name, n) in row.files.iter() {
+            files.number(name, *n as u64);
+        }
         Object::new()
             .number("pid", row.pid.into())
             .number("ppid", row.ppid.into())
@@ -133,12 +136,14 @@ fn as_json(view: &View) -> Result<String> {
             .number("threads", row.threads as u64)
             .number("mappings", row.mappings as u64)
             .number("bytes", row.pages * PAGE as u64)
-            .raw("files", &files)
+            .raw("files", &files.end())
             .end()
     });
     let processes = json::array(processes);
-    let sections =
-        view.sections.iter().fold(Object::new(), |all, (name, bytes)| all.number(name, *bytes)).end();
+    let mut sections = Object::new();
+    for (name, bytes) in &view.sections {
+        sections.number(name, *bytes);
+    }
     let flag = |on| if on { "true" } else { "false" };
     Ok(Object::new()
         .raw("whole_system", flag(meta.whole_system))
@@ -147,7 +152,7 @@ fn as_json(view: &View) -> Result<String> {
         .text("generation", &hex(&view.image.header.generation))
         .number("bytes", view.image.header.total)
         .number("stopped_ms", meta.stopped_ms.into())
-        .raw("sections", &sections)
+        .raw("sections", &sections.end())
         .raw("processes", &processes)
         .end())
 }

@@ -78,7 +78,8 @@ fn json(slots: &Result<Vec<Slot>>) -> String {
             Object::new().text("boot", "cold").text("reason", &reason_in_log().unwrap_or_default()).end()
         }
     };
-    let object = Object::new().raw("boot", &boot);
+    let mut object = Object::new();
+    object.raw("boot", &boot);
     match slots {
         Ok(slots) => {
             let slot = |slot: &Slot| {

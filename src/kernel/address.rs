@@ -17,7 +17,8 @@ use nix::errno::Errno;
 
 use super::bytes::Bytes;
 use super::link::{Seen, index_of, name_of};
-use crate::error::{Context, Error, Result};
+use super::network::{only, unless};
+use crate::error::{Context, Result};
 use crate::section;
 use crate::sys::netlink::{CREATE, REPLACE, Socket, attributes, find, put, put_text, text, u8_at, u32_at};
 
@@ -132,8 +133,6 @@ fn link_local(links: &[Seen], index: u32) -> Option<Vec<u8>> {
 /// The difference of two lists.
 #[must_use]
 pub fn capture(before: &[Address], now: &[Address]) -> State {
-    let only =
-        |list: &[Address], other: &[Address]| list.iter().filter(|a| !other.contains(a)).cloned().collect();
     State { removed: only(before, now), added: only(now, before) }
 }
 
@@ -169,12 +168,8 @@ pub fn restore(state: &State, socket: &mut Socket, links: &[Seen], phase: Phase)
         down == (phase == Phase::Down)
     };
     for address in state.removed.iter().filter(now) {
-        match socket.change(DELETE, 0, &message(address, links)?) {
-            Ok(()) | Err(Errno::EADDRNOTAVAIL) => {}
-            Err(errno) => {
-                return Err(Error::os("address", format!("removing one from {}", address.link), errno));
-            }
-        }
+        unless(socket.change(DELETE, 0, &message(address, links)?), Errno::EADDRNOTAVAIL)
+            .context("address", format_args!("removing one from {}", address.link))?;
     }
     for address in state.added.iter().filter(now) {
         let mut body = message(address, links)?;

@@ -12,6 +12,7 @@
 //! Any group that was not there before the scripts; controllers turned on in the root group; a process in
 //! another group than PID 1.
 
+use super::refuse_new;
 use super::root::Root;
 use crate::error::{Obstacle, Refusal};
 use crate::proc::mountinfo::{Mount, lookup};
@@ -31,7 +32,7 @@ pub fn baseline(mounts: &[Mount], root: &Root) -> Vec<String> {
             }
         }
         let on = fs::text(top.join("cgroup.subtree_control")).unwrap_or_default();
-        found.extend(on.split_whitespace().map(|name| format!("controller {name} in {}", mount.point)));
+        found.extend(on.split_ascii_whitespace().map(|name| format!("controller {name} in {}", mount.point)));
     }
     found
 }
@@ -40,15 +41,15 @@ pub fn baseline(mounts: &[Mount], root: &Root) -> Vec<String> {
 /// because a group namespace may show another path.
 #[must_use]
 pub fn capture(before: &[String], mounts: &[Mount], root: &Root, pids: &[u32]) -> Vec<Obstacle> {
-    let new = baseline(mounts, root).into_iter().filter(|group| !before.contains(group));
-    let refusal = || Refusal::new("control groups are not carried yet", "make it after the ready line");
-    let mut found: Vec<Obstacle> = new.map(|group| Obstacle::kernel("cgroup", group, refusal())).collect();
+    let (reason, remedy) = ("control groups are not carried yet", "make it after the ready line");
+    let mut found = refuse_new("cgroup", before, baseline(mounts, root), reason, remedy);
     let first = root.of_task("cgroup").unwrap_or_default();
     for pid in pids {
         let own = root.proc.line(&format!("{pid}/cgroup"));
         if !own.is_empty() && own != first.trim_end() {
             let name = root.proc.line(&format!("{pid}/comm"));
-            found.push(Obstacle::process("cgroup", *pid, name, "its control group", refusal()));
+            let refusal = Refusal::new(reason, remedy);
+            found.push(Obstacle::process("cgroup", *pid, name, "its control group", refusal));
         }
     }
     found

@@ -29,6 +29,7 @@ use crate::error::{Context, Error, Obstacle, Result};
 use crate::section;
 use crate::sorted::Map;
 use crate::sys::fsmount;
+use crate::sys::path::lstat;
 
 /// What all regular files together may come to.
 const LIMIT: u64 = 256 << 10;
@@ -164,7 +165,7 @@ pub fn check(state: &State, root: &Root, deadline: Instant) -> Result<()> {
 
 fn wait(state: &State, top: &Path, deadline: Instant) -> Result<()> {
     for known in &state.known {
-        super::wait_for(deadline, || top.join(&known.path).symlink_metadata().is_ok()).map_err(|()| {
+        super::wait_for(deadline, &mut || lstat(top.join(&known.path)).is_ok()).map_err(|()| {
             Error::new("devnode", format!("waiting for /dev/{}", known.path), "it did not come")
         })?;
     }
@@ -204,26 +205,20 @@ pub fn apply(state: &State, top: &Path, root: &Root, deadline: Instant) -> Resul
             .context("devnode", format_args!("setting the mode of /dev/{}", known.path))?;
     }
     tree::remove("devnode", top, &state.removed)?;
-    let mut nodes = state.nodes.clone();
-    for node in &mut nodes {
-        if let Some((_, device)) = state.devices.iter().find(|(path, _)| *path == node.path) {
-            renumber(node, &root.sys.line(&format!("{device}/dev"))).ok_or_else(|| {
-                Error::new("devnode", format!("making /dev/{}", node.path), format!("no device {device}"))
-            })?;
-        }
+    let mut renumbered = Vec::new();
+    for (path, device) in &state.devices {
+        let now = numbers_now(&root.sys.line(&format!("{device}/dev"))).ok_or_else(|| {
+            Error::new("devnode", format!("making /dev/{path}"), format!("no device {device}"))
+        })?;
+        renumbered.push((path.as_str(), now));
     }
-    tree::make("devnode", top, &nodes)
+    tree::make("devnode", top, &state.nodes, &renumbered)
 }
 
-/// Gives a node the numbers that its device has now: `MAJOR:MINOR` of sysfs.
-fn renumber(node: &mut Node, dev: &str) -> Option<()> {
-    let (now_major, now_minor) = dev.split_once(':')?;
-    let numbers = (now_major.parse().ok()?, now_minor.parse().ok()?);
-    match &mut node.content {
-        Content::Character(major, minor) | Content::Block(major, minor) => (*major, *minor) = numbers,
-        _ => {}
-    }
-    Some(())
+/// The numbers that a device has now: `MAJOR:MINOR` of sysfs.
+fn numbers_now(dev: &str) -> Option<(u64, u64)> {
+    let (major, minor) = dev.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// After the processes have bound their sockets: see [`tree::finish`].
@@ -240,7 +235,7 @@ pub fn finish(state: &State, root: &Root) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Content, Node, apply, compare, renumber, tree};
+    use super::{apply, compare, numbers_now, tree};
     use crate::kernel::Root;
     use nix::sys::stat::{Mode, SFlag, makedev, mknod};
     use std::fs::{Permissions, create_dir, read_link, remove_file, set_permissions, write};
@@ -299,11 +294,7 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_this_boot() {
-        let content = Content::Character(240, 1);
-        let mut node =
-            Node { path: "x".into(), mode: 0, uid: 0, gid: 0, mtime: (0, 0), xattrs: vec![], content };
-        renumber(&mut node, "241:3").unwrap();
-        assert_eq!(node.content, Content::Character(241, 3));
-        assert!(renumber(&mut node, "").is_none());
+        assert_eq!(numbers_now("241:3"), Some((241, 3)));
+        assert_eq!(numbers_now(""), None);
     }
 }

@@ -11,8 +11,9 @@
 //! # Refuses
 //! Any such device that was not in use before the scripts.
 
+use super::refuse_new;
 use super::root::Root;
-use crate::error::{Obstacle, Refusal};
+use crate::error::Obstacle;
 
 /// Files that exist only while a device is in use, by the start of its name.
 const SIGNS: &[(&str, &str)] =
@@ -35,8 +36,11 @@ pub fn baseline(root: &Root) -> Vec<String> {
 /// Refuses what is new.
 #[must_use]
 pub fn capture(before: &[String], root: &Root) -> Vec<Obstacle> {
-    let new = baseline(root).into_iter().filter(|device| !before.contains(device));
-    let refusal =
-        || Refusal::new("devices made by programs are not carried yet", "set it up after the ready line");
-    new.map(|device| Obstacle::kernel("loopdev", device, refusal())).collect()
+    refuse_new(
+        "loopdev",
+        before,
+        baseline(root),
+        "devices made by programs are not carried yet",
+        "set it up after the ready line",
+    )
 }

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::error::{Obstacle, Result};
+use crate::error::{Obstacle, Refusal, Result};
 use crate::proc::mountinfo::Mount;
 use crate::section;
 
@@ -207,8 +207,25 @@ pub fn restore_late(state: &State, tmpfs: &tmpfs::State, root: &Root) -> Result<
     sysctl::restore(&state.sysctl, root, sysctl::Phase::Late)
 }
 
+/// Refuses what was not there before the scripts.
+fn refuse_new(
+    kind: &'static str,
+    before: &[String],
+    now: Vec<String>,
+    reason: &'static str,
+    remedy: &'static str,
+) -> Vec<Obstacle> {
+    let mut obstacles = Vec::new();
+    for object in now {
+        if !before.contains(&object) {
+            obstacles.push(Obstacle::kernel(kind, object, Refusal::new(reason, remedy)));
+        }
+    }
+    obstacles
+}
+
 /// Asks again each millisecond until the answer is yes or the deadline is over.
-fn wait_for(deadline: Instant, mut there: impl FnMut() -> bool) -> Result<(), ()> {
+fn wait_for(deadline: Instant, there: &mut dyn FnMut() -> bool) -> Result<(), ()> {
     while !there() {
         if Instant::now() >= deadline {
             return Err(());

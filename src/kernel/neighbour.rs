@@ -15,7 +15,8 @@ use nix::errno::Errno;
 
 use super::bytes::Bytes;
 use super::link::{Seen, index_of, name_of};
-use crate::error::{Context, Error, Result};
+use super::network::{only, unless};
+use crate::error::{Context, Result};
 use crate::section;
 use crate::sys::netlink::{CREATE, REPLACE, Socket, attributes, find, put, u8_at, u16_at, u32_at};
 
@@ -92,9 +93,6 @@ fn neighbour(body: &[u8], links: &[Seen]) -> Option<Neighbour> {
 /// The difference of two lists.
 #[must_use]
 pub fn capture(before: &[Neighbour], now: &[Neighbour]) -> State {
-    let only = |list: &[Neighbour], other: &[Neighbour]| {
-        list.iter().filter(|a| !other.contains(a)).cloned().collect()
-    };
     State { removed: only(before, now), added: only(now, before) }
 }
 
@@ -118,12 +116,8 @@ fn message(entry: &Neighbour, links: &[Seen]) -> Result<Vec<u8>> {
 /// What the kernel answers.
 pub fn restore(state: &State, socket: &mut Socket, links: &[Seen]) -> Result<()> {
     for entry in &state.removed {
-        match socket.change(DELETE, 0, &message(entry, links)?) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(errno) => {
-                return Err(Error::os("neighbour", format!("removing one on {}", entry.link), errno));
-            }
-        }
+        unless(socket.change(DELETE, 0, &message(entry, links)?), Errno::ENOENT)
+            .context("neighbour", format_args!("removing one on {}", entry.link))?;
     }
     for entry in &state.added {
         socket

@@ -13,8 +13,9 @@
 //! Any table or discipline that was not there before the scripts.
 
 use super::link::{Seen, name_of};
+use super::refuse_new;
 use super::root::Root;
-use crate::error::{Context, Obstacle, Refusal, Result};
+use crate::error::{Context, Obstacle, Result};
 use crate::sorted;
 use crate::sys::fs;
 use crate::sys::netlink::{Socket, attributes, find, text, u8_at, u32_at};
@@ -68,8 +69,7 @@ fn has_nftables(root: &Root) -> bool {
 
 /// Refuses what is new.
 #[must_use]
-pub fn capture(before: &[String], now: &[String]) -> Vec<Obstacle> {
-    let refusal = || Refusal::new("packet filters are not carried yet", "load them in a rerun script");
-    let new = now.iter().filter(|object| !before.contains(object));
-    new.map(|object| Obstacle::kernel("netfilter", object.as_str(), refusal())).collect()
+pub fn capture(before: &[String], now: Vec<String>) -> Vec<Obstacle> {
+    let reason = "packet filters are not carried yet";
+    refuse_new("netfilter", before, now, reason, "load them in a rerun script")
 }

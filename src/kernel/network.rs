@@ -2,11 +2,15 @@
 
 use std::time::Instant;
 
+use nix::errno::Errno;
+
 use super::root::Root;
 use super::{address, link, neighbour, netfilter, route, rule, sysctl};
 use crate::error::{Context, Obstacle, Refusal, Result};
+use crate::image::stored::{Input, Stored, put_number};
 use crate::section;
 use crate::sys::netlink::Socket;
+use crate::sys::ptrace::Sys;
 
 section! {
     /// What the scripts made of the network, in the order of the restore.
@@ -34,6 +38,43 @@ pub struct Seen {
     neighbours: Vec<neighbour::Neighbour>,
     filters: Vec<String>,
     entries: usize,
+}
+
+/// What is only in the first list. Entries are compared and copied in their stored form, whose code is there
+/// anyway.
+pub(super) fn only<T: Stored>(list: &[T], other: &[T]) -> Vec<T> {
+    let bytes = absent(&stored(list), &stored(other));
+    Vec::take(&mut Input::new(&bytes))
+}
+
+fn stored<T: Stored>(list: &[T]) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    for one in list {
+        let mut bytes = Vec::new();
+        one.put(&mut bytes);
+        found.push(bytes);
+    }
+    found
+}
+
+/// The stored form of the list of those that are only in the first.
+fn absent(list: &[Vec<u8>], other: &[Vec<u8>]) -> Vec<u8> {
+    let (mut count, mut bytes) = (0, Vec::new());
+    for one in list {
+        if !other.contains(one) {
+            count += 1;
+            bytes.extend_from_slice(one);
+        }
+    }
+    let mut all = Vec::new();
+    put_number(count, &mut all);
+    all.append(&mut bytes);
+    all
+}
+
+/// The answer to a change, where one errno says that nothing had to be done.
+pub(super) fn unless(done: Sys<()>, needless: Errno) -> Sys<()> {
+    if done == Err(needless) { Ok(()) } else { done }
 }
 
 fn socket() -> Result<Socket> {
@@ -67,7 +108,7 @@ pub fn capture(before: &Seen, root: &Root) -> Result<(State, Vec<Obstacle>)> {
     let (link, mut obstacles) = link::capture(&before.links, &now.links);
     let (route, more) = route::capture(&before.routes, &now.routes);
     obstacles.extend(more);
-    obstacles.extend(netfilter::capture(&before.filters, &now.filters));
+    obstacles.extend(netfilter::capture(&before.filters, now.filters));
     if before.entries != now.entries {
         let refusal =
             Refusal::new("fixed entries of bridges are not carried yet", "add them after the ready line");

@@ -16,7 +16,8 @@ use nix::errno::Errno;
 
 use super::bytes::Bytes;
 use super::link::{Seen, index_of, name_of};
-use crate::error::{Context, Error, Obstacle, Refusal, Result};
+use super::network::{only, unless};
+use crate::error::{Context, Obstacle, Refusal, Result};
 use crate::section;
 use crate::sorted;
 use crate::sys::netlink::{APPEND, CREATE, EXCLUSIVE, Socket, attributes, find, put, u8_at, u16_at, u32_at};
@@ -137,8 +138,6 @@ fn hops(mut bytes: &[u8], links: &[Seen]) -> Vec<Hop> {
 /// The difference of two lists.
 #[must_use]
 pub fn capture(before: &(Vec<Route>, usize), now: &(Vec<Route>, usize)) -> (State, Vec<Obstacle>) {
-    let only =
-        |list: &[Route], other: &[Route]| list.iter().filter(|a| !other.contains(a)).cloned().collect();
     let state = State { removed: only(&before.0, &now.0), added: only(&now.0, &before.0) };
     let used = state.added.iter().any(|route| route.rest.iter().any(|(kind, _)| *kind == NEXTHOP));
     let mut obstacles = Vec::new();
@@ -191,10 +190,8 @@ fn name(route: &Route) -> String {
 /// What the kernel answers.
 pub fn restore(state: &State, socket: &mut Socket, links: &[Seen]) -> Result<()> {
     for route in &state.removed {
-        match socket.change(DELETE, 0, &message(route, links)?) {
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(errno) => return Err(Error::os("route", format!("removing {}", name(route)), errno)),
-        }
+        unless(socket.change(DELETE, 0, &message(route, links)?), Errno::ESRCH)
+            .context("route", format_args!("removing {}", name(route)))?;
     }
     let far = |rest: &[(u16, Bytes)]| rest.iter().any(|(kind, _)| *kind == GATEWAY || *kind == VIA);
     let mut order: Vec<&Route> = state.added.iter().collect();
@@ -202,10 +199,8 @@ pub fn restore(state: &State, socket: &mut Socket, links: &[Seen]) -> Result<()>
     for route in order {
         // IPv4 may have several alike; appending to an IPv6 route would make one with several ways.
         let how = if route.head[0] == INET6 { EXCLUSIVE } else { APPEND };
-        match socket.change(NEW, CREATE | how, &message(route, links)?) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(Error::os("route", format!("adding {}", name(route)), errno)),
-        }
+        unless(socket.change(NEW, CREATE | how, &message(route, links)?), Errno::EEXIST)
+            .context("route", format_args!("adding {}", name(route)))?;
     }
     Ok(())
 }

@@ -14,7 +14,8 @@
 use nix::errno::Errno;
 
 use super::bytes::Bytes;
-use crate::error::{Context, Error, Result};
+use super::network::{only, unless};
+use crate::error::{Context, Result};
 use crate::section;
 use crate::sys::netlink::{CREATE, EXCLUSIVE, Socket, attributes, put, u32_at};
 
@@ -74,7 +75,6 @@ fn rule(body: &[u8]) -> Option<Rule> {
 /// The difference of two lists.
 #[must_use]
 pub fn capture(before: &[Rule], now: &[Rule]) -> State {
-    let only = |list: &[Rule], other: &[Rule]| list.iter().filter(|a| !other.contains(a)).cloned().collect();
     State { removed: only(before, now), added: only(now, before) }
 }
 
@@ -93,16 +93,12 @@ fn message(rule: &Rule) -> Vec<u8> {
 /// What the kernel answers.
 pub fn restore(state: &State, socket: &mut Socket) -> Result<()> {
     for rule in &state.added {
-        match socket.change(NEW, CREATE | EXCLUSIVE, &message(rule)) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(Error::os("rule", "adding a rule", errno)),
-        }
+        unless(socket.change(NEW, CREATE | EXCLUSIVE, &message(rule)), Errno::EEXIST)
+            .context("rule", format_args!("adding a rule"))?;
     }
     for rule in &state.removed {
-        match socket.change(DELETE, 0, &message(rule)) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(Error::os("rule", "removing a rule", errno)),
-        }
+        unless(socket.change(DELETE, 0, &message(rule)), Errno::ENOENT)
+            .context("rule", format_args!("removing a rule"))?;
     }
     Ok(())
 }

@@ -11,8 +11,9 @@
 //! # Refuses
 //! Any area that was not in use before the scripts.
 
+use super::refuse_new;
 use super::root::Root;
-use crate::error::{Obstacle, Refusal};
+use crate::error::Obstacle;
 
 /// The areas in use.
 #[must_use]
@@ -22,15 +23,23 @@ pub fn baseline(root: &Root) -> Vec<String> {
 
 /// The names of the areas: the first line is a heading, and a name has its blanks escaped.
 fn areas(text: &str) -> Vec<String> {
-    text.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    text.lines().skip(1).filter_map(|line| line.split_ascii_whitespace().next()).map(str::to_owned).collect()
 }
 
 /// Refuses what is new.
 #[must_use]
 pub fn capture(before: &[String], root: &Root) -> Vec<Obstacle> {
-    let new = baseline(root).into_iter().filter(|area| !before.contains(area));
-    let refusal = || Refusal::new("swap areas are not carried yet", "turn it on after the ready line");
-    new.map(|area| Obstacle::kernel("swap", format!("swap area {area}"), refusal())).collect()
+    let mut obstacles = refuse_new(
+        "swap",
+        before,
+        baseline(root),
+        "swap areas are not carried yet",
+        "turn it on after the ready line",
+    );
+    for obstacle in &mut obstacles {
+        obstacle.object.insert_str(0, "swap area ");
+    }
+    obstacles
 }
 
 #[cfg(test)]

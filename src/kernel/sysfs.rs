@@ -13,11 +13,15 @@
 //! # Refuses
 //! GPIO lines and PWM channels that the scripts exported.
 
+use std::os::fd::AsFd;
 use std::time::Instant;
+
+use nix::sys::stat::fstat;
 
 use super::root::Root;
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
 use crate::section;
+use crate::sys::fs;
 
 section! {
     #[derive(Default)]
@@ -87,18 +91,18 @@ fn exported(path: &str) -> bool {
 fn paths(pattern: &str, root: &Root) -> Vec<String> {
     let mut found = vec![String::new()];
     for part in pattern.split('/') {
-        let under = |base: &String, name: &str| {
-            if base.is_empty() { name.to_owned() } else { format!("{base}/{name}") }
-        };
-        found = if part == "*" {
-            let names = |base: &String| root.sys.names(base).unwrap_or_default();
-            found
-                .iter()
-                .flat_map(|base| names(base).into_iter().map(|name| under(base, &name.name)))
-                .collect()
-        } else {
-            found.iter().map(|base| under(base, part)).collect()
-        };
+        let mut inside = Vec::new();
+        for base in &found {
+            let mut add = |name: &str| {
+                inside.push(if base.is_empty() { name.to_owned() } else { format!("{base}/{name}") });
+            };
+            if part == "*" {
+                root.sys.names(base).unwrap_or_default().iter().for_each(|name| add(&name.name));
+            } else {
+                add(part);
+            }
+        }
+        found = inside;
     }
     found
 }
@@ -106,18 +110,16 @@ fn paths(pattern: &str, root: &Root) -> Vec<String> {
 /// The value of an attribute that can be written. An LED that is driven by its trigger has no brightness of its
 /// own, and a parameter that was never set is no value.
 fn value(path: &str, root: &Root) -> Option<String> {
-    use std::os::unix::fs::PermissionsExt;
     if let Some(led) = path.strip_suffix("/brightness").filter(|path| path.starts_with("class/leds/"))
         && chosen(&root.sys.line(&format!("{led}/trigger"))) != "none"
     {
         return None;
     }
-    let mut file = root.sys.file(path).ok()?;
-    if file.metadata().ok()?.permissions().mode() & 0o200 == 0 {
+    let file = root.sys.file(path).ok()?;
+    if fstat(&file).ok()?.st_mode & 0o200 == 0 {
         return None;
     }
-    let mut text = String::new();
-    std::io::Read::read_to_string(&mut file, &mut text).ok()?;
+    let text = String::from_utf8(fs::read_to_end(file.as_fd()).ok()?).ok()?;
     let text = chosen(text.trim_end_matches('\n'));
     (!text.is_empty() && text != "(null)" && !text.contains('\n')).then(|| text.to_owned())
 }
@@ -136,12 +138,20 @@ pub fn capture(before: &Seen, loaded: &super::module::State, root: &Root) -> (St
         let module = path.strip_prefix("module/").and_then(|rest| rest.split('/').next());
         module.is_some_and(|name| loaded.list.iter().any(|module| module.name == name))
     };
-    // A device that came meanwhile has the values it comes with, unless they are not those at the restore.
-    let changed = |value: &(String, String)| !before.values.contains(value) && !theirs(&value.0);
-    let refusal = || Refusal::new("exported lines are not carried", "export it in a rerun script");
-    let new = now.exported.iter().filter(|path| !before.exported.contains(path));
-    let obstacles = new.map(|path| Obstacle::kernel("sysfs", format!("/sys/{path}"), refusal())).collect();
-    (State { values: now.values.into_iter().filter(changed).collect() }, obstacles)
+    let (mut state, mut obstacles) = (State::default(), Vec::new());
+    for value in now.values {
+        // A device that came meanwhile has the values it comes with, unless they are not those at the restore.
+        if !before.values.contains(&value) && !theirs(&value.0) {
+            state.values.push(value);
+        }
+    }
+    for path in now.exported {
+        if !before.exported.contains(&path) {
+            let refusal = Refusal::new("exported lines are not carried", "export it in a rerun script");
+            obstacles.push(Obstacle::kernel("sysfs", format!("/sys/{path}"), refusal));
+        }
+    }
+    (state, obstacles)
 }
 
 /// Waits for the devices until the deadline.
@@ -150,7 +160,7 @@ pub fn capture(before: &Seen, loaded: &super::module::State, root: &Root) -> (St
 /// One that did not come.
 pub fn check(state: &State, root: &Root, deadline: Instant) -> Result<()> {
     for (path, _) in &state.values {
-        super::wait_for(deadline, || root.sys.exists(path))
+        super::wait_for(deadline, &mut || root.sys.exists(path))
             .map_err(|()| Error::new("sysfs", format!("waiting for {path}"), "it did not come"))?;
     }
     Ok(())

@@ -11,8 +11,9 @@
 //! # Refuses
 //! Any object that was not there before the scripts.
 
+use super::refuse_new;
 use super::root::Root;
-use crate::error::{Obstacle, Refusal};
+use crate::error::Obstacle;
 
 /// Names of the three tables, and what is in them.
 const TABLES: &[(&str, &str)] = &[("shm", "shared memory"), ("sem", "semaphores"), ("msg", "message queue")];
@@ -31,7 +32,7 @@ pub fn baseline(root: &Root) -> Vec<String> {
 /// Key and number of each line after the heading.
 fn objects(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.lines().skip(1).filter_map(|line| {
-        let mut words = line.split_whitespace();
+        let mut words = line.split_ascii_whitespace();
         Some((words.next()?, words.next()?))
     })
 }
@@ -39,9 +40,13 @@ fn objects(text: &str) -> impl Iterator<Item = (&str, &str)> {
 /// Refuses what is new.
 #[must_use]
 pub fn capture(before: &[String], root: &Root) -> Vec<Obstacle> {
-    let new = baseline(root).into_iter().filter(|object| !before.contains(object));
-    let refusal = || Refusal::new("System V IPC is not carried yet", "start its user after the ready line");
-    new.map(|object| Obstacle::kernel("sysvipc", object, refusal())).collect()
+    refuse_new(
+        "sysvipc",
+        before,
+        baseline(root),
+        "System V IPC is not carried yet",
+        "start its user after the ready line",
+    )
 }
 
 #[cfg(test)]

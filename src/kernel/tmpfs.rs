@@ -188,7 +188,7 @@ pub fn restore(state: &State, index: u32, root: &Root) -> Result<()> {
         found.ok_or_else(|| Error::new("tmpfs", "filling a mount", "the image does not have its files"))?;
     let top = root.path(&filesystem.point);
     tree::remove("tmpfs", &top, &filesystem.removed)?;
-    tree::make("tmpfs", &top, &filesystem.nodes)
+    tree::make("tmpfs", &top, &filesystem.nodes, &[])
 }
 
 /// After the processes have bound their sockets: see [`tree::finish`]. What another mount hides by now stays

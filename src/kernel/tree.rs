@@ -216,12 +216,13 @@ pub fn remove(kind: &'static str, top: &Path, paths: &[String]) -> Result<()> {
 }
 
 /// Makes the nodes below `top`, parents first, whatever was there before. Sockets are left to [`finish`].
+/// `renumbered` has the paths of device nodes whose numbers are other ones now.
 ///
 /// # Errors
 /// The errno of the call that did not work.
-pub fn make(kind: &'static str, top: &Path, nodes: &[Node]) -> Result<()> {
+pub fn make(kind: &'static str, top: &Path, nodes: &[Node], renumbered: &[(&str, (u64, u64))]) -> Result<()> {
     for node in nodes {
-        make_one(top, node).context(kind, format_args!("making {}", node.path))?;
+        make_one(top, node, renumbered).context(kind, format_args!("making {}", node.path))?;
     }
     directory_times(kind, top, &nodes.iter().collect::<Vec<_>>())
 }
@@ -259,7 +260,12 @@ fn place(top: &Path, node: &Node) -> PathBuf {
     if node.path.is_empty() { top.to_path_buf() } else { top.join(&node.path) }
 }
 
-fn make_one(top: &Path, node: &Node) -> Result<(), Errno> {
+fn make_one(top: &Path, node: &Node, renumbered: &[(&str, (u64, u64))]) -> Result<(), Errno> {
+    let device = |kind, major, minor| {
+        let now = renumbered.iter().find(|(path, _)| *path == node.path);
+        let (major, minor) = now.map_or((major, minor), |(_, now)| *now);
+        mknod(&place(top, node), kind, Mode::S_IRUSR, makedev(major, minor))
+    };
     let path = place(top, node);
     if node.content != Content::Directory && !matches!(node.content, Content::Socket) {
         match path.symlink_metadata() {
@@ -283,10 +289,8 @@ fn make_one(top: &Path, node: &Node) -> Result<(), Errno> {
         }
         Content::Link(text) => std::os::unix::fs::symlink(text, &path).map_err(errno)?,
         Content::Fifo => mknod(&path, SFlag::S_IFIFO, Mode::S_IRUSR, 0)?,
-        Content::Character(major, minor) => {
-            mknod(&path, SFlag::S_IFCHR, Mode::S_IRUSR, makedev(*major, *minor))?
-        }
-        Content::Block(major, minor) => mknod(&path, SFlag::S_IFBLK, Mode::S_IRUSR, makedev(*major, *minor))?,
+        Content::Character(major, minor) => device(SFlag::S_IFCHR, *major, *minor)?,
+        Content::Block(major, minor) => device(SFlag::S_IFBLK, *major, *minor)?,
         Content::Socket => return Ok(()),
         // The first name has had its owner and mode already.
         Content::Same(first) => return std::fs::hard_link(top.join(first), &path).map_err(errno),

@@ -11,8 +11,9 @@
 //! # Refuses
 //! Any device with a size that had none before the scripts.
 
+use super::refuse_new;
 use super::root::Root;
-use crate::error::{Obstacle, Refusal};
+use crate::error::Obstacle;
 
 /// The devices in use.
 #[must_use]
@@ -28,7 +29,11 @@ pub fn baseline(root: &Root) -> Vec<String> {
 /// Refuses what is new.
 #[must_use]
 pub fn capture(before: &[String], root: &Root) -> Vec<Obstacle> {
-    let new = baseline(root).into_iter().filter(|device| !before.contains(device));
-    let refusal = || Refusal::new("zram devices are not carried yet", "set it up after the ready line");
-    new.map(|device| Obstacle::kernel("zram", device, refusal())).collect()
+    refuse_new(
+        "zram",
+        before,
+        baseline(root),
+        "zram devices are not carried yet",
+        "set it up after the ready line",
+    )
 }

@@ -185,11 +185,11 @@ fn difference(link: &Seen, old: Option<&Seen>, now: &[Seen], before: &[Seen]) ->
 pub fn check(state: &State, root: &Root, deadline: Instant) -> Result<()> {
     for link in state.list.iter().filter(|link| !link.device.is_empty()) {
         let (device, port) = link.device.rsplit_once(':').unwrap_or((&link.device, ""));
-        let there = || {
+        let mut there = || {
             let names = root.sys.names(&format!("{device}/net")).unwrap_or_default();
             names.iter().any(|name| root.sys.line(&format!("{device}/net/{}/dev_port", name.name)) == port)
         };
-        crate::kernel::wait_for(deadline, there).map_err(|()| {
+        crate::kernel::wait_for(deadline, &mut there).map_err(|()| {
             Error::new("link", format!("checking {}", link.name), format!("no interface at {device}"))
         })?;
     }

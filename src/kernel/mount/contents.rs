@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use crate::error::{Obstacle, Refusal};
+use crate::error::Obstacle;
+use crate::kernel::refuse_new;
 use crate::kernel::root::Root;
 use crate::proc::mountinfo::{Mount, lookup};
 use crate::sys::fs;
@@ -43,9 +44,6 @@ fn list(dir: &Path, depth: usize, names: &mut Vec<String>) {
 /// Refuses what is new.
 #[must_use]
 pub fn capture(before: &[String], mounts: &[Mount], root: &Root) -> Vec<Obstacle> {
-    let new = baseline(mounts, root).into_iter().filter(|object| !before.contains(object));
-    let refusal = || {
-        Refusal::new("objects in file systems of the kernel are not carried", "make it after the ready line")
-    };
-    new.map(|object| Obstacle::kernel("mount", object, refusal())).collect()
+    let reason = "objects in file systems of the kernel are not carried";
+    refuse_new("mount", before, baseline(mounts, root), reason, "make it after the ready line")
 }

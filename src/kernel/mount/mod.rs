@@ -123,7 +123,7 @@ pub fn check(state: &State, root: &Root, wait: Option<Instant>) -> Result<()> {
     if let Some(deadline) = wait {
         for step in &state.steps {
             if let Step::New(New { device: Some(device), point, .. }) = step {
-                super::wait_for(deadline, || root.sys.exists(device)).map_err(|()| {
+                super::wait_for(deadline, &mut || root.sys.exists(device)).map_err(|()| {
                     Error::new("mount", format!("checking {point}"), format!("no device {device}"))
                 })?;
             }
