@@ -60,7 +60,7 @@ crate::section! {
 ///
 /// # Errors
 /// A refusal, as the head of the file says.
-pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
+pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
     let format = desc.stat.format();
     let special = desc.link.starts_with("/secretmem") || desc.link.starts_with("/dmabuf:");
     // What is in a FIFO is in memory wherever its name was.
@@ -73,7 +73,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
     }
     let first = world.first(desc);
     let body = if first == desc.entry { Some(body(desc, world)?) } else { None };
-    Ok(State { first, offset: desc.info.pos, body })
+    Ok(Box::new(State { first, offset: desc.info.pos, body }))
 }
 
 fn body(desc: &Description, world: &World<'_>) -> Result<Body, Refusal> {

@@ -45,7 +45,7 @@ pub fn numbers(rdev: u64) -> (u64, u64) {
 ///
 /// # Errors
 /// A refusal unless it is known to have no state, or allowed.
-pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
+pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
     let (major, minor) = numbers(desc.stat.rdev);
     let block = desc.stat.format() == libc::S_IFBLK;
     let transparent = !block && TRANSPARENT.contains(&(major, minor));
@@ -60,12 +60,12 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
         ));
     }
     let offset = if (major, minor) == KMSG { 0 } else { desc.info.pos };
-    Ok(State {
+    Ok(Box::new(State {
         place: place::find(desc, world)?,
         block,
         sysfs: sysfs(desc.stat.rdev, block, world.root),
         offset,
-    })
+    }))
 }
 
 /// The path of a device in sysfs, below /sys.

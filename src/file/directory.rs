@@ -29,8 +29,8 @@ crate::section! {
 ///
 /// # Errors
 /// A refusal if its name leads elsewhere.
-pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
-    Ok(State { place: place::find(desc, world)?, offset: desc.info.pos })
+pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
+    Ok(Box::new(State { place: place::find(desc, world)?, offset: desc.info.pos }))
 }
 
 /// Opens it again.

@@ -60,7 +60,7 @@ struct Line {
 fn line(text: &str) -> Option<Line> {
     let value = |name: &str| {
         let (_, rest) = text.split_once(name)?;
-        rest.split_whitespace().next()
+        rest.split_ascii_whitespace().next()
     };
     Some(Line {
         fd: value("tfd:")?.parse().ok()?,
@@ -74,7 +74,7 @@ fn line(text: &str) -> Option<Line> {
 ///
 /// # Errors
 /// A refusal if nobody in the image holds one of them.
-pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
+pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
     let &(pid, epoll) =
         desc.holders.first().ok_or_else(|| Error::new(KIND, "reading the watches", "it has no holder"))?;
     let mut watches: Vec<Watch> = Vec::new();
@@ -96,7 +96,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
     }
     // fdinfo lists them by address.
     sorted::sort_by_key(&mut watches, |watch| (watch.fd, watch.entry));
-    Ok(State { watches })
+    Ok(Box::new(State { watches }))
 }
 
 /// The description behind a watch of `pid`'s epoll: first the one that has the number now, then any with

@@ -29,7 +29,7 @@ crate::section! {
 ///
 /// # Errors
 /// A refusal if it is in overflow.
-pub fn capture(desc: &Description, _world: &World<'_>) -> Result<State, Refusal> {
+pub fn capture(desc: &Description, _world: &World<'_>) -> Result<Box<State>, Refusal> {
     let count = desc
         .info
         .value("eventfd-count")
@@ -42,7 +42,7 @@ pub fn capture(desc: &Description, _world: &World<'_>) -> Result<State, Refusal>
         Some(text) => text == "1",
         None => probe(&desc.fd, count)?,
     };
-    Ok(State { count, semaphore })
+    Ok(Box::new(State { count, semaphore }))
 }
 
 /// Finds the flag out: with at least two in the counter, a semaphore gives 1 and any other gives all.

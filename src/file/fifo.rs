@@ -33,8 +33,12 @@ crate::section! {
 ///
 /// # Errors
 /// A refusal, as the head of the file says.
-pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
-    Ok(State { first: world.first(desc), place: place::find(desc, world)?, body: pipe::body(desc, world)? })
+pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
+    Ok(Box::new(State {
+        first: world.first(desc),
+        place: place::find(desc, world)?,
+        body: pipe::body(desc, world)?,
+    }))
 }
 
 /// Opens one end; the first one fills the FIFO.

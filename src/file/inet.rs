@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::inet_address::{self, Address};
 use super::{Description, Opener, World, inet_pair, multicast, options};
 use crate::error::{Context, Error, Refusal, Result};
+use crate::sys::netlink::u32_at;
 use crate::sys::{descriptor, ioctl, socket};
 
 const KIND: &str = "inet";
@@ -81,7 +82,7 @@ crate::section! {
 ///
 /// # Errors
 /// A refusal, as the head of the file says.
-pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
+pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
     let fd = &desc.fd;
     let ask = |name| {
         socket::number(fd.as_fd(), libc::SOL_SOCKET, name).context(KIND, format_args!("asking what it is"))
@@ -122,7 +123,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
     // What is over has no address any more that would matter.
     let over = matches!(role, Role::Over { .. });
     let (local, peer) = if over { (None, None) } else { (local, peer) };
-    Ok(State { family, kind, protocol, local, peer, role, options, groups })
+    Ok(Box::new(State { family, kind, protocol, local, peer, role, options, groups }))
 }
 
 /// What a connection finds out by itself: TCP's MAXSEG, WINDOW_CLAMP and QUICKACK; and the multicast options
@@ -161,13 +162,11 @@ fn stream(
     }
     let info = socket::option(fd.as_fd(), libc::IPPROTO_TCP, TCP_INFO, 32)
         .context(KIND, format_args!("asking its state"))?;
-    let word =
-        |at| info.get(at..at + 4).and_then(|b| <[u8; 4]>::try_from(b).ok()).map_or(0, u32::from_ne_bytes);
     let events =
         descriptor::ready(fd.as_fd(), libc::POLLRDHUP).context(KIND, format_args!("asking its state"))?;
     match (info.first().copied().unwrap_or(CLOSE), local, peer) {
         // tcpi_unacked and tcpi_sacked are the length and the limit of a listener's queue.
-        (LISTEN, ..) => Ok(Role::Listening { backlog: i32::try_from(word(28)).unwrap_or(i32::MAX) }),
+        (LISTEN, ..) => Ok(Role::Listening { backlog: i32::try_from(u32_at(&info, 28)).unwrap_or(i32::MAX) }),
         // A connection that is over looks like a fresh socket, but both directions are shut.
         (CLOSE, ..) if events & libc::POLLRDHUP != 0 => Ok(Role::Over { reset: events & libc::POLLERR != 0 }),
         (CLOSE, ..) => Ok(Role::Plain),

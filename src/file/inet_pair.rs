@@ -122,17 +122,26 @@ fn in_repair<T>(fd: &OwnedFd, queue: i32, work: impl FnOnce(u32) -> Result<T, Er
 /// # Errors
 /// The errno of the calls.
 pub fn restore(state: &State, other: Option<u32>, opener: &mut Opener) -> Result<OwnedFd> {
-    let second = match other.and_then(|entry| opener.entries.get(entry as usize)).map(|entry| &entry.state) {
-        Some(super::State::Inet(second)) => second.clone(),
+    let gone;
+    let second: &State = match other
+        .and_then(|entry| opener.entries.get(entry as usize))
+        .map(|entry| &entry.state)
+    {
+        Some(super::State::Inet(second)) => second,
         Some(_) => return Err(Error::new(KIND, "connecting two ends", "the other end is of another kind")),
-        None => State {
-            local: state.peer.clone(),
-            peer: state.local.clone(),
-            role: Role::Pair { other: None, unread: Vec::new(), ended: true },
-            options: options::State { settings: Vec::new(), filter: Vec::new() },
-            groups: Vec::new(),
-            ..state.clone()
-        },
+        None => {
+            gone = State {
+                family: state.family,
+                kind: state.kind,
+                protocol: state.protocol,
+                local: state.peer.clone(),
+                peer: state.local.clone(),
+                role: Role::Pair { other: None, unread: Vec::new(), ended: true },
+                options: options::State { settings: Vec::new(), filter: Vec::new() },
+                groups: Vec::new(),
+            };
+            &gone
+        }
     };
     // Which end listens for the moment shows nowhere; but a port that is listened on suits the accepted one.
     let serves = opener.entries.iter().any(|entry| match &entry.state {
@@ -142,7 +151,7 @@ pub fn restore(state: &State, other: Option<u32>, opener: &mut Opener) -> Result
         }
         _ => false,
     });
-    let (mine, its) = if serves { connect(state, &second)? } else { swap(connect(&second, state)?) };
+    let (mine, its) = if serves { connect(state, second)? } else { swap(connect(second, state)?) };
     fill(&state.role, &its, &mine)?;
     fill(&second.role, &mine, &its)?;
     for (role, fd) in [(&state.role, &mine), (&second.role, &its)] {
@@ -175,9 +184,7 @@ fn connect(server: &State, client: &State) -> Result<(OwnedFd, OwnedFd)> {
         .context(KIND, format_args!("connecting {there} to {target}"))?;
     let accepted = socket::accept(listener.as_fd()).context(KIND, format_args!("accepting on {here}"))?;
     // SO_REUSEADDR and the like came from the listener; what differs is set once more.
-    let again = |setting: &&options::Setting| !options::before_bind(setting);
-    let settings = server.options.settings.iter().filter(again).cloned().collect();
-    options::restore(&options::State { settings, filter: server.options.filter.clone() }, &accepted)?;
+    options::again(&server.options, &accepted)?;
     Ok((accepted, connected))
 }
 

@@ -65,7 +65,7 @@ struct Line {
 /// `inotify wd:1 ino:3c4a7 sdev:fe00000 mask:fff ignored_mask:0 fhandle-bytes:8 fhandle-type:1
 /// f_handle:a7c4030000000000`. The number is hexadecimal too.
 fn line(text: &str) -> Option<Line> {
-    let value = |name: &str| text.split_whitespace().find_map(|word| word.strip_prefix(name));
+    let value = |name: &str| text.split_ascii_whitespace().find_map(|word| word.strip_prefix(name));
     let hex = |name: &str| u64::from_str_radix(value(name)?, 16).ok();
     // The kernel's own encoding: 12 bits of major above 20 bits of minor.
     let device = hex("sdev:")?;
@@ -86,7 +86,7 @@ fn line(text: &str) -> Option<Line> {
 ///
 /// # Errors
 /// A refusal if a file cannot be found.
-pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
+pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
     let mut watches = Vec::new();
     let owner = desc.holders.first().map_or(1, |holder| holder.0);
     for text in desc.info.rest.iter().filter(|text| text.starts_with("inotify ")) {
@@ -103,7 +103,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
     if ioctl::get(desc.fd.as_fd(), &ioctl::UNREAD).unwrap_or(0) > 0 {
         crate::log!(Warning, "inotify: events that nobody has read are not carried");
     }
-    Ok(State { watches })
+    Ok(Box::new(State { watches }))
 }
 
 /// The path of a watched file: by its handle on any mount of its file system, or by looking for it.
@@ -114,7 +114,7 @@ fn path(line: &Line, owner: u32, world: &World<'_>) -> Option<String> {
     let mounts: Vec<&str> = info
         .lines()
         .filter_map(|line| {
-            let mut words = line.split_whitespace();
+            let mut words = line.split_ascii_whitespace();
             (words.nth(2)? == wanted).then(|| words.nth(1)).flatten()
         })
         .collect();

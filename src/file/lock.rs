@@ -55,7 +55,7 @@ enum Sort {
 /// `1: FLOCK  ADVISORY  WRITE 15595 fe:00:10010644 0 EOF`.
 fn line(text: &str) -> Result<(Sort, State), Refusal> {
     let odd = || Error::new(KIND, "reading the locks", format!("odd line {text}"));
-    let words: Vec<&str> = text.split_whitespace().collect();
+    let words: Vec<&str> = text.split_ascii_whitespace().collect();
     let [_, sort, _, access, _, _, start, end] = words[..] else { return Err(odd().into()) };
     let sort = match sort {
         "FLOCK" => Sort::Flock,

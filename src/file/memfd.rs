@@ -60,13 +60,13 @@ pub fn is_memfd(desc: &Description) -> bool {
 ///
 /// # Errors
 /// A refusal for huge pages.
-pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
+pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
     if place::magic(desc)? == HUGETLB {
         return Err(Refusal::new("it uses huge pages", "start its owner after `rcsnap ready`"));
     }
     let first = world.first(desc);
     let body = if first == desc.entry { Some(body(desc)?) } else { None };
-    Ok(State { first, inode: desc.stat.ino, offset: desc.info.pos, body })
+    Ok(Box::new(State { first, inode: desc.stat.ino, offset: desc.info.pos, body }))
 }
 
 fn body(desc: &Description) -> Result<Body> {

@@ -185,41 +185,41 @@ crate::section! {
         /// A description that `restore` is given by its caller: number in the list of externals (tree only).
         External(u32),
         /// A file with a name.
-        Regular(regular::State),
+        Regular(Box<regular::State>),
         /// An open directory.
-        Directory(directory::State),
+        Directory(Box<directory::State>),
         /// A place in the tree that was not opened (O_PATH).
-        Path(path::State),
+        Path(Box<path::State>),
         /// A file or directory without a name.
-        Deleted(deleted::State),
+        Deleted(Box<deleted::State>),
         /// One end of a pipe.
-        Pipe(pipe::State),
+        Pipe(Box<pipe::State>),
         /// One end of a named pipe.
-        Fifo(fifo::State),
+        Fifo(Box<fifo::State>),
         /// A counter.
-        Eventfd(eventfd::State),
+        Eventfd(Box<eventfd::State>),
         /// A timer.
-        Timerfd(timerfd::State),
+        Timerfd(Box<timerfd::State>),
         /// Signals as input.
-        Signalfd(signalfd::State),
+        Signalfd(Box<signalfd::State>),
         /// A set of watched descriptions.
-        Epoll(epoll::State),
+        Epoll(Box<epoll::State>),
         /// A device without state of its own.
-        Device(device::State),
+        Device(Box<device::State>),
         /// A terminal.
-        Tty(tty::State),
+        Tty(Box<tty::State>),
         /// Memory with a descriptor.
-        Memfd(memfd::State),
+        Memfd(Box<memfd::State>),
         /// A handle of a process.
-        Pidfd(pidfd::State),
+        Pidfd(Box<pidfd::State>),
         /// A unix socket.
-        Unix(unix::State),
+        Unix(Box<unix::State>),
         /// A socket of IPv4 or IPv6.
-        Inet(inet::State),
+        Inet(Box<inet::State>),
         /// A netlink socket.
-        Netlink(netlink::State),
+        Netlink(Box<netlink::State>),
         /// Watches for changes of files.
-        Inotify(inotify::State),
+        Inotify(Box<inotify::State>),
     }
 }
 

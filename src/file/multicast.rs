@@ -52,7 +52,7 @@ fn v4(text: &str) -> Vec<(u32, i32, Vec<u8>)> {
     let mut found = Vec::new();
     let mut interface = 0;
     for line in text.lines().skip(1) {
-        let first = line.split_whitespace().next().unwrap_or("");
+        let first = line.split_ascii_whitespace().next().unwrap_or("");
         if !line.starts_with(char::is_whitespace) {
             interface = first.parse().unwrap_or(0);
         } else if let Ok(address) = u32::from_str_radix(first, 16) {
@@ -65,7 +65,7 @@ fn v4(text: &str) -> Vec<(u32, i32, Vec<u8>)> {
 /// Lines `1 lo ff020000000000000000000000000001 1 0000000C 0`.
 fn v6(text: &str) -> Vec<(u32, i32, Vec<u8>)> {
     let line = |line: &str| {
-        let mut words = line.split_whitespace();
+        let mut words = line.split_ascii_whitespace();
         let interface = words.next()?.parse().ok()?;
         let (high, low) = words.nth(1)?.split_at_checked(16)?;
         let half = |digits| u64::from_str_radix(digits, 16).map(u64::to_be_bytes).ok();

@@ -15,6 +15,7 @@ use nix::errno::Errno;
 
 use super::{Description, Opener, World, options};
 use crate::error::{Context, Refusal, Result};
+use crate::sys::netlink::u32_at;
 use crate::sys::{descriptor, socket};
 
 const KIND: &str = "netlink";
@@ -46,7 +47,7 @@ crate::section! {
 ///
 /// # Errors
 /// A refusal, as the head of the file says.
-pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
+pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
     let fd = &desc.fd;
     let ask = |name| {
         socket::number(fd.as_fd(), libc::SOL_SOCKET, name).context(KIND, format_args!("asking what it is"))
@@ -78,10 +79,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
     }
     let address = |peer| {
         let bytes = socket::name(fd.as_fd(), peer).unwrap_or_default();
-        let word = |at| {
-            bytes.get(at..at + 4).and_then(|b| <[u8; 4]>::try_from(b).ok()).map_or(0, u32::from_ne_bytes)
-        };
-        (word(4), word(8))
+        (u32_at(&bytes, 4), u32_at(&bytes, 8))
     };
     let port = Some(address(false).0).filter(|&port| port != 0);
     let peer = Some(address(true)).filter(|&peer| peer != (0, 0));
@@ -92,7 +90,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
         crate::log!(Info, "netlink: messages of protocol {protocol} that nobody has read are not carried");
     }
     let options = options::capture(fd, (libc::AF_NETLINK, kind, protocol), world)?;
-    Ok(State { kind, protocol, port, peer, groups, options })
+    Ok(Box::new(State { kind, protocol, port, peer, groups, options }))
 }
 
 /// A bit for each group, group 1 first.
@@ -102,7 +100,7 @@ fn groups(fd: &OwnedFd) -> Result<Vec<u32>, Errno> {
     let mut groups = Vec::new();
     // The kernel writes words.
     for (at, word) in (0_u32..).zip(bits.get(..len).unwrap_or(&bits).chunks_exact(4)) {
-        let word = <[u8; 4]>::try_from(word).map_or(0, u32::from_ne_bytes);
+        let word = u32_at(word, 0);
         groups.extend((0..32).filter(|bit| word >> bit & 1 != 0).map(|bit| at * 32 + bit + 1));
     }
     Ok(groups)
@@ -170,9 +168,8 @@ mod tests {
         socket::bind(fd.as_fd(), &address(0x7ead_beef, 1)).unwrap();
         let found = states_alone(vec![fd]);
         assert_eq!(found.before, found.after);
-        let crate::file::State::Netlink(State { port, groups, options, .. }) = &found.before[0] else {
-            panic!()
-        };
+        let crate::file::State::Netlink(state) = &found.before[0] else { panic!() };
+        let State { port, groups, options, .. } = &**state;
         assert_eq!((*port, groups.as_slice()), (Some(0x7ead_beef), &[1][..]));
         assert_eq!((options.filter.len(), options.settings.len()), (1, 1));
     }

@@ -165,10 +165,22 @@ pub fn capture(fd: &OwnedFd, sort: Sort, world: &World<'_>) -> Result<State, Ref
 /// # Errors
 /// The errno of the calls.
 pub fn restore(state: &State, fd: &OwnedFd) -> Result<()> {
+    set_those(state, fd, true)
+}
+
+/// Sets them once more on a socket that came from a listener: all that need not be set before bind(2).
+///
+/// # Errors
+/// The errno of the calls.
+pub fn again(state: &State, fd: &OwnedFd) -> Result<()> {
+    set_those(state, fd, false)
+}
+
+fn set_those(state: &State, fd: &OwnedFd, all: bool) -> Result<()> {
     if !state.filter.is_empty() {
         socket::set_filter(fd.as_fd(), &state.filter).context(KIND, format_args!("attaching a filter"))?;
     }
-    for setting in &state.settings {
+    for setting in state.settings.iter().filter(|setting| all || !before_bind(setting)) {
         set(setting, fd)
             .context(KIND, format_args!("setting {} of level {}", setting.name, setting.level))?;
     }
@@ -191,8 +203,7 @@ fn set(setting: &Setting, fd: &OwnedFd) -> Result<(), Errno> {
 }
 
 /// Whether an option belongs to where packets go, so that it must be set before bind(2).
-#[must_use]
-pub fn before_bind(setting: &Setting) -> bool {
+fn before_bind(setting: &Setting) -> bool {
     let Setting { level, name, .. } = setting;
     // REUSEADDR, REUSEPORT, BINDTODEVICE, MARK; IP_FREEBIND, IP_TRANSPARENT; V6ONLY, TRANSPARENT, FREEBIND.
     matches!((*level, *name), (1, 2 | 15 | SO_BINDTODEVICE | SO_MARK) | (0, 15 | 19) | (41, 26 | 75 | 78))

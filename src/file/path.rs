@@ -28,8 +28,8 @@ crate::section! {
 ///
 /// # Errors
 /// A refusal if its name leads elsewhere.
-pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
-    Ok(State { place: place::find(desc, world)?, format: desc.stat.format() })
+pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
+    Ok(Box::new(State { place: place::find(desc, world)?, format: desc.stat.format() }))
 }
 
 /// Looks it up again.

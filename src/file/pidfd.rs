@@ -29,7 +29,7 @@ crate::section! {
 ///
 /// # Errors
 /// A refusal if that is outside the image.
-pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
+pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
     let text = desc.info.value("Pid").unwrap_or("");
     let pid: i32 =
         text.parse().map_err(|_| Error::new(KIND, "reading the process", "fdinfo does not show it"))?;
@@ -39,7 +39,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
             format!("it stands for process {pid}, which is outside the image"),
             "start its owner after `rcsnap ready`",
         )),
-        _ => Ok(State { pid, thread: desc.info.flags & libc::O_EXCL != 0 }),
+        _ => Ok(Box::new(State { pid, thread: desc.info.flags & libc::O_EXCL != 0 })),
     }
 }
 

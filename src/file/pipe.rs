@@ -50,8 +50,8 @@ crate::section! {
 ///
 /// # Errors
 /// A refusal if an end is outside the image.
-pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
-    Ok(State { first: world.first(desc), body: body(desc, world)? })
+pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
+    Ok(Box::new(State { first: world.first(desc), body: body(desc, world)? }))
 }
 
 /// What the ends of a pipe or FIFO share, if `desc` is its first end.

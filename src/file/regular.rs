@@ -38,7 +38,7 @@ crate::section! {
 ///
 /// # Errors
 /// A refusal, as the head of the file says.
-pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
+pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
     match place::magic(desc)? {
         MQUEUE => return Err(Refusal::new("it is a message queue", "start its owner after `rcsnap ready`")),
         HUGETLB => return Err(Refusal::new("it is on hugetlbfs", "start its owner after `rcsnap ready`")),
@@ -57,7 +57,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
         ));
     }
     let input = (place.persistent && !desc.writes()).then_some(desc.stat.size);
-    Ok(State { place, offset: desc.info.pos, input })
+    Ok(Box::new(State { place, offset: desc.info.pos, input }))
 }
 
 /// Opens it again and seeks.

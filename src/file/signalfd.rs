@@ -26,13 +26,13 @@ crate::section! {
 ///
 /// # Errors
 /// If fdinfo does not show it.
-pub fn capture(desc: &Description, _world: &World<'_>) -> Result<State, Refusal> {
+pub fn capture(desc: &Description, _world: &World<'_>) -> Result<Box<State>, Refusal> {
     let mask = desc
         .info
         .value("sigmask")
         .and_then(|text| u64::from_str_radix(text, 16).ok())
         .ok_or_else(|| Error::new(KIND, "reading the mask", "fdinfo does not show it"))?;
-    Ok(State { mask })
+    Ok(Box::new(State { mask }))
 }
 
 /// Makes it again.

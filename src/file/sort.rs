@@ -111,26 +111,26 @@ impl Sort {
     }
 
     pub(super) fn capture(self, desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
-        Ok(match self {
-            Sort::Regular => State::Regular(regular::capture(desc, world)?),
-            Sort::Directory => State::Directory(directory::capture(desc, world)?),
-            Sort::Path => State::Path(path::capture(desc, world)?),
-            Sort::Deleted => State::Deleted(deleted::capture(desc, world)?),
-            Sort::Pipe => State::Pipe(pipe::capture(desc, world)?),
-            Sort::Fifo => State::Fifo(fifo::capture(desc, world)?),
-            Sort::Eventfd => State::Eventfd(eventfd::capture(desc, world)?),
-            Sort::Timerfd => State::Timerfd(timerfd::capture(desc, world)?),
-            Sort::Signalfd => State::Signalfd(signalfd::capture(desc, world)?),
-            Sort::Epoll => State::Epoll(epoll::capture(desc, world)?),
-            Sort::Device => State::Device(device::capture(desc, world)?),
-            Sort::Tty => State::Tty(tty::capture(desc, world)?),
-            Sort::Memfd => State::Memfd(memfd::capture(desc, world)?),
-            Sort::Pidfd => State::Pidfd(pidfd::capture(desc, world)?),
-            Sort::Unix => State::Unix(unix::capture(desc, world)?),
-            Sort::Inet => State::Inet(inet::capture(desc, world)?),
-            Sort::Netlink => State::Netlink(netlink::capture(desc, world)?),
-            Sort::Inotify => State::Inotify(inotify::capture(desc, world)?),
-        })
+        match self {
+            Sort::Regular => regular::capture(desc, world).map(State::Regular),
+            Sort::Directory => directory::capture(desc, world).map(State::Directory),
+            Sort::Path => path::capture(desc, world).map(State::Path),
+            Sort::Deleted => deleted::capture(desc, world).map(State::Deleted),
+            Sort::Pipe => pipe::capture(desc, world).map(State::Pipe),
+            Sort::Fifo => fifo::capture(desc, world).map(State::Fifo),
+            Sort::Eventfd => eventfd::capture(desc, world).map(State::Eventfd),
+            Sort::Timerfd => timerfd::capture(desc, world).map(State::Timerfd),
+            Sort::Signalfd => signalfd::capture(desc, world).map(State::Signalfd),
+            Sort::Epoll => epoll::capture(desc, world).map(State::Epoll),
+            Sort::Device => device::capture(desc, world).map(State::Device),
+            Sort::Tty => tty::capture(desc, world).map(State::Tty),
+            Sort::Memfd => memfd::capture(desc, world).map(State::Memfd),
+            Sort::Pidfd => pidfd::capture(desc, world).map(State::Pidfd),
+            Sort::Unix => unix::capture(desc, world).map(State::Unix),
+            Sort::Inet => inet::capture(desc, world).map(State::Inet),
+            Sort::Netlink => netlink::capture(desc, world).map(State::Netlink),
+            Sort::Inotify => inotify::capture(desc, world).map(State::Inotify),
+        }
     }
 }
 

@@ -5,8 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::holder::{self, Outsider};
 use super::sort::{Sort, one, sort, unknown};
 use super::{
-    Actor, Description, Entry, Fd, Known, Opener, Policy, Scope, State, World, inet, lock, owner, place,
-    regular, unix,
+    Actor, Description, Entry, Fd, Known, Opener, Policy, Scope, State, World, inet, lock, owner, place, unix,
 };
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
 use crate::sorted::{self, Map};
@@ -66,8 +65,10 @@ pub fn capture(request: &Request<'_>) -> Result<Captured> {
     for desc in world.descriptions {
         match entry(desc, &world, outsiders.get(&desc.entry)) {
             Ok(entry) => {
-                if let State::Regular(regular::State { place, input: Some(_), .. }) = &entry.state {
-                    captured.inputs.push(place.path.clone());
+                if let State::Regular(regular) = &entry.state
+                    && regular.input.is_some()
+                {
+                    captured.inputs.push(regular.place.path.clone());
                 }
                 captured.entries.push(entry);
             }

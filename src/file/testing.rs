@@ -51,7 +51,7 @@ fn world_of<T>(scope: Scope, descriptions: &[Description], work: impl FnOnce(&Wo
 /// Capture and restore of one kind.
 pub fn once<S>(
     fd: &OwnedFd,
-    capture: impl Fn(&Description, &World<'_>) -> Result<S, Refusal>,
+    capture: impl Fn(&Description, &World<'_>) -> Result<Box<S>, Refusal>,
     restore: impl Fn(&S, &mut Opener) -> Result<OwnedFd>,
 ) -> (S, OwnedFd) {
     let descriptions = [describe(fd)];
@@ -66,18 +66,18 @@ pub fn once<S>(
         ends: crate::sorted::Map::new(),
     };
     let again = restore(&state, &mut opener).unwrap();
-    (state, again)
+    (*state, again)
 }
 
 /// Capture, restore, and capture once more, which must give the same.
 pub fn round_trip<S: PartialEq + std::fmt::Debug>(
     fd: &OwnedFd,
-    capture: impl Fn(&Description, &World<'_>) -> Result<S, Refusal>,
+    capture: impl Fn(&Description, &World<'_>) -> Result<Box<S>, Refusal>,
     restore: impl Fn(&S, &mut Opener) -> Result<OwnedFd>,
 ) -> (S, OwnedFd) {
     let (state, again) = once(fd, &capture, restore);
     let descriptions = [describe(&again)];
-    assert_eq!(world(&descriptions, |world| capture(&descriptions[0], world)).unwrap(), state);
+    assert_eq!(*world(&descriptions, |world| capture(&descriptions[0], world)).unwrap(), state);
     (state, again)
 }
 

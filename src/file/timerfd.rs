@@ -38,7 +38,7 @@ crate::section! {
 ///
 /// # Errors
 /// If fdinfo cannot be understood.
-pub fn capture(desc: &Description, _world: &World<'_>) -> Result<State, Refusal> {
+pub fn capture(desc: &Description, _world: &World<'_>) -> Result<Box<State>, Refusal> {
     let missing = || Error::new(KIND, "reading the timer", "fdinfo does not show it");
     let line = |name| desc.info.value(name).ok_or_else(missing);
     let clock: i32 = line("clockid")?.parse().map_err(|_| missing())?;
@@ -48,10 +48,10 @@ pub fn capture(desc: &Description, _world: &World<'_>) -> Result<State, Refusal>
     let ticks = line("ticks")?.parse().map_err(|_| missing())?;
     let absolute = wall(clock) && set & libc::TFD_TIMER_ABSTIME != 0 && left != (0, 0);
     if !absolute {
-        return Ok(State { clock, flags: 0, ticks, value: left, interval });
+        return Ok(Box::new(State { clock, flags: 0, ticks, value: left, interval }));
     }
     let now = time::now(libc::CLOCK_REALTIME).context(KIND, format_args!("reading the wall clock"))?;
-    Ok(State { clock, flags: set, ticks, value: sum(left, now), interval })
+    Ok(Box::new(State { clock, flags: set, ticks, value: sum(left, now), interval }))
 }
 
 /// Whether a clock is set by people: CLOCK_REALTIME and CLOCK_REALTIME_ALARM.

@@ -66,7 +66,7 @@ fn find(desc: &Description, rdev: u64, world: &World<'_>) -> Result<Place, Refus
 ///
 /// # Errors
 /// A refusal, as the head of the file says.
-pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
+pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
     let rdev = number(desc)?;
     let (major, minor) = device::numbers(rdev);
     // Unix98 slaves are 136 to 143, the master is 5:2, BSD masters and slaves are 2 and 3.
@@ -87,14 +87,14 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
     if ioctl::get(tty, &ioctl::GET_EXCLUSIVE).unwrap_or(0) != 0 {
         return Err(Refusal::new("it is open exclusively", "start its owner after `rcsnap ready`"));
     }
-    Ok(State {
+    Ok(Box::new(State {
         place: find(desc, rdev, world)?,
         sysfs: device::sysfs(rdev, false, world.root),
         modes: termios.modes,
         chars: termios.chars.to_vec(),
         speed: termios.speed,
         window,
-    })
+    }))
 }
 
 /// Opens it again.

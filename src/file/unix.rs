@@ -83,7 +83,7 @@ crate::section! {
 ///
 /// # Errors
 /// A refusal, as the head of the file says.
-pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> {
+pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
     let fd = desc.fd.as_fd();
     let kind =
         socket::number(fd, libc::SOL_SOCKET, SO_TYPE).context(KIND, format_args!("asking its type"))?;
@@ -120,7 +120,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<State, Refusal> 
         return Err(Refusal::new(reason, "start both owners after `rcsnap ready`"));
     }
     let options = options::capture(&desc.fd, (libc::AF_UNIX, kind, 0), world)?;
-    Ok(State { kind, name, node, role, peer, queue, shutdown: found.shutdown, options })
+    Ok(Box::new(State { kind, name, node, role, peer, queue, shutdown: found.shutdown, options }))
 }
 
 fn role(desc: &Description, world: &World<'_>, kind: i32, found: &Unix) -> Result<Role, Refusal> {
@@ -176,8 +176,7 @@ pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
     }
     match &state.role {
         Role::Pair { peer } => {
-            let other = other(opener, *peer)?;
-            let (fd, second) = pair(state, &other, opener)?;
+            let (fd, second) = pair(state, other(opener, *peer)?, opener)?;
             opener.keep((KIND, *peer), second)?;
             Ok(fd)
         }
@@ -186,9 +185,9 @@ pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
     }
 }
 
-fn other(opener: &Opener, entry: u32) -> Result<State> {
+fn other<'a>(opener: &Opener<'a>, entry: u32) -> Result<&'a State> {
     match opener.entries.get(entry as usize).map(|entry| &entry.state) {
-        Some(super::State::Unix(state)) => Ok(state.clone()),
+        Some(super::State::Unix(state)) => Ok(state),
         _ => Err(Error::new(KIND, format!("looking for entry {entry}"), "it is not a unix socket")),
     }
 }
@@ -261,16 +260,17 @@ fn connection(server: &State, client: &State, opener: &mut Opener) -> Result<(Ow
 fn left(state: &State, name: &[u8], reset: bool, opener: &mut Opener) -> Result<OwnedFd> {
     let options = options::State { settings: Vec::new(), filter: Vec::new() };
     let gone = State {
+        kind: state.kind,
         name: name.to_vec(),
         node: (!name.is_empty() && name[0] != 0).then(|| Node::passing(name)),
-        peer: state.peer,
-        options,
-        queue: Vec::new(),
         role: Role::Idle,
-        ..state.clone()
+        peer: state.peer,
+        queue: Vec::new(),
+        shutdown: state.shutdown,
+        options,
     };
     let (fd, peer) = if state.kind == libc::SOCK_DGRAM && !(state.name.is_empty() && name.is_empty()) {
-        let fd = open(&State { role: Role::Idle, ..state.clone() }, opener)?;
+        let fd = open(state, opener)?;
         let peer = fresh(&gone)?;
         unix_name::bind(&peer, name, gone.node.as_ref(), &mut |_| {
             let address = unix_name::reachable(name, gone.node.as_ref());

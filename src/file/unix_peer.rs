@@ -10,6 +10,7 @@ use super::unix::State;
 use super::{Opener, Scope, Who, World};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::proc::stat;
+use crate::sys::netlink::u32_at;
 use crate::sys::{brief, fs, socket};
 
 const KIND: &str = "unix";
@@ -22,9 +23,8 @@ const SO_PEERCRED: i32 = 17;
 pub fn read(fd: &OwnedFd) -> Result<Option<(u32, u32, u32)>> {
     let bytes = socket::option(fd.as_fd(), libc::SOL_SOCKET, SO_PEERCRED, 12)
         .context(KIND, format_args!("asking for its peer"))?;
-    let word =
-        |at| bytes.get(at..at + 4).and_then(|b| <[u8; 4]>::try_from(b).ok()).map_or(0, u32::from_ne_bytes);
-    Ok((word(0) != 0).then(|| (word(0), word(4), word(8))))
+    let pid = u32_at(&bytes, 0);
+    Ok((pid != 0).then(|| (pid, u32_at(&bytes, 4), u32_at(&bytes, 8))))
 }
 
 /// Makes sure that a restore can act as this process.

@@ -126,10 +126,10 @@ pub fn write(
         // The queue once fitted, but small messages may have been joined: the sender's limit is lifted.
         let need = i32::try_from(total).unwrap_or(i32::MAX / 4);
         let limit = socket::number(sender, libc::SOL_SOCKET, libc::SO_SNDBUF).context(KIND, doing)?;
-        let lifted = with_option(sender, libc::SO_SNDBUFFORCE, limit / 2, need.max(limit / 2), || {
+        let lifted = with_option(sender, libc::SO_SNDBUFFORCE, limit / 2, need.max(limit / 2), &|| {
             // A socket that asks for credentials gets ours, if the message brings none.
-            with_credentials_off(fd.as_fd(), || {
-                with_credentials_off(sender, || send(sender, message, &address))
+            with_credentials_off(fd.as_fd(), &|| {
+                with_credentials_off(sender, &|| send(sender, message, &address))
             })
         });
         lifted.context(KIND, doing)?;
@@ -143,7 +143,7 @@ fn with_option(
     name: i32,
     before: i32,
     value: i32,
-    work: impl FnOnce() -> nix::Result<()>,
+    work: &dyn Fn() -> nix::Result<()>,
 ) -> nix::Result<()> {
     if value == before {
         return work();
@@ -154,7 +154,7 @@ fn with_option(
     done
 }
 
-fn with_credentials_off(fd: BorrowedFd<'_>, work: impl FnOnce() -> nix::Result<()>) -> nix::Result<()> {
+fn with_credentials_off(fd: BorrowedFd<'_>, work: &dyn Fn() -> nix::Result<()>) -> nix::Result<()> {
     let before = socket::number(fd, libc::SOL_SOCKET, SO_PASSCRED)?;
     with_option(fd, SO_PASSCRED, before, 0, work)
 }

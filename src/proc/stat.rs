@@ -63,21 +63,26 @@ pub const PF_KTHREAD: u64 = 0x0020_0000;
 /// Parses the line. The name may hold spaces and brackets, so fields count from its last bracket.
 #[must_use]
 pub fn parse(text: &str) -> Option<Stat> {
-    let (head, tail) = text.rsplit_once(") ")?;
-    let (pid, comm) = head.split_once(" (")?;
+    let (head, tail) = text.rsplit_once(')')?;
+    let (pid, comm) = head.split_once('(')?;
     let fields: Vec<&str> = tail.split_ascii_whitespace().collect();
-    // Field 3 of the manual page is the first here.
-    let field = |n: usize| fields.get(n - 3).copied();
-    let number = |n: usize| field(n).and_then(|f| f.parse().ok()).unwrap_or(0u64);
+    // Field 3 of the manual page is the first here. Those behind the name are in every kernel's line.
+    let field = |n: usize| fields.get(n - 3).copied().unwrap_or_default();
+    let number = |n: usize| field(n).parse().unwrap_or(0_u64);
+    let mut ids = [0_i32; 5];
+    for (id, field) in ids.iter_mut().zip(fields.get(1..6)?) {
+        *id = field.parse().ok()?;
+    }
+    let [ppid, pgrp, session, tty_nr, tpgid] = ids;
     Some(Stat {
-        pid: pid.parse().ok()?,
+        pid: pid.trim_ascii_end().parse().ok()?,
         comm: comm.to_owned(),
-        state: field(3)?.chars().next()?,
-        ppid: field(4)?.parse().ok()?,
-        pgrp: field(5)?.parse().ok()?,
-        session: field(6)?.parse().ok()?,
-        tty_nr: field(7)?.parse().ok()?,
-        tpgid: field(8)?.parse().ok()?,
+        state: char::from(*field(3).as_bytes().first()?),
+        ppid: ppid.cast_unsigned(),
+        pgrp: pgrp.cast_unsigned(),
+        session: session.cast_unsigned(),
+        tty_nr,
+        tpgid,
         flags: number(9),
         starttime: number(22),
         layout: Layout {
@@ -92,7 +97,7 @@ pub fn parse(text: &str) -> Option<Stat> {
             env_start: number(50),
             env_end: number(51),
         },
-        exit_code: field(52).and_then(|f| f.parse().ok()).unwrap_or(0),
+        exit_code: field(52).parse().unwrap_or(0),
     })
 }
 

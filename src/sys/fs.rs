@@ -27,6 +27,11 @@ pub fn open(path: impl AsRef<Path>, flags: OFlag) -> Sys<OwnedFd> {
 /// # Errors
 /// The errno of open(2) or read(2).
 pub fn read(path: impl AsRef<Path>) -> Sys<Vec<u8>> {
+    read_of(path.as_ref())
+}
+
+#[inline(never)]
+fn read_of(path: &Path) -> Sys<Vec<u8>> {
     read_to_end(open(path, OFlag::O_RDONLY)?.as_fd())
 }
 
@@ -58,6 +63,11 @@ pub fn read_to_end(fd: BorrowedFd<'_>) -> Sys<Vec<u8>> {
 /// # Errors
 /// The errno of open(2) or read(2), and EILSEQ if it is not UTF-8.
 pub fn text(path: impl AsRef<Path>) -> Sys<String> {
+    text_of(path.as_ref())
+}
+
+#[inline(never)]
+fn text_of(path: &Path) -> Sys<String> {
     String::from_utf8(read(path)?).map_err(|_| Errno::EILSEQ)
 }
 
@@ -74,8 +84,13 @@ pub fn of_task(pid: u32, name: &str) -> Sys<String> {
 /// # Errors
 /// The errno of open(2) or write(2).
 pub fn write(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> Sys<()> {
+    write_to(path.as_ref(), bytes.as_ref())
+}
+
+#[inline(never)]
+fn write_to(path: &Path, bytes: &[u8]) -> Sys<()> {
     let file = open(path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC)?;
-    write_all(file.as_fd(), bytes.as_ref())
+    write_all(file.as_fd(), bytes)
 }
 
 /// Writes all of it, with one write(2) where the kernel takes it at once.
@@ -99,7 +114,12 @@ pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Sys<()> {
 /// # Errors
 /// The errno of readlink(2).
 pub fn link(path: impl AsRef<Path>) -> Sys<PathBuf> {
-    readlink(&*super::path::text(path.as_ref())?).map(PathBuf::from)
+    link_of(path.as_ref())
+}
+
+#[inline(never)]
+fn link_of(path: &Path) -> Sys<PathBuf> {
+    readlink(&*super::path::text(path)?).map(PathBuf::from)
 }
 
 /// The text of a symbolic link. What is not UTF-8 is replaced.
@@ -115,6 +135,11 @@ pub fn link_text(path: impl AsRef<Path>) -> Sys<String> {
 /// # Errors
 /// The errno of open(2), also of /proc.
 pub fn real(path: impl AsRef<Path>) -> Sys<PathBuf> {
+    real_of(path.as_ref())
+}
+
+#[inline(never)]
+fn real_of(path: &Path) -> Sys<PathBuf> {
     let file = open(path, OFlag::O_PATH)?;
     link(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
@@ -161,6 +186,11 @@ pub fn names_in(directory: BorrowedFd<'_>) -> Sys<Vec<Name>> {
 /// # Errors
 /// The errno of open(2) or getdents64(2).
 pub fn entries(directory: impl AsRef<Path>) -> Sys<Vec<Name>> {
+    entries_of(directory.as_ref())
+}
+
+#[inline(never)]
+fn entries_of(directory: &Path) -> Sys<Vec<Name>> {
     names_in(open(directory, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?.as_fd())
 }
 
@@ -169,7 +199,11 @@ pub fn entries(directory: impl AsRef<Path>) -> Sys<Vec<Name>> {
 /// # Errors
 /// The errno of open(2) or getdents64(2).
 pub fn names(directory: impl AsRef<Path>) -> Sys<Vec<OsString>> {
-    Ok(entries(directory)?.into_iter().map(|name| name.name).collect())
+    entries(directory).map(names_of)
+}
+
+fn names_of(names: Vec<Name>) -> Vec<OsString> {
+    names.into_iter().map(|name| name.name).collect()
 }
 
 /// The names in a directory that are numbers, sorted: processes, threads, descriptors.
@@ -177,12 +211,14 @@ pub fn names(directory: impl AsRef<Path>) -> Sys<Vec<OsString>> {
 /// # Errors
 /// The errno of open(2) or getdents64(2).
 pub fn numbers(directory: impl AsRef<Path>) -> Sys<Vec<u32>> {
-    let mut found = Vec::new();
-    for name in names(directory)? {
-        found.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
-    }
+    Ok(numbers_of(&entries(directory)?))
+}
+
+fn numbers_of(names: &[Name]) -> Vec<u32> {
+    let mut found: Vec<u32> =
+        names.iter().filter_map(|name| name.name.to_str().and_then(|name| name.parse().ok())).collect();
     sorted::sort(&mut found);
-    Ok(found)
+    found
 }
 
 #[cfg(test)]

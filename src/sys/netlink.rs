@@ -5,9 +5,9 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
-};
+use nix::sys::socket::{MsgFlags, recv, send};
+
+use super::socket::socket;
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -52,7 +52,7 @@ impl Socket {
     /// # Errors
     /// The errno of socket(2).
     pub fn route() -> Result<Socket, Errno> {
-        Socket::open(SockProtocol::NetlinkRoute)
+        Socket::open(libc::NETLINK_ROUTE)
     }
 
     /// Packet filters.
@@ -60,12 +60,20 @@ impl Socket {
     /// # Errors
     /// The errno of socket(2).
     pub fn netfilter() -> Result<Socket, Errno> {
-        Socket::open(SockProtocol::NetlinkNetFilter)
+        Socket::open(libc::NETLINK_NETFILTER)
     }
 
-    fn open(protocol: SockProtocol) -> Result<Socket, Errno> {
-        let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
-        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    /// Sockets of all kinds.
+    ///
+    /// # Errors
+    /// The errno of socket(2).
+    pub fn diagnosis() -> Result<Socket, Errno> {
+        Socket::open(libc::NETLINK_SOCK_DIAG)
+    }
+
+    /// The first message binds it.
+    fn open(protocol: i32) -> Result<Socket, Errno> {
+        let fd = socket(libc::AF_NETLINK, libc::SOCK_RAW, protocol)?;
         Ok(Socket { fd, sequence: 0, buffer: vec![0; 64 << 10] })
     }
 

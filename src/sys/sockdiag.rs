@@ -2,17 +2,13 @@
 //!
 //! Peers, backlogs and shutdown states cannot be asked of a socket itself. Needs the `unix_diag` module.
 
-use std::os::fd::{AsFd, OwnedFd};
-
 use nix::errno::Errno;
 
-use super::socket;
+use super::netlink::{self, Socket, u32_at};
 use crate::sorted::Map;
 
 /// `SOCK_DIAG_BY_FAMILY`.
 const BY_FAMILY: u16 = 20;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
 /// UDIAG_SHOW_VFS | UDIAG_SHOW_PEER | UDIAG_SHOW_ICONS | UDIAG_SHOW_RQLEN.
 const SHOW: u32 = 0x1e;
 
@@ -38,81 +34,41 @@ pub struct Unix {
 /// # Errors
 /// The errno of the calls; `ENOENT` if the kernel has no `unix_diag`.
 pub fn unix() -> Result<Map<u64, Unix>, Errno> {
-    let netlink = socket::socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_SOCK_DIAG)?;
-    let mut request = Vec::new();
-    // nlmsghdr: length, type, NLM_F_REQUEST | NLM_F_DUMP, sequence, port.
-    request.extend_from_slice(&40_u32.to_ne_bytes());
-    request.extend_from_slice(&BY_FAMILY.to_ne_bytes());
-    request.extend_from_slice(&0x301_u16.to_ne_bytes());
-    request.extend_from_slice(&[0; 8]);
     // unix_diag_req: family, protocol, padding; all states; any inode; what to show; no cookie.
-    request.extend_from_slice(&[1, 0, 0, 0]);
+    let mut request = vec![1, 0, 0, 0];
     for word in [u32::MAX, 0, SHOW, 0, 0] {
         request.extend_from_slice(&word.to_ne_bytes());
     }
-    socket::send(netlink.as_fd(), &request, None, &[])?;
-    let mut found = Vec::new();
-    while !answer(&netlink, &mut found)? {}
-    Ok(found.into())
-}
-
-/// Reads one packet of the answer; whether it was the last.
-fn answer(netlink: &OwnedFd, found: &mut Vec<(u64, Unix)>) -> Result<bool, Errno> {
-    let packet = socket::receive(netlink.as_fd(), 32 * 1024, 0)?;
-    let mut rest = packet.as_slice();
-    while let Some(header) = rest.get(..16) {
-        let len = usize::try_from(word(header, 0)).unwrap_or(0);
-        let kind = u16::from_ne_bytes([header[4], header[5]]);
-        let body = rest.get(16..len).ok_or(Errno::EBADMSG)?;
-        match kind {
-            NLMSG_DONE => return Ok(true),
-            NLMSG_ERROR => return Err(Errno::from_raw(-i32::from_ne_bytes(word(body, 0).to_ne_bytes()))),
-            _ => {
-                if let Some((inode, socket)) = one(body) {
-                    found.push((inode.into(), socket));
-                }
-            }
-        }
-        rest = rest.get(len.next_multiple_of(4)..).unwrap_or(&[]);
-    }
-    Ok(false)
-}
-
-fn word(bytes: &[u8], at: usize) -> u32 {
-    let bytes = bytes.get(at..at + 4).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
-    bytes.map_or(0, u32::from_ne_bytes)
+    let answer = Socket::diagnosis()?.dump(BY_FAMILY, &request)?;
+    Ok(answer.iter().map(|message| one(&message.body)).collect::<Vec<_>>().into())
 }
 
 /// unix_diag_msg: family, type, state, padding, inode, cookie; then attributes.
-fn one(body: &[u8]) -> Option<(u32, Unix)> {
-    let mut socket = Unix { state: *body.get(2)?, ..Unix::default() };
-    let inode = word(body, 4);
-    let mut rest = body.get(16..)?;
-    while rest.len() >= 4 {
-        let len = usize::from(u16::from_ne_bytes([rest[0], rest[1]]));
-        let kind = u16::from_ne_bytes([rest[2], rest[3]]);
-        let value = rest.get(4..len)?;
-        match kind {
-            1 => socket.file = Some((word(value, 4), word(value, 0))),
-            2 => socket.peer = Some(word(value, 0)),
-            3 => socket.waiting = value.len() / 4,
-            4 => socket.queue = (word(value, 0), word(value, 4)),
-            6 => socket.shutdown = *value.first()?,
-            _ => {}
-        }
-        rest = rest.get(len.next_multiple_of(4)..).unwrap_or(&[]);
-    }
-    Some((inode, socket))
+fn one(body: &[u8]) -> (u64, Unix) {
+    let attributes = netlink::attributes(body, 16);
+    let value = |kind| netlink::find(&attributes, kind);
+    let queue = value(4).unwrap_or_default();
+    let socket = Unix {
+        state: netlink::u8_at(body, 2),
+        file: value(1).map(|file| (u32_at(file, 4), u32_at(file, 0))),
+        peer: value(2).map(|peer| u32_at(peer, 0)),
+        waiting: value(3).unwrap_or_default().len() / 4,
+        queue: (u32_at(queue, 0), u32_at(queue, 4)),
+        shutdown: netlink::u8_at(value(6).unwrap_or_default(), 0),
+    };
+    (u32_at(body, 4).into(), socket)
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
 
+    use crate::sys::socket;
+
     #[test]
     fn pair_is_found_with_its_peers() {
-        let (a, b) = super::socket::pair(libc::SOCK_STREAM).unwrap();
-        super::socket::shutdown(a.as_fd(), 1).unwrap();
+        let (a, b) = socket::pair(libc::SOCK_STREAM).unwrap();
+        socket::shutdown(a.as_fd(), 1).unwrap();
         let inode = |fd| nix::sys::stat::fstat(fd).unwrap().st_ino;
         let found = super::unix().unwrap();
         let (first, second) = (&found[&inode(&a)], &found[&inode(&b)]);
