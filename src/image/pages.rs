@@ -1,7 +1,7 @@
 //! Memory pages: runs of pages that point into blocks of compressed pages.
 //!
 //! A page is stored once however often it occurs; pages of zeroes are not stored at all. Stored pages are
-//! numbered as they come, 64 to a block of at most 256 KiB: large enough for LZ4 (its window is 64 KiB),
+//! numbered as they come, 32 to a block of at most 128 KiB: large enough for LZ4 (its window is 64 KiB),
 //! small enough for one buffer on a board with 32 MiB. Blocks stand in the order in which the restore reads
 //! them, each with the CRC of its stored bytes.
 //!
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// Bytes of a page. Kernels with larger pages are refused by the header.
 pub const PAGE: usize = 4096;
 /// Pages of a full block.
-pub const BLOCK_PAGES: usize = 64;
+pub const BLOCK_PAGES: usize = 32;
 
 crate::section! {
     /// Pages that follow each other in an address space and among the stored pages of one block.
@@ -290,6 +290,10 @@ pub struct PageReader<'a> {
     pages: Vec<u8>,
 }
 
+/// Called through a pointer: inlined here it would be compiled for size, and take twice as long.
+const UNPACK: fn(&[u8], &mut [u8]) -> std::result::Result<usize, lz4_flex::block::DecompressError> =
+    lz4_flex::block::decompress_into;
+
 impl<'a> PageReader<'a> {
     /// Checks the whole index before the first byte is read.
     ///
@@ -318,7 +322,7 @@ impl<'a> PageReader<'a> {
         }
         let bytes: &[u8] = match block.method {
             Method::Raw => stored,
-            Method::Lz4 => match lz4_flex::block::decompress_into(stored, pages) {
+            Method::Lz4 => match std::hint::black_box(UNPACK)(stored, pages) {
                 Ok(length) if length == size => pages,
                 _ => return Err(wrong("it does not decompress")),
             },
