@@ -21,3 +21,4 @@ pub mod stage;
 pub mod store;
 pub mod sys;
 pub mod task;
+pub mod text;
