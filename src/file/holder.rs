@@ -66,13 +66,14 @@ pub fn gather(tables: &[(u32, String)], externals: &[BorrowedFd<'_>]) -> Result<
     let mut handle = None;
     for group in groups {
         let entry = u32::try_from(found.descriptions.len()).unwrap_or(u32::MAX);
+        let mut holders = Vec::new();
         for held in group.iter().filter_map(|&i| held.get(i)) {
+            holders.push((held.pid, held.fd));
             let cloexec = held.info.flags & libc::O_CLOEXEC != 0;
             found.fds.entry(held.pid, Vec::new).push(Fd { fd: held.fd, entry, cloexec });
             found.posix.extend(lock::posix(&held.info, held.pid, held.fd));
         }
         if let Some(first) = group.first().and_then(|&i| held.get(i)) {
-            let holders = group.iter().filter_map(|&i| held.get(i)).map(|held| (held.pid, held.fd)).collect();
             found.descriptions.push(describe(first, entry, holders, &mut handle, externals)?);
         }
     }

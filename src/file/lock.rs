@@ -85,21 +85,26 @@ fn lines(info: &FdInfo) -> impl Iterator<Item = Result<(Sort, State), Refusal>> 
 /// # Errors
 /// A refusal for leases.
 pub fn capture(info: &FdInfo) -> Result<Vec<State>, Refusal> {
-    lines(info)
-        .filter(|found| !matches!(found, Ok((Sort::Posix, _))))
-        .map(|found| found.map(|(_, state)| state))
-        .collect()
+    let mut states = Vec::new();
+    for found in lines(info) {
+        let (sort, state) = found?;
+        if sort != Sort::Posix {
+            states.push(state);
+        }
+    }
+    Ok(states)
 }
 
 /// The locks that the process `pid` took through `fd`.
 #[must_use]
 pub fn posix(info: &FdInfo, pid: u32, fd: i32) -> Vec<Posix> {
-    lines(info)
-        .filter_map(|found| match found {
-            Ok((Sort::Posix, State { write, start, len, .. })) => Some(Posix { pid, fd, write, start, len }),
-            _ => None,
-        })
-        .collect()
+    let mut locks = Vec::new();
+    for found in lines(info) {
+        if let Ok((Sort::Posix, State { write, start, len, .. })) = found {
+            locks.push(Posix { pid, fd, write, start, len });
+        }
+    }
+    locks
 }
 
 /// Takes a lock again.

@@ -139,6 +139,12 @@ impl Description {
         self.info.flags & libc::O_PATH != 0
     }
 
+    /// Whether another one is open on the same object: no place that was not opened.
+    #[must_use]
+    pub fn shares_object(&self, other: &Description) -> bool {
+        (other.stat.dev, other.stat.ino) == (self.stat.dev, self.stat.ino) && !other.is_path()
+    }
+
     /// Whether it can be read through.
     #[must_use]
     pub fn reads(&self) -> bool {

@@ -38,8 +38,8 @@ crate::section! {
 
 /// Family, type and protocol.
 pub type Sort = (i32, i32, i32);
-/// The options of fresh sockets, by their sort, in the order of the lists.
-pub type Fresh = Map<Sort, Vec<Option<Vec<u8>>>>;
+/// The options of fresh sockets, by their sort.
+pub type Fresh = Map<Sort, Vec<Setting>>;
 
 /// A range of names of one level.
 type List = (i32, &'static [i32]);
@@ -115,16 +115,17 @@ fn lists((family, kind, protocol): Sort) -> Vec<List> {
     lists
 }
 
-/// Level and name of every option of the lists.
-fn names(sort: Sort) -> impl Iterator<Item = (i32, i32)> {
-    lists(sort).into_iter().flat_map(|(level, names)| names.iter().map(move |&name| (level, name)))
-}
-
-/// The values of a fresh socket, in the order of the lists.
-fn values(sort: Sort) -> Result<Vec<Option<Vec<u8>>>> {
-    let fresh = socket::socket(sort.0, sort.1, sort.2)
-        .context(KIND, format_args!("making a socket to compare with"))?;
-    Ok(names(sort).map(|(level, name)| socket::option(fresh.as_fd(), level, name, LONGEST).ok()).collect())
+/// Every option of the lists that a socket of this sort has on this kernel.
+fn values(fd: &OwnedFd, sort: Sort) -> Vec<Setting> {
+    let mut found = Vec::new();
+    for (level, names) in lists(sort) {
+        for &name in names {
+            if let Ok(value) = socket::option(fd.as_fd(), level, name, LONGEST) {
+                found.push(Setting { level, name, value });
+            }
+        }
+    }
+    found
 }
 
 /// Reads the options of a socket that differ from a fresh one's.
@@ -132,21 +133,24 @@ fn values(sort: Sort) -> Result<Vec<Option<Vec<u8>>>> {
 /// # Errors
 /// A refusal for a filter that is not classic.
 pub fn capture(fd: &OwnedFd, sort: Sort, world: &World<'_>) -> Result<State, Refusal> {
-    let mut fresh = world.known.fresh.borrow_mut();
-    if !fresh.contains_key(&sort) {
-        fresh.insert(sort, values(sort)?);
+    let mut known = world.known.fresh.borrow_mut();
+    if !known.contains_key(&sort) {
+        let fresh = socket::socket(sort.0, sort.1, sort.2)
+            .context(KIND, format_args!("making a socket to compare with"))?;
+        known.insert(sort, values(&fresh, sort));
     }
-    let mut settings = Vec::new();
+    let usual = &known[&sort];
     // Buffers grow by themselves; only sizes that were asked for are kept (SO_BUF_LOCK, 5.14).
     let asked = socket::number(fd.as_fd(), 1, SO_BUF_LOCK).unwrap_or(3);
-    for ((level, name), usual) in names(sort).zip(&fresh[&sort]) {
-        // An option that this kernel or this sort of socket does not have has no value to keep.
-        let Ok(value) = socket::option(fd.as_fd(), level, name, LONGEST) else { continue };
-        let skip = level == 1 && (name == SO_SNDBUF && asked & 1 == 0 || name == SO_RCVBUF && asked & 2 == 0);
-        if !skip && usual.as_ref() != Some(&value) {
-            settings.push(Setting { level, name, value });
-        }
-    }
+    let mut settings = values(fd, sort);
+    settings.retain(|setting| {
+        let grown = match (setting.level, setting.name) {
+            (1, SO_SNDBUF) => asked & 1 == 0,
+            (1, SO_RCVBUF) => asked & 2 == 0,
+            _ => false,
+        };
+        !grown && !usual.contains(setting)
+    });
     let filter = match socket::filter(fd.as_fd()) {
         Ok(filter) => filter,
         Err(Errno::EACCES) => {

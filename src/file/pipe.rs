@@ -59,16 +59,19 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
 /// # Errors
 /// A refusal if an end is outside the image.
 pub fn body(desc: &Description, world: &World<'_>) -> Result<Option<Body>, Refusal> {
-    let ends = || {
-        world.descriptions.iter().filter(|other| {
-            (other.stat.dev, other.stat.ino) == (desc.stat.dev, desc.stat.ino) && !other.is_path()
-        })
-    };
-    if ends().any(|end| end.external.is_some()) {
-        return Err(Refusal::new("another end of it is the caller's own", "give each end as an external"));
+    let (mut reader, mut writer) = (None, false);
+    for end in world.descriptions.iter().filter(|other| desc.shares_object(other)) {
+        if end.external.is_some() {
+            return Err(Refusal::new(
+                "another end of it is the caller's own",
+                "give each end as an external",
+            ));
+        }
+        if reader.is_none() && end.reads() {
+            reader = Some(end);
+        }
+        writer |= end.writes();
     }
-    let reader = ends().find(|end| end.reads());
-    let writer = ends().any(Description::writes);
     // Nobody at the other side shows as a hang-up; somebody whom we do not know does not. A FIFO that was
     // opened first shows none either, but who else has it can be told from its name.
     let named = desc.link.starts_with('/');

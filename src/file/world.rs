@@ -115,10 +115,8 @@ impl World<'_> {
     /// The entry of the first description of the same object.
     #[must_use]
     pub fn first(&self, desc: &Description) -> u32 {
-        let same = |other: &&Description| {
-            (other.stat.dev, other.stat.ino) == (desc.stat.dev, desc.stat.ino) && !other.is_path()
-        };
-        self.descriptions.iter().find(same).map_or(desc.entry, |first| first.entry)
+        let same = self.descriptions.iter().find(|other| desc.shares_object(other));
+        same.map_or(desc.entry, |first| first.entry)
     }
 
     /// Whether what is outside the image will be gone after a restore, as when its processes had ended. In a

@@ -44,34 +44,35 @@ pub fn parse(text: &str) -> Result<Vec<Mount>> {
 }
 
 fn line_of(line: &str) -> Option<Mount> {
-    let fields: Vec<&str> = line.split(' ').collect();
-    let [id, parent, dev, root, point, options, rest @ ..] = fields.as_slice() else { return None };
-    let (major, minor) = dev.split_once(':')?;
-    let mut numbers = [0; 4];
-    for (number, text) in numbers.iter_mut().zip([id, parent, major, minor]) {
-        *number = text.parse().ok()?;
+    let mut fields = line.split(' ');
+    let mut mount = Mount {
+        id: fields.next()?.parse().ok()?,
+        parent: fields.next()?.parse().ok()?,
+        dev: {
+            let (major, minor) = fields.next()?.split_once(':')?;
+            (major.parse().ok()?, minor.parse().ok()?)
+        },
+        root: unescape(fields.next()?),
+        point: unescape(fields.next()?),
+        options: fields.next()?.to_owned(),
+        ..Mount::default()
+    };
+    loop {
+        match fields.next()? {
+            "-" => break,
+            "unbindable" => mount.unbindable = true,
+            field => match field.split_once(':') {
+                Some(("shared", group)) => mount.shared = Some(group.parse().ok()?),
+                Some(("master", group)) => mount.master = Some(group.parse().ok()?),
+                // propagate_from depends on the reader's root, and fields to come are allowed for.
+                _ => {}
+            },
+        }
     }
-    let [id, parent, major, minor] = numbers;
-    let end = rest.iter().position(|field| *field == "-")?;
-    let (optional, last) = rest.split_at(end);
-    let [_, fstype, source, super_options @ ..] = last else { return None };
-    // propagate_from depends on the reader's root, and fields to come are allowed for.
-    let tag = |name: &str| optional.iter().find_map(|field| field.strip_prefix(name));
-    let group = |name| tag(name).map(str::parse::<u32>).transpose().ok();
-    Some(Mount {
-        id,
-        parent,
-        dev: (major, minor),
-        root: unescape(root),
-        point: unescape(point),
-        options: (*options).to_owned(),
-        shared: group("shared:")?,
-        master: group("master:")?,
-        unbindable: optional.contains(&"unbindable"),
-        fstype: unescape(fstype),
-        source: unescape(source),
-        super_options: unescape(super_options.first().copied().unwrap_or_default()),
-    })
+    mount.fstype = unescape(fields.next()?);
+    mount.source = unescape(fields.next()?);
+    mount.super_options = unescape(fields.next().unwrap_or(""));
+    Some(mount)
 }
 
 /// Undoes the octal escapes of space, tab, line feed, backslash and `#`.

@@ -32,27 +32,33 @@ pub struct Status {
 /// Parses the text; a missing line leaves its default.
 #[must_use]
 pub fn parse(text: &str) -> Status {
-    let lines: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once(':')).collect();
-    let value = |name: &str| {
-        let line = lines.iter().find(|line| line.0 == name);
-        line.map_or("", |line| line.1.trim_ascii())
-    };
-    let number = |name: &str, radix: u32| u64::from_str_radix(value(name), radix).unwrap_or(0);
-    let small = |name: &str, radix: u32| u32::try_from(number(name, radix)).unwrap_or(0);
-    Status {
-        uid: four(value("Uid")),
-        gid: four(value("Gid")),
-        groups: numbers(value("Groups")),
-        caps: ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|name| number(name, 16)),
-        umask: small("Umask", 8),
-        no_new_privs: value("NoNewPrivs") == "1",
-        seccomp: small("Seccomp", 10),
-        tracer: small("TracerPid", 10),
-        caught: number("SigCgt", 16),
-        ignored: number("SigIgn", 16),
-        threads: small("Threads", 10),
-        nspid: numbers(value("NSpid")),
+    let mut status = Status::default();
+    for line in text.lines() {
+        let Some((name, value)) = line.split_once(':') else { continue };
+        let value = value.trim();
+        let hex = || u64::from_str_radix(value, 16).unwrap_or(0);
+        let number = || value.parse().unwrap_or(0u32);
+        match name {
+            "Uid" => status.uid = four(value),
+            "Gid" => status.gid = four(value),
+            "Groups" => status.groups = numbers(value),
+            "CapInh" => status.caps[0] = hex(),
+            "CapPrm" => status.caps[1] = hex(),
+            "CapEff" => status.caps[2] = hex(),
+            "CapBnd" => status.caps[3] = hex(),
+            "CapAmb" => status.caps[4] = hex(),
+            "Umask" => status.umask = u32::from_str_radix(value, 8).unwrap_or(0o022),
+            "NoNewPrivs" => status.no_new_privs = value == "1",
+            "Seccomp" => status.seccomp = number(),
+            "TracerPid" => status.tracer = number(),
+            "SigCgt" => status.caught = hex(),
+            "SigIgn" => status.ignored = hex(),
+            "Threads" => status.threads = number(),
+            "NSpid" => status.nspid = numbers(value),
+            _ => {}
+        }
     }
+    status
 }
 
 fn numbers(text: &str) -> Vec<u32> {
