@@ -17,6 +17,7 @@ use nix::errno::Errno;
 
 use crate::log;
 use crate::sys::fs;
+use crate::text;
 
 /// Where the file is.
 pub const PATH: &str = "/etc/rcsnap.conf";
@@ -200,7 +201,7 @@ impl Config {
     /// Applies one line.
     fn line(&mut self, line: &str, origin: Origin) {
         // A comment begins the line or follows a blank, so that a value may hold a '#'.
-        let cut = line.find(" #").or_else(|| line.find("\t#")).unwrap_or(line.len());
+        let cut = text::find(line, " #").or_else(|| text::find(line, "\t#")).unwrap_or(line.len());
         let line = line[..cut].trim();
         if line.is_empty() || line.starts_with('#') {
             return;

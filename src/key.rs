@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::config::{Config, Key as Setting};
 use crate::sorted;
 use crate::sys::fs;
+use crate::text;
 use crate::{glob, image};
 
 /// The groups, in their order.
@@ -90,7 +91,7 @@ impl Key {
     pub fn differing(&self, hints: &[u8; 8]) -> String {
         let groups = GROUPS.iter().zip(self.hints.iter().zip(hints));
         let names: Vec<&str> = groups.filter(|(_, (a, b))| a != b).map(|(name, _)| *name).collect();
-        names.join(", ")
+        text::joined(&mut names.into_iter(), ", ")
     }
 
     /// The first part that differs from a key taken earlier in this boot.
@@ -205,7 +206,11 @@ fn processor() -> String {
             lines.push(line);
         }
     }
-    format!("processors {}\n{}", read("/sys/devices/system/cpu/present"), lines.join("\n"))
+    format!(
+        "processors {}\n{}",
+        read("/sys/devices/system/cpu/present"),
+        text::joined(&mut lines.iter().map(String::as_str), "\n")
+    )
 }
 
 /// Memory in steps of 16 MiB, and the page size. /proc/iomem says what is there; MemTotal is less by what
@@ -242,7 +247,7 @@ fn command_line(config: &Config, words: &[String]) -> String {
             kept.push(word);
         }
     }
-    kept.join(" ")
+    text::joined(&mut kept.into_iter(), " ")
 }
 
 /// The files that the globs find, each once.

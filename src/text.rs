@@ -51,7 +51,9 @@ mod tests {
 
     #[test]
     fn parts_are_found_as_std_finds_them() {
-        for (text, part) in [("a #b #c", " #"), ("", "x"), ("xy", "xyz"), ("ääß", "ß"), ("aab", "ab"), ("ab", "ab")] {
+        for (text, part) in
+            [("a #b #c", " #"), ("", "x"), ("xy", "xyz"), ("ääß", "ß"), ("aab", "ab"), ("ab", "ab")]
+        {
             assert_eq!(find(text, part), text.find(part), "{part} in {text}");
             assert_eq!(has(text, part), text.contains(part));
             assert_eq!(split(text, part), text.split_once(part));

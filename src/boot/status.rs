@@ -26,6 +26,7 @@ use crate::store::spec;
 use crate::sys::ptrace::Sys;
 use crate::sys::{fs, path};
 use crate::task::clock;
+use crate::text;
 
 /// Where it all lies.
 pub const FOLDER: &str = "/run/rcsnap";
@@ -167,7 +168,7 @@ pub fn reason_in_log() -> Option<String> {
             // "priority,number,time,flags;text"
             Ok(length) if length > 0 => {
                 let text = String::from_utf8_lossy(&record[..length]);
-                let text = text.lines().next().and_then(|line| line.split_once(";rcsnap: cold: "));
+                let text = text.lines().next().and_then(|line| text::split(line, ";rcsnap: cold: "));
                 reason = text.map(|(_, found)| found.to_owned()).or(reason);
             }
             // Records were overwritten while we read: the next ones are there.

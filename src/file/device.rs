@@ -13,6 +13,7 @@ use super::place::{self, Place};
 use super::{Description, Opener, Stat, World, allowed};
 use crate::error::{Error, Refusal, Result};
 use crate::sys::fs;
+use crate::text;
 
 const KIND: &str = "device";
 
@@ -75,7 +76,7 @@ pub fn sysfs(rdev: u64, block: bool, root: &str) -> String {
     let link = format!("{root}/sys/dev/{}/{major}:{minor}", if block { "block" } else { "char" });
     let target = fs::link(link).ok();
     let target = target.as_deref().and_then(std::path::Path::to_str).unwrap_or("");
-    target.trim_start_matches("../").to_owned()
+    text::from_top(target).to_owned()
 }
 
 /// Opens it again.

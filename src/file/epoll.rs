@@ -59,7 +59,7 @@ struct Line {
 /// `tfd: 5 events: 19 data: 5 pos:0 ino:61ef sdev:d`; values after the number are hexadecimal.
 fn line(text: &str) -> Option<Line> {
     let value = |name: &str| {
-        let (_, rest) = text.split_once(name)?;
+        let (_, rest) = crate::text::split(text, name)?;
         rest.split_ascii_whitespace().next()
     };
     Some(Line {

@@ -17,6 +17,7 @@ use nix::unistd::{Whence, lseek};
 use super::place::{self, Place};
 use super::{Description, Opener, World, allowed};
 use crate::error::{Context, Error, Refusal, Result};
+use crate::text;
 
 const KIND: &str = "regular";
 const MQUEUE: u32 = 0x1980_0202;
@@ -45,7 +46,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
         _ => {}
     }
     // A trigger written to a pressure file belongs to the description and cannot be read (psi.rst).
-    if desc.writes() && (desc.link.contains("/pressure/") || desc.link.ends_with(".pressure")) {
+    if desc.writes() && (text::has(&desc.link, "/pressure/") || desc.link.ends_with(".pressure")) {
         return Err(Refusal::new("it may hold a pressure trigger", "start its owner after `rcsnap ready`"));
     }
     let place = place::find(desc, world)?;

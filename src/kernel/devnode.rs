@@ -30,6 +30,7 @@ use crate::section;
 use crate::sorted::Map;
 use crate::sys::fsmount;
 use crate::sys::path::lstat;
+use crate::text;
 
 /// What all regular files together may come to.
 const LIMIT: u64 = 256 << 10;
@@ -145,7 +146,7 @@ fn numbers(meta: &std::fs::Metadata) -> Option<String> {
 /// The path in sysfs of the device that a node stands for, and the name the kernel gives its node.
 fn device(meta: &std::fs::Metadata, root: &Root) -> Option<(String, String)> {
     let link = numbers(meta)?;
-    let path = root.sys.link(&link).ok()?.trim_start_matches("../").to_owned();
+    let path = text::from_top(&root.sys.link(&link).ok()?).to_owned();
     let uevent = root.sys.line(&format!("{link}/uevent"));
     let name = uevent.lines().find_map(|line| line.strip_prefix("DEVNAME=")).unwrap_or_default();
     Some((path, name.to_owned()))

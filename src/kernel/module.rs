@@ -17,6 +17,7 @@ use crate::proc::modules;
 use crate::section;
 use crate::sys::fs;
 use crate::sys::module::load;
+use crate::text;
 
 section! {
     #[derive(Default)]
@@ -84,13 +85,13 @@ fn parameters(name: &str, root: &Root) -> String {
     let mut found = Vec::new();
     for entry in root.sys.names(&dir).unwrap_or_default() {
         let value = root.sys.line(&format!("{dir}/{}", entry.name));
-        if value.is_empty() || value.contains("(null)") || value.contains(['"', '\n']) {
+        if value.is_empty() || text::has(&value, "(null)") || value.contains(['"', '\n']) {
             continue;
         }
         let quote = if value.contains(' ') { "\"" } else { "" };
         found.push(format!("{}={quote}{value}{quote}", entry.name));
     }
-    found.join(" ")
+    text::joined(&mut found.iter().map(String::as_str), " ")
 }
 
 /// Checks that the files are there.

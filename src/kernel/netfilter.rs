@@ -19,6 +19,7 @@ use crate::error::{Context, Obstacle, Result};
 use crate::sorted;
 use crate::sys::fs;
 use crate::sys::netlink::{Socket, attributes, find, text, u8_at, u32_at};
+use crate::text;
 
 /// NFNL_SUBSYS_NFTABLES and NFT_MSG_GETTABLE.
 const GET_TABLE: u16 = (10 << 8) | 1;
@@ -64,7 +65,7 @@ fn has_nftables(root: &Root) -> bool {
     let release = root.proc.line("sys/kernel/osrelease");
     let builtin = root.path(&format!("/lib/modules/{release}/modules.builtin"));
     let builtin = fs::text(builtin).unwrap_or_default();
-    loaded.lines().any(|line| line.starts_with("nf_tables ")) || builtin.contains("/nf_tables.ko")
+    loaded.lines().any(|line| line.starts_with("nf_tables ")) || text::has(&builtin, "/nf_tables.ko")
 }
 
 /// Refuses what is new.

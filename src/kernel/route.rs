@@ -21,6 +21,7 @@ use crate::error::{Context, Obstacle, Refusal, Result};
 use crate::section;
 use crate::sorted;
 use crate::sys::netlink::{APPEND, CREATE, EXCLUSIVE, Socket, attributes, find, put, u8_at, u16_at, u32_at};
+use crate::text;
 
 const NEW: u16 = 24;
 const DELETE: u16 = 25;
@@ -181,7 +182,7 @@ fn message(route: &Route, links: &[Seen]) -> Result<Vec<u8>> {
 fn name(route: &Route) -> String {
     let to = route.rest.iter().find(|(kind, _)| *kind == 1).map_or(&[][..], |(_, value)| &value.0);
     let to: Vec<String> = to.iter().map(u8::to_string).collect();
-    format!("{}/{} via {}", to.join("."), route.head[1], route.link)
+    format!("{}/{} via {}", text::joined(&mut to.iter().map(String::as_str), "."), route.head[1], route.link)
 }
 
 /// Takes away and adds routes. Interfaces are up and have their addresses.

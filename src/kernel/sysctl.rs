@@ -26,6 +26,7 @@ use crate::section;
 use crate::sorted;
 use crate::sys::fs::{Name, names_in};
 use crate::sys::path::openat;
+use crate::text;
 
 section! {
     /// What differs from before the scripts.
@@ -221,7 +222,7 @@ pub fn restore(state: &State, root: &Root, when: Phase) -> Result<()> {
     let mut wanted: Vec<&(String, String)> =
         state.values.iter().filter(|(path, _)| phase(path) == when).collect();
     // Before `default`: writing `all` copies some of its values to it and to every interface.
-    sorted::sort_by_key(&mut wanted, |(path, _)| !path.contains("/all/"));
+    sorted::sort_by_key(&mut wanted, |(path, _)| !text::has(path, "/all/"));
     for (path, value) in wanted {
         if self::value(root.proc.as_fd(), &format!("sys/{path}"), &mut buffer).as_ref() != Some(value) {
             root.proc

@@ -21,6 +21,7 @@ use crate::config::{Config, Key};
 use crate::error::{Error, Result};
 use crate::sys::fs;
 use crate::sys::time::milliseconds;
+use crate::text;
 
 /// Where a store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +55,7 @@ impl Spec {
             return Err(Error::new("store", "looking for the store", "none is configured (store = ...)"));
         }
         let Some(rest) = text.strip_prefix("file:") else { return Ok(Spec::Device(text.into())) };
-        let (device, path) = rest.split_once(":/").ok_or_else(|| bad("it is not file:DEVICE:/PATH"))?;
+        let (device, path) = text::split(rest, ":/").ok_or_else(|| bad("it is not file:DEVICE:/PATH"))?;
         let (path, kind) = match path.rsplit_once(':') {
             Some((path, kind)) => (path, Some(kind.to_owned())),
             None => (path, None),

@@ -6,6 +6,7 @@ use crate::error::{Context, Error, Result};
 use crate::kernel::root::Root;
 use crate::sorted;
 use crate::sys::netlink::{Socket, attributes, find, text, u16_at, u32_at};
+use crate::text;
 
 pub(super) const NEW: u16 = 16;
 const GET: u16 = 18;
@@ -93,7 +94,8 @@ pub fn baseline(socket: &mut Socket, root: &Root) -> Result<Vec<Seen>> {
         if let Ok(path) = root.sys.link(&format!("{dir}/device")) {
             // The link is relative to the directory of the interface; where that lies ends in /net/NAME.
             let own = root.sys.link(&dir).unwrap_or_default();
-            let device = own.split("/net/").next().unwrap_or(&own).trim_start_matches("../").to_owned();
+            let device =
+                text::from_top(text::split(&own, "/net/").map_or(&own, |(device, _)| device)).to_owned();
             let port = root.sys.line(&format!("{dir}/dev_port"));
             link.device = if device.is_empty() { path } else { format!("{device}:{port}") };
         }

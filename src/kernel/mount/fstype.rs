@@ -1,5 +1,6 @@
 //! What is known of each type of file system, and how options are read back.
 
+use crate::text;
 use nix::mount::MsFlags;
 
 /// How a type of file system is treated.
@@ -87,7 +88,7 @@ pub fn super_options(fstype: &str, options: &str) -> (MsFlags, String) {
             data.push(word);
         }
     }
-    (flags, data.join(","))
+    (flags, text::joined(&mut data.into_iter(), ","))
 }
 
 /// Words that a file system prints and does not take.
@@ -130,7 +131,7 @@ pub fn change<'a>(fstype: &str, before: &'a str, after: &str) -> Result<(MsFlags
         }
     }
     let added: Vec<&str> = new.into_iter().filter(|word| !old.contains(word)).collect();
-    Ok((flags, added.join(",")))
+    Ok((flags, text::joined(&mut added.into_iter(), ",")))
 }
 
 #[cfg(test)]

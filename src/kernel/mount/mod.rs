@@ -29,6 +29,7 @@ use crate::proc::mountinfo::Mount;
 use crate::section;
 use crate::sys::mount::join_group;
 use crate::sys::path::{mount, stat, umount2};
+use crate::text;
 use plan::{New, Paths, Step, Super, plan};
 
 section! {
@@ -109,7 +110,7 @@ fn device(mount: &Mount, root: &Root) -> Option<String> {
 
 fn block(major: u64, minor: u64, root: &Root) -> Option<String> {
     let link = root.sys.link(&format!("dev/block/{major}:{minor}")).ok()?;
-    Some(link.trim_start_matches("../").to_owned())
+    Some(text::from_top(&link).to_owned())
 }
 
 /// Checks that the table is the one of before the scripts, and that the devices are there. With `wait`, devices
