@@ -14,6 +14,7 @@ pub mod header;
 pub mod medium;
 pub mod pages;
 pub mod section;
+mod seen;
 pub mod stored;
 pub mod verify;
 

@@ -209,7 +209,7 @@ fn the_header_is_zero_until_the_end() {
 
 #[test]
 fn pages_are_found_again_by_their_hash() {
-    let mut seen = super::pages::Seen::default();
+    let mut seen = super::seen::Seen::default();
     assert_eq!(seen.number(7), None);
     let hash = |number: u32| u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     for number in 1..5000 {
