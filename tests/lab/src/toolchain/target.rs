@@ -57,7 +57,8 @@ pub const TARGETS: [Target; 3] = [
         gcc: ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
         emulator: Some(("qemu-aarch64", "qemu-user")),
         settings: &[],
-        small: &[AGAIN],
+        // Outlining is its default.
+        small: &[],
     },
     Target {
         arch: "armv7",
