@@ -84,12 +84,8 @@ impl Compiler {
 
     /// Options for rustc, for std and programs alike, and the features that std is built with.
     fn flags(&self, messages: bool) -> Result<(Vec<&'static str>, &'static str)> {
-        let mut flags = vec![
-            "-Clink-args=-Wl,-z,noseparate-code,-z,norelro",
-            "-Clink-self-contained=no",
-            "-Crelocation-model=static",
-            "-Ctarget-feature=+crt-static",
-        ];
+        let mut flags =
+            vec!["-Clink-self-contained=no", "-Crelocation-model=static", "-Ctarget-feature=+crt-static"];
         if messages {
             return Ok((flags, "optimize_for_size"));
         }

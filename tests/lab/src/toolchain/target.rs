@@ -30,6 +30,8 @@ pub struct Target {
 /// Sequences of instructions that stand in several places are made a function. On 64-bit ARM that is the default for
 /// code that is optimised for size; here there is no such choice, and the compression of pages takes part.
 const OUTLINE: &str = "-Cllvm-args=--enable-machine-outliner=always";
+/// No room in the file between code, constants and data.
+const TOGETHER: &str = "-Clink-args=-Wl,-z,noseparate-code,-z,norelro";
 /// What was made of them is looked at again.
 const AGAIN: &str = "-Cllvm-args=--machine-outliner-reruns=4";
 
@@ -45,7 +47,7 @@ pub const TARGETS: [Target; 3] = [
         gcc: ("gcc", "gcc"),
         emulator: None,
         settings: &[],
-        small: &[OUTLINE, AGAIN],
+        small: &[OUTLINE, AGAIN, TOGETHER],
     },
     Target {
         arch: "aarch64",
