@@ -129,6 +129,11 @@ fn lay_over(table: &mut toml::Table, own: toml::Table) {
 }
 
 impl Board {
+    /// Whether a restored program's monotonic clock goes on: 32-bit ARM kernels of 6.1 have no time namespaces.
+    pub fn clocks_go_on(&self) -> bool {
+        self.arch != "armv7"
+    }
+
     /// What its programs are built for.
     pub fn target(&self) -> Result<&'static Target> {
         target::of(&self.arch)

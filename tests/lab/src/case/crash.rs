@@ -9,10 +9,10 @@ use super::{Bench, Case, Kind, begins, come_up, works};
 use crate::guest::Boot;
 use crate::timeline::START;
 
-/// The stages a restore goes through. In the last one nothing is left to break, and what comes after it belongs
-/// to the capture.
+/// The stages a restore goes through, from the first in which faults are known: the command line names them. In the
+/// last one nothing is left to break, and what comes after it belongs to the capture.
 fn stages() -> impl Iterator<Item = Stage> {
-    Stage::ALL.iter().copied().take_while(|s| *s < Stage::Done)
+    Stage::ALL.iter().copied().skip_while(|s| *s < Stage::Key).take_while(|s| *s < Stage::Done)
 }
 
 /// Stages whose boots are followed until every daemon answers, one of each sort: nothing was changed, the kernel was
