@@ -59,8 +59,9 @@ pub const TARGETS: [Target; 3] = [
         gcc: ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
         emulator: Some(("qemu-aarch64", "qemu-user")),
         settings: &[],
-        // Outlining is its default.
-        small: &[],
+        // Outlining is its default. Images are of pages of 4 KiB, so the file need not suit larger ones, which would
+        // take up to 64 KiB between code, constants and data.
+        small: &["-Clink-args=-Wl,-z,max-page-size=4096"],
     },
     Target {
         arch: "armv7",
