@@ -13,6 +13,7 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::vm::fresh;
 use crate::image::PAGE_SIZE;
 
 /// What is asked of the kernel at a time: it costs only the pages that are used.
@@ -52,11 +53,12 @@ impl Arena {
         self.alone(|| {
             let mut begin = self.next.load(Ordering::Relaxed).next_multiple_of(align);
             if begin + size > self.end.load(Ordering::Relaxed) {
-                begin = map(CHUNK);
-                if begin == 0 {
+                let chunk = map(CHUNK);
+                if chunk == 0 {
                     return 0;
                 }
-                self.end.store(begin + CHUNK, Ordering::Relaxed);
+                self.end.store(chunk + CHUNK, Ordering::Relaxed);
+                begin = chunk.next_multiple_of(align);
             }
             self.next.store(begin + size, Ordering::Relaxed);
             begin
@@ -84,10 +86,7 @@ impl Default for Arena {
 
 /// Fresh pages, all zero; 0 when there are none.
 fn map(size: usize) -> usize {
-    let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: a new mapping at an address that the kernel chooses touches nothing that exists.
-    let at = unsafe { libc::mmap(std::ptr::null_mut(), size, rights, flags, -1, 0) };
-    if at == libc::MAP_FAILED { 0 } else { at.expose_provenance() }
+    fresh(size).map_or(0, |start| start.as_ptr().expose_provenance())
 }
 
 /// Whether a piece has a mapping of its own.
@@ -97,7 +96,8 @@ fn is_large(layout: Layout) -> bool {
 
 // SAFETY: `cut` gives every byte away once: `next` grows, under `busy`, within a mapping that is never unmapped, and
 // goes back only over the end of a piece whose owner has given that up; a mapping of its own is used for one piece.
-// Nothing else that was given out is given out again, as `dealloc` does nothing. No method panics: an alignment larger than a chunk, which nothing here has, ends in a null pointer.
+// Nothing else that was given out is given out again, as `dealloc` does nothing. No method panics: a size that does
+// not fit a chunk with its alignment, where that is larger than a page, ends in a null pointer.
 unsafe impl GlobalAlloc for Arena {
     #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -152,7 +152,7 @@ unsafe impl GlobalAlloc for Arena {
 
 #[cfg(test)]
 mod tests {
-    use super::{Arena, LARGE};
+    use super::{Arena, CHUNK, LARGE};
     use std::alloc::{GlobalAlloc, Layout};
 
     fn layout(size: usize, align: usize) -> Layout {
@@ -187,6 +187,9 @@ mod tests {
         for (at, size, byte) in pieces {
             assert!(is_all(at, size, byte), "{size}");
         }
+        let arena = Arena::new();
+        piece(&arena, 10, CHUNK / 2, 1);
+        piece(&arena, CHUNK / 2, CHUNK / 4, 2);
     }
 
     #[test]

@@ -97,11 +97,17 @@ fn write_to(path: &Path, bytes: &[u8]) -> Sys<()> {
 ///
 /// # Errors
 /// The errno of write(2).
-pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Sys<()> {
-    while !bytes.is_empty() {
-        match nix::unistd::write(fd, bytes) {
+pub fn write_all(fd: BorrowedFd<'_>, bytes: &[u8]) -> Sys<()> {
+    whole(bytes.len(), &mut |done| nix::unistd::write(fd, &bytes[done..]))
+}
+
+/// Goes on until `len` bytes were moved: `step` is told how many were, and says how many more. EIO when no more come.
+pub(super) fn whole(len: usize, step: &mut dyn FnMut(usize) -> Sys<usize>) -> Sys<()> {
+    let mut done = 0;
+    while done < len {
+        match step(done) {
             Ok(0) => return Err(Errno::EIO),
-            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+            Ok(count) => done += count,
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }

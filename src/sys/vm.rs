@@ -1,7 +1,7 @@
 //! Memory of other processes: process_vm_readv(2), process_vm_writev(2), /proc/PID/mem; and our own maps.
 #![allow(unsafe_code, reason = "process_vm_* and mmap take addresses")]
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 
@@ -60,6 +60,17 @@ pub fn write_words(pid: u32, address: u64, words: &[usize]) -> Sys<()> {
     write(pid, address, unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) })
 }
 
+/// Fresh pages, all zero, at an address that the kernel chooses.
+pub(super) fn fresh(len: usize) -> Sys<std::ptr::NonNull<u8>> {
+    let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping at an address that the kernel chooses touches nothing that exists.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), len, rights, flags, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return Err(Errno::last());
+    }
+    std::ptr::NonNull::new(start.cast()).ok_or(Errno::ENOMEM)
+}
+
 /// Zeroed memory for much data that is needed for a moment: it is given back, as nothing else is (see `sys::arena`).
 #[derive(Debug)]
 pub struct Room {
@@ -73,13 +84,7 @@ impl Room {
     /// # Errors
     /// ENOMEM.
     pub fn new(len: usize) -> Sys<Room> {
-        let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: a new mapping at an address that the kernel chooses touches nothing that exists.
-        let start = unsafe { libc::mmap(std::ptr::null_mut(), len.max(1), rights, flags, -1, 0) };
-        if start == libc::MAP_FAILED {
-            return Err(Errno::last());
-        }
-        let start = std::ptr::NonNull::new(start.cast()).ok_or(Errno::ENOMEM)?;
+        let start = fresh(len.max(1))?;
         Ok(Room { start, len })
     }
 }
@@ -108,35 +113,17 @@ impl Drop for Room {
 }
 
 /// Fills the buffer from an offset of a file; EIO when the file ends before.
-pub fn read_at(file: &OwnedFd, mut offset: u64, mut buffer: &mut [u8]) -> Sys<()> {
-    while !buffer.is_empty() {
-        match nix::sys::uio::pread(file.as_fd(), buffer, offset.cast_signed()) {
-            Ok(0) => return Err(Errno::EIO),
-            Ok(count) => {
-                offset += count as u64;
-                buffer = buffer.get_mut(count..).unwrap_or_default();
-            }
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
+pub fn read_at(file: &OwnedFd, offset: u64, buffer: &mut [u8]) -> Sys<()> {
+    super::fs::whole(buffer.len(), &mut |done| {
+        nix::sys::uio::pread(file.as_fd(), &mut buffer[done..], (offset + done as u64).cast_signed())
+    })
 }
 
 /// Writes all bytes at an offset of a file.
-pub fn write_at(file: &OwnedFd, mut offset: u64, mut bytes: &[u8]) -> Sys<()> {
-    while !bytes.is_empty() {
-        match nix::sys::uio::pwrite(file.as_fd(), bytes, offset.cast_signed()) {
-            Ok(0) => return Err(Errno::EIO),
-            Ok(count) => {
-                offset += count as u64;
-                bytes = bytes.get(count..).unwrap_or_default();
-            }
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
+pub fn write_at(file: &OwnedFd, offset: u64, bytes: &[u8]) -> Sys<()> {
+    super::fs::whole(bytes.len(), &mut |done| {
+        nix::sys::uio::pwrite(file.as_fd(), &bytes[done..], (offset + done as u64).cast_signed())
+    })
 }
 
 /// Maps shared anonymous memory of our own and opens the object behind it through /proc/self/map_files, so
@@ -223,27 +210,6 @@ pub fn top() -> u64 {
         }
     }
     beyond
-}
-
-/// pidfd_open(2).
-pub fn pidfd_open(pid: u32) -> Sys<OwnedFd> {
-    // SAFETY: plain numbers in, a new descriptor out.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    own(fd)
-}
-
-/// pidfd_getfd(2): a copy of another process's descriptor, the same open file description.
-pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, fd: i32) -> Sys<OwnedFd> {
-    // SAFETY: plain numbers in, a new descriptor out.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) };
-    own(fd)
-}
-
-fn own(fd: libc::c_long) -> Sys<OwnedFd> {
-    let fd = Errno::result(fd)?;
-    let fd = i32::try_from(fd).map_err(|_| Errno::EBADF)?;
-    // SAFETY: the kernel just gave us this descriptor, and nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Whether two processes share one address space (kcmp(2), KCMP_VM).
