@@ -15,6 +15,10 @@ use crate::task::batch::Batch;
 
 /// NT_X86_XSTATE: x87, SSE, AVX and the rest in the XSAVE layout.
 const XSTATE: u32 = 0x202;
+/// NT_PRFPREG: x87 and SSE in the FXSAVE layout. All that a processor without XSAVE has.
+const FXSAVE: u32 = 2;
+/// Size of struct user_fpregs_struct, in bytes.
+const FXSAVE_BYTES: usize = 512;
 /// Room for the largest XSAVE area known (11008 bytes with AMX).
 const XSTATE_MAX: usize = 16 * 1024;
 /// The code segment of a 64-bit task, __USER_CS; a 32-bit one runs with 0x23.
@@ -334,10 +338,13 @@ impl Processor for Cpu {
         words.iter().flat_map(|word| word.to_ne_bytes()).collect()
     }
 
-    /// The XSAVE area, trailing zeroes cut off.
+    /// The XSAVE area, or the FXSAVE area of a processor without it; trailing zeroes cut off.
     fn sets(tid: u32) -> Result<Vec<Set>, Refusal> {
-        let mut set = super::set(tid, XSTATE, XSTATE_MAX)?
-            .ok_or_else(|| Refusal::new("the kernel does not show its vector state", "use XSAVE"))?;
+        let set = match super::set(tid, XSTATE, XSTATE_MAX)? {
+            None => super::set(tid, FXSAVE, FXSAVE_BYTES)?,
+            extended => extended,
+        };
+        let mut set = set.ok_or_else(|| Refusal::new("the kernel does not show its vector state", "rerun it"))?;
         let used = set.bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
         set.bytes.truncate(used);
         Ok(vec![set])
@@ -345,14 +352,17 @@ impl Processor for Cpu {
 
     fn write_sets(tid: u32, sets: &[Set]) -> Result<()> {
         let doing = format_args!("setting the vector state of {tid}");
-        let have = ptrace::regset(tid, XSTATE, XSTATE_MAX).context("thread", doing)?.len();
         for set in sets {
-            if set.note != XSTATE || set.bytes.len() > have {
+            let have = match set.note {
+                XSTATE => ptrace::regset(tid, XSTATE, XSTATE_MAX).context("thread", doing)?.len(),
+                _ => FXSAVE_BYTES,
+            };
+            if set.bytes.len() > have {
                 return Err(Error::new("thread", doing.to_string(), "this CPU has less vector state"));
             }
             let mut bytes = set.bytes.clone();
             bytes.resize(have, 0);
-            ptrace::set_regset(tid, XSTATE, &bytes).context("thread", doing)?;
+            ptrace::set_regset(tid, set.note, &bytes).context("thread", doing)?;
         }
         Ok(())
     }
