@@ -23,6 +23,8 @@ pub struct Board {
     pub arch: String,
     /// the kernel's package; a metapackage is followed
     pub kernel: String,
+    /// that of another kernel, which must not be taken for this one
+    pub other_kernel: Option<String>,
     /// QEMU's program and the package it is in
     pub qemu: [String; 2],
     pub machine: Vec<String>,

@@ -35,6 +35,8 @@ pub struct Boot {
     pub entry: Entry,
     /// an initramfs that is made already, instead of one for the entry
     pub archive: Option<PathBuf>,
+    /// another kernel than the board's
+    pub kernel: Option<PathBuf>,
     /// words for root and store, instead of the board's own
     pub place: Option<String>,
     /// words behind the board's own command line
@@ -52,10 +54,11 @@ pub struct Boot {
 impl Boot {
     pub fn new(name: &str) -> Self {
         let (words, init) = (String::new(), "/sbin/rcsnap".into());
-        let (archive, place) = (None, None);
+        let (archive, kernel, place) = (None, None, None);
         Self {
             entry: Entry::Initramfs,
             archive,
+            kernel,
             place,
             words,
             init,
@@ -124,7 +127,7 @@ impl Guest {
         let qemu = Qemu::start(&Machine {
             board,
             cpu: boot.cpu.clone().or_else(|| board.cpu.first().cloned()).context("choosing a processor")?,
-            kernel: &self.kernel.image,
+            kernel: boot.kernel.as_ref().unwrap_or(&self.kernel.image),
             initramfs: &archive,
             command_line,
             root: &disks.root,

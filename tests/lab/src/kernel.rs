@@ -18,24 +18,38 @@ pub struct Kernel {
     pub folder: PathBuf,
     /// module name to its path under `lib/modules/<release>`
     modules: BTreeMap<String, PathBuf>,
+    /// names of those that are part of the kernel itself
+    builtin: Vec<String>,
 }
 
 /// Downloads and unpacks the board's kernel, or finds it in the cache.
 pub fn fetch(board: &Board) -> Result<Kernel> {
+    unpack(board, &board.kernel, &format!("kernel-{}", board.arch))
+}
+
+/// The same for the board's other kernel.
+pub fn fetch_other(board: &Board) -> Result<Kernel> {
+    let package = board.other_kernel.as_ref().context("choosing another kernel: board.toml names none")?;
+    unpack(board, package, &format!("kernel-{}-other", board.arch))
+}
+
+/// Unpacks a kernel's package; a metapackage is followed.
+fn unpack(board: &Board, package: &String, name: &str) -> Result<Kernel> {
     let repository = packages::of(board.target()?.debian)?;
-    let mut wanted =
-        repository.closure(std::slice::from_ref(&board.kernel), |p| p.starts_with("linux-image-"))?;
+    let mut wanted = repository.closure(std::slice::from_ref(package), |p| p.starts_with("linux-image-"))?;
     if wanted.len() > 1 {
         // The metapackage itself holds nothing.
-        wanted.retain(|p| *p != board.kernel);
+        wanted.retain(|p| p != package);
     }
-    let folder = repository.unpack(&format!("kernel-{}", board.arch), &wanted)?;
+    let folder = repository.unpack(name, &wanted)?;
     let release = only_entry(&folder.join("lib/modules"))?;
     let image = folder.join(format!("boot/vmlinuz-{release}"));
     let root = folder.join("lib/modules").join(&release);
     let mut modules = BTreeMap::new();
     walk(&root, &root, &mut modules)?;
-    Ok(Kernel { image, release, folder, modules })
+    let builtin = fs::read_to_string(root.join("modules.builtin")).context("reading modules.builtin")?;
+    let builtin = builtin.lines().map(|line| module_name(Path::new(line))).collect();
+    Ok(Kernel { image, release, folder, modules, builtin })
 }
 
 impl Kernel {
@@ -60,7 +74,10 @@ impl Kernel {
 
     fn add(&self, name: &str, order: &mut Vec<PathBuf>) -> Result<()> {
         let Some(path) = self.modules.get(name) else {
-            bail!("looking for module {name} of {}: not there; it may be built in", self.release);
+            if self.builtin.iter().any(|builtin| builtin == name) {
+                return Ok(());
+            }
+            bail!("looking for module {name} of {}: not there", self.release);
         };
         if order.contains(path) {
             return Ok(());
@@ -83,14 +100,18 @@ fn needs(module: &[u8]) -> Vec<String> {
     text.split(',').filter(|n| !n.is_empty()).map(|n| n.replace('-', "_")).collect()
 }
 
+/// A module's name, by the name of its file.
+fn module_name(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().replace('-', "_")
+}
+
 fn walk(root: &Path, folder: &Path, found: &mut BTreeMap<String, PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder)?.flatten() {
         let path = entry.path();
         if entry.file_type()?.is_dir() {
             walk(root, &path, found)?;
         } else if path.extension().is_some_and(|e| e == "ko") {
-            let name = path.file_stem().unwrap_or_default().to_string_lossy().replace('-', "_");
-            found.insert(name, path.strip_prefix(root)?.to_path_buf());
+            found.insert(module_name(&path), path.strip_prefix(root)?.to_path_buf());
         }
     }
     Ok(())

@@ -7,6 +7,8 @@ use super::{Bench, Case, Extent, cold_and_begins, cold_and_works, restored_and_w
 use crate::board::Board;
 use crate::disk::Disks;
 use crate::guest::{BOOT_LIMIT, Boot};
+use crate::initramfs::{self, Entry};
+use crate::kernel;
 
 /// Where the first slot begins in a store: behind two copies of the directory, of 4 KiB each.
 const SLOT: u64 = 8192;
@@ -123,7 +125,9 @@ pub fn cases(extent: Extent) -> Vec<Case> {
     let case = |fault: Fault| Case::new("fault", fault.name, move |bench, id| run(&fault, bench, id, extent));
     let one_copy = "bit flipped in one copy of the directory";
     let directory = Case::new("fault", one_copy, move |bench, id| directory(bench, id, extent));
-    FAULTS.into_iter().map(case).chain([directory]).collect()
+    let kernel = Case::new("fault", "another kernel", another_kernel);
+    let full = (extent == Extent::Full).then_some(kernel);
+    FAULTS.into_iter().map(case).chain([directory]).chain(full).collect()
 }
 
 fn run(fault: &Fault, bench: &Bench, id: &str, extent: Extent) -> Result<()> {
@@ -187,5 +191,20 @@ fn directory(bench: &Bench, id: &str, extent: Extent) -> Result<()> {
     flip(&disks, 0x14)?;
     let mut running = guest.boot(&disks, &Boot::new(id))?;
     restored_and_works(&mut running)?;
+    running.qemu.kill()
+}
+
+/// The root has no modules for this kernel, so the board is followed only as far as rcsnap has a part in it.
+fn another_kernel(bench: &Bench, id: &str) -> Result<()> {
+    let (guest, folder) = (&bench.guest, bench.folder.join(id));
+    let disks = bench.captured()?.disks.copy(&folder)?;
+    let kernel = kernel::fetch_other(&guest.board)?;
+    let mut boot = Boot::new(id);
+    boot.archive =
+        Some(initramfs::write(Entry::Initramfs, &guest.board, &kernel, &guest.binary.path, &folder)?);
+    boot.kernel = Some(kernel.image);
+    let mut running = guest.boot(&disks, &boot)?;
+    let reason = cold_and_begins(&running)?;
+    ensure!(reason.contains("kernel"), "the reason does not name the kernel: {reason}");
     running.qemu.kill()
 }
