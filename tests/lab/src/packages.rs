@@ -22,7 +22,10 @@ pub fn need(needs: &[(&str, &str)]) -> Result<()> {
         return Ok(());
     }
     let mut install = as_root("apt-get");
-    install.args(["install", "--yes", "--no-install-recommends"]).args(&missing);
+    // Another program may be installing something: wait for it.
+    install
+        .args(["-o", "DPkg::Lock::Timeout=300", "install", "--yes", "--no-install-recommends"])
+        .args(&missing);
     install.env("DEBIAN_FRONTEND", "noninteractive");
     progress::say(format!("installing on this machine: {}", shown(&install)));
     if output(&mut install).is_err() {

@@ -1,8 +1,10 @@
 //! One thread a register class loads known values, spins, and stores what is there when it is told to stop.
 //!
 //! The loop is one instruction, `b .`: it needs no register and touches no flag. A signal handler ends it by moving
-//! the program counter behind it. Keys of pointer authentication are in no register that a program can read: what
-//! they make of a pointer is compared.
+//! the program counter behind it.
+
+#[path = "pauth_aarch64.rs"]
+mod pauth;
 
 use std::arch::{asm, global_asm};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -195,20 +197,13 @@ const SVE: usize = (32 * LENGTH + 17 * LENGTH / 8).div_ceil(8);
 
 // Bits of AT_HWCAP and AT_HWCAP2.
 const HWCAP_SVE: u64 = 1 << 22;
-const HWCAP_PACA: u64 = 1 << 30;
-const HWCAP_PACG: u64 = 1 << 31;
 const HWCAP2_BTI: u64 = 1 << 17;
 
 // Options of prctl(2).
 const SVE_SET_VL: i32 = 50;
 const SVE_GET_VL: i32 = 51;
-const PAC_RESET_KEYS: i32 = 54;
 const SET_TAGGED_ADDR: i32 = 55;
 const GET_TAGGED_ADDR: i32 = 56;
-const PAC_SET_ENABLED_KEYS: i32 = 60;
-const PAC_GET_ENABLED_KEYS: i32 = 61;
-/// The second key for instructions.
-const KEY_IB: usize = 2;
 
 /// Moves a thread out of its loop. It may run with any thread pointer, so it touches nothing else.
 extern "C" fn leave_loop(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
@@ -250,16 +245,7 @@ pub fn program(zoo: &mut Zoo) -> Outcome {
     zoo.keep("thread pointer", || format!("{:#x}", thread_pointer()));
     sys::set_prctl(SET_TAGGED_ADDR, 1)?;
     zoo.keep("the mode of tagged addresses", || prctl(GET_TAGGED_ADDR, 0));
-    let mut signers = Vec::new();
-    if offers(libc::AT_HWCAP, HWCAP_PACA) {
-        zoo.keep("signed pointers", signed);
-        zoo.check("pointers are signed", signed() != unsigned());
-        zoo.keep("enabled keys", || prctl(PAC_GET_ENABLED_KEYS, 0));
-        signers = [signer(zoo, false), signer(zoo, true)].into();
-    }
-    if offers(libc::AT_HWCAP, HWCAP_PACG) {
-        zoo.keep("a generic signature", || format!("{:#x}", generic()));
-    }
+    let signers = pauth::program(zoo);
     let guarded = offers(libc::AT_HWCAP2, HWCAP2_BTI);
     if guarded {
         landing(zoo)?;
@@ -335,64 +321,6 @@ fn thread_pointer() -> usize {
     // SAFETY: reads the thread register.
     unsafe { asm!("mrs {}, tpidr_el0", out(reg) pointer) };
     pointer
-}
-
-/// An address that could be one, and what it is signed with.
-const POINTER: u64 = 0x0000_1234_5678_9abc;
-const MODIFIER: u64 = 0xfeed;
-
-/// A pointer as each of the four keys signs it.
-fn signed() -> String {
-    let [mut ia, mut ib, mut da, mut db] = [POINTER; 4];
-    // SAFETY: computes on registers.
-    unsafe {
-        asm!(
-            ".arch_extension pauth",
-            "pacia {0}, {4}", "pacib {1}, {4}", "pacda {2}, {4}", "pacdb {3}, {4}",
-            inout(reg) ia, inout(reg) ib, inout(reg) da, inout(reg) db, in(reg) MODIFIER,
-        );
-    }
-    format!("{ia:#x} {ib:#x} {da:#x} {db:#x}")
-}
-
-fn unsigned() -> String {
-    [POINTER; 4].map(|pointer| format!("{pointer:#x}")).join(" ")
-}
-
-fn generic() -> u64 {
-    let signature: u64;
-    // SAFETY: computes on registers.
-    unsafe {
-        asm!(".arch_extension pauth", "pacga {}, {}, {}", out(reg) signature, in(reg) POINTER, in(reg) MODIFIER);
-    }
-    signature
-}
-
-/// A thread with keys of its own; with `without`, one of them turned off.
-fn signer(zoo: &Zoo, without: bool) -> JoinHandle<Vec<String>> {
-    let (go, (told, tells)) = (zoo.go(), std::sync::mpsc::channel());
-    let main = signed();
-    let thread = std::thread::spawn(move || {
-        let mut problems = Vec::new();
-        // SAFETY: options that take integers; nothing above on this stack has signed its return address.
-        let set = unsafe {
-            libc::prctl(PAC_RESET_KEYS, 0_usize, 0_usize, 0_usize, 0_usize) == 0
-                && (!without || libc::prctl(PAC_SET_ENABLED_KEYS, KEY_IB, 0_usize, 0_usize, 0_usize) == 0)
-        };
-        let before = (signed(), prctl(PAC_GET_ENABLED_KEYS, 0));
-        if !set || before.0 == main {
-            problems.push("a thread gets no keys of its own".into());
-        }
-        let _ = told.send(());
-        zoo::wait_for(go.as_ref());
-        let after = (signed(), prctl(PAC_GET_ENABLED_KEYS, 0));
-        if after != before {
-            problems.push(format!("keys of a thread: {before:?} has become {after:?}"));
-        }
-        problems
-    });
-    let _ = tells.recv();
-    thread
 }
 
 /// Guards the page of the landing pad (PROT_BTI).

@@ -51,23 +51,23 @@ start() {
 	setsid "/opt/zoo/$1" "$at/$1/go" </dev/null >"$at/$1/log" 2>&1 &
 }
 
+# Starts all at the same time.
+start_all() {
+	for name; do
+		start "$name"
+	done
+	for name; do
+		until_ready "$name"
+	done
+}
+
 mkdir -p $at
 for name in @REFUSABLE@; do
 	look $name
 done
-for name in @PLAIN@; do
-	start $name
-done
-for name in @PLAIN@; do
-	until_ready $name
-done
+start_all @PLAIN@
 echo "zoo: time runs"
-for name in @TIMED@; do
-	start $name
-done
-for name in @TIMED@; do
-	until_ready $name
-done
+start_all @TIMED@
 for name in @SPINNING@; do
 	start $name
 	until_ready $name
