@@ -97,10 +97,8 @@ pub fn run(args: &Args) -> Result<bool> {
     if let Some(unknown) = args.board.as_ref().filter(|board| !case::BOARDS.contains(&board.as_str())) {
         bail!("there is no board {unknown} to test; there are: {}", case::BOARDS.join(" "));
     }
-    let cases: Vec<Case> = case::all(args.board.as_deref())
-        .into_iter()
-        .filter(|c| !args.quick && chosen(&c.full_name()) && on(c.board))
-        .collect();
+    let cases: Vec<Case> =
+        case::all().into_iter().filter(|c| !args.quick && chosen(&c.full_name()) && on(c.board)).collect();
     // Only where all that take lines of pages have run.
     let takers: Vec<_> = case::packaging::cases().iter().map(Case::full_name).collect();
     let pages = !args.quick
