@@ -281,7 +281,7 @@ impl Config {
         for Value { text, origin } in self.values(Key::Rerun) {
             let (script, list) = text.split_once(':').unwrap_or((text, ""));
             // A script of the defaults that the system does not have is not missed.
-            if *origin == Origin::Default && !std::path::Path::new("/etc/init.d").join(script).exists() {
+            if *origin == Origin::Default && !crate::sys::stat::exists(format!("/etc/init.d/{script}")) {
                 continue;
             }
             let mut processes = Vec::new();

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::sorted;
 use crate::sys::fs;
+use crate::sys::stat::lstat;
 
 /// Whether a path matches. A glob that matches a directory above the path matches it too, so that
 /// `/etc/network/run` covers all that is in there.
@@ -43,7 +44,7 @@ pub fn expand(glob: &str) -> Vec<PathBuf> {
 fn children(directory: &Path, part: &str) -> Vec<PathBuf> {
     if !part.contains(['*', '?']) {
         let path = directory.join(part);
-        return if path.symlink_metadata().is_ok() { vec![path] } else { Vec::new() };
+        return if lstat(&path).is_ok() { vec![path] } else { Vec::new() };
     }
     let mut names = fs::names(directory).unwrap_or_default();
     names.retain(|name| {

@@ -9,7 +9,6 @@
 //! starts from, and there is no capture.
 
 use std::fmt::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -17,6 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::config::{Config, Key as Setting};
 use crate::sorted;
 use crate::sys::fs;
+use crate::sys::stat::{is_dir, stat};
 use crate::text;
 use crate::{glob, image};
 
@@ -256,7 +256,7 @@ fn scripts(config: &Config) -> Vec<std::path::PathBuf> {
     for glob in config.list(Setting::KeyScripts) {
         paths.append(&mut glob::expand(glob));
     }
-    paths.retain(|path| !path.is_dir());
+    paths.retain(|path| !is_dir(path));
     sorted::sort(&mut paths);
     paths.dedup();
     paths
@@ -268,9 +268,9 @@ fn script(path: &Path) -> Part {
     if let Ok(target) = fs::link(path) {
         sum.update(target.as_os_str().as_encoded_bytes());
     }
-    match (path.metadata(), fs::read(path)) {
-        (Ok(meta), Ok(content)) => {
-            sum.update(meta.permissions().mode().to_le_bytes());
+    match (stat(path), fs::read(path)) {
+        (Ok(found), Ok(content)) => {
+            sum.update(found.mode.to_le_bytes());
             sum.update(content);
         }
         _ => sum.update(b"unreadable"),

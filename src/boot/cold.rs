@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::execve;
@@ -14,6 +13,7 @@ use crate::error::{Context, Error, Result};
 use crate::log;
 use crate::sys;
 use crate::sys::start::Given;
+use crate::sys::stat::stat;
 
 /// Where the kernel looks for init, in its order (init/main.c), after what the command line names.
 const CANDIDATES: [&str; 4] = ["/sbin/init", "/etc/init", "/bin/init", "/bin/sh"];
@@ -24,7 +24,7 @@ const CANDIDATES: [&str; 4] = ["/sbin/init", "/etc/init", "/bin/init", "/bin/sh"
 /// # Errors
 /// Nothing of it is there.
 pub fn real_init(line: &Cmdline, configured: Option<&str>) -> Result<PathBuf> {
-    let own = std::fs::metadata("/proc/self/exe").map(|m| (m.dev(), m.ino())).ok();
+    let own = stat("/proc/self/exe").map(|found| (found.dev, found.ino)).ok();
     let named = [line.get("rcsnap.init"), line.get("init"), configured];
     named
         .into_iter()
@@ -38,12 +38,12 @@ pub fn real_init(line: &Cmdline, configured: Option<&str>) -> Result<PathBuf> {
 /// Whether it can be executed and is not this very file. Two copies of rcsnap are told apart from a real init
 /// by their name: `init=/sbin/rcsnap` behind an initramfs that holds another copy.
 fn is_program(path: &Path, own: Option<(u64, u64)>) -> bool {
-    let Ok(meta) = std::fs::metadata(path) else { return false };
+    let Ok(found) = stat(path) else { return false };
     // Without /proc there is no looking behind a link.
     let real = sys::fs::real(path).unwrap_or_else(|_| path.to_owned());
-    meta.is_file()
-        && meta.mode() & 0o111 != 0
-        && own != Some((meta.dev(), meta.ino()))
+    found.is_file()
+        && found.mode & 0o111 != 0
+        && own != Some((found.dev, found.ino))
         && real.file_name().is_none_or(|name| name != "rcsnap")
 }
 

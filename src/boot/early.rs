@@ -4,20 +4,19 @@
 //! gets back exactly what rcsnap was given.
 
 use std::ffi::CString;
-use std::fs::{File, OpenOptions};
-use std::os::fd::{AsRawFd, IntoRawFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags};
 
 use super::cmdline::Cmdline;
 use super::initramfs;
 use crate::error::{Context, Result};
 use crate::log;
-use crate::sys::fs;
-use crate::sys::path::{mount, umount2};
+use crate::sys::path::{mkdir, mount, umount2};
 use crate::sys::start::Given;
+use crate::sys::{fs, stat};
 
 /// Inode number of the initial pid namespace (PROC_PID_INIT_INO of <linux/proc_ns.h>).
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
@@ -52,11 +51,11 @@ pub fn open(given: &Given) -> Early {
     let mut early = Early::default();
     let mut missing = Vec::new();
     for (target, kind, flags, shows) in NEEDED {
-        if Path::new(shows).exists() && !is_bare(target) {
+        if stat::exists(shows) && !is_bare(target) {
             continue;
         }
         // In an initramfs the directory may be missing; on a read-only root mkdir fails, and so does mount.
-        let _ = std::fs::create_dir(target);
+        let _ = mkdir(target, 0o777);
         match mount(Some(kind), target, Some(kind), flags, None)
             .context("early", format_args!("mounting {target}"))
         {
@@ -82,7 +81,7 @@ pub fn open(given: &Given) -> Early {
 
 /// Whether a directory is the initramfs's own: some bring a few nodes in /dev, and the root's is not among them.
 fn is_bare(target: &str) -> bool {
-    let device = |path: &str| std::fs::metadata(path).map(|meta| meta.dev()).ok();
+    let device = |path: &str| stat::stat(path).map(|found| found.dev).ok();
     device(target) == device("/") && initramfs::is_root()
 }
 
@@ -95,10 +94,8 @@ pub fn is_cell() -> bool {
 /// Gives 0, 1 and 2 to the console, or to /dev/null, where the kernel found no console when it started us.
 fn open_streams() {
     loop {
-        let opened = OpenOptions::new().read(true).write(true).open("/dev/console");
-        let Ok(file) = opened.or_else(|_| OpenOptions::new().read(true).write(true).open("/dev/null")) else {
-            return;
-        };
+        let open = |path| fs::open(path, OFlag::O_RDWR);
+        let Ok(file) = open("/dev/console").or_else(|_| open("/dev/null")) else { return };
         // The lowest free number is what open gives: once it is above 2, all three are there.
         if file.as_raw_fd() > 2 {
             return;
@@ -108,7 +105,7 @@ fn open_streams() {
 }
 
 /// Leaves a standard stream open over execve(2).
-fn keep(file: File) {
+fn keep(file: OwnedFd) {
     let _ = nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()));
     let _ = file.into_raw_fd();
 }

@@ -3,7 +3,6 @@
 //! The words are the kernel's own (Documentation/admin-guide/kernel-parameters.rst: root, rootfstype,
 //! rootflags, rootwait, rootdelay, ro, rw); LABEL= and UUID= are what every initramfs adds.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,8 @@ use super::early::Early;
 use crate::error::{Context, Error, Result};
 use crate::store::spec;
 use crate::sys::fs;
-use crate::sys::path::{chdir, mount, umount2};
+use crate::sys::path::{chdir, mkdir, mount, remove, umount2};
+use crate::sys::stat::{lstat, stat};
 use crate::{log, sys};
 
 /// Modules to load, one a line: a path below /lib/modules/RELEASE or an absolute one, then parameters.
@@ -79,7 +79,7 @@ pub fn enter(line: &Cmdline, early: &mut Early) -> Result<()> {
     }
     let wanted = line.get("root").unwrap_or_default();
     let source = wait_for(wanted, line)?;
-    let _ = std::fs::create_dir(ROOT);
+    let _ = mkdir(ROOT, 0o777);
     mount_root(&source, line)?;
     log!(Info, "root: {wanted} on {}", source.display());
     switch(early)
@@ -147,7 +147,7 @@ fn block_types(filesystems: &str) -> Vec<&str> {
 fn switch(early: &mut Early) -> Result<()> {
     let root = Path::new(ROOT);
     early.move_to(root)?;
-    delete_below(Path::new("/"), std::fs::metadata("/").map(|m| m.dev()).unwrap_or(0));
+    delete_below(Path::new("/"), stat("/").map(|found| found.dev).unwrap_or(0));
     chdir(root).context("initramfs", format_args!("entering the root"))?;
     mount(Some("."), "/", None, MsFlags::MS_MOVE, None)
         .context("initramfs", format_args!("moving the root to /"))?;
@@ -159,16 +159,11 @@ fn switch(early: &mut Early) -> Result<()> {
 fn delete_below(directory: &Path, dev: u64) {
     for name in fs::names(directory).unwrap_or_default() {
         let path = directory.join(name);
-        let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
-        if meta.dev() != dev {
-            continue;
-        }
-        if meta.is_dir() {
+        let Some(found) = lstat(&path).ok().filter(|found| found.dev == dev) else { continue };
+        if found.is_dir() {
             delete_below(&path, dev);
-            let _ = std::fs::remove_dir(&path);
-        } else {
-            let _ = std::fs::remove_file(&path);
         }
+        let _ = remove(&path);
     }
 }
 

@@ -5,15 +5,17 @@
 //! a private copy of PID 1's namespace: there every path of the system means what it means to the system, and
 //! what the capture mounts (the store, a fresh /proc) nobody else sees.
 
-use std::fs::{self, File};
 use std::path::Path;
 
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{chroot, pivot_root};
 
 use crate::error::{Context, Result};
-use crate::sys::path::{chdir, mount, umount2};
+use crate::sys::fs;
+use crate::sys::path::{chdir, mkdir, mount, umount2};
+use crate::sys::stat::exists;
 
 /// A directory that every root has, also a read-only one.
 const BASE: &str = "/proc";
@@ -38,11 +40,11 @@ pub fn rest() -> Result<()> {
     let base = Path::new(BASE);
     attach("rcsnap", base, Some("tmpfs"), MsFlags::MS_NOSUID)?;
     for name in ["proc", "sys", "dev"] {
-        fs::create_dir(base.join(name)).context("watcher", format_args!("making /{name}"))?;
+        mkdir(base.join(name), 0o777).context("watcher", format_args!("making /{name}"))?;
     }
     attach("proc", &base.join("proc"), Some("proc"), MsFlags::empty())?;
     attach("sysfs", &base.join("sys"), Some("sysfs"), MsFlags::empty())?;
-    if Path::new("/dev/null").exists() {
+    if exists("/dev/null") {
         attach("/dev", &base.join("dev"), None, MsFlags::MS_BIND | MsFlags::MS_REC)?;
     } else {
         attach("devtmpfs", &base.join("dev"), Some("devtmpfs"), MsFlags::empty())?;
@@ -63,16 +65,16 @@ pub fn rest() -> Result<()> {
 /// # Errors
 /// EPERM, or a file system that cannot be mounted.
 pub fn enter_system() -> Result<()> {
-    let of_init =
-        File::open("/proc/1/ns/mnt").context("watcher", format_args!("opening PID 1's mount namespace"))?;
+    let of_init = fs::open("/proc/1/ns/mnt", OFlag::O_RDONLY)
+        .context("watcher", format_args!("opening PID 1's mount namespace"))?;
     setns(of_init, CloneFlags::CLONE_NEWNS)
         .context("watcher", format_args!("entering PID 1's mount namespace"))?;
     private_copy()?;
     attach("proc", Path::new("/proc"), Some("proc"), MsFlags::empty())?;
-    if !Path::new("/sys/kernel").exists() {
+    if !exists("/sys/kernel") {
         attach("sysfs", Path::new("/sys"), Some("sysfs"), MsFlags::empty())?;
     }
-    if !Path::new("/dev/null").exists() {
+    if !exists("/dev/null") {
         attach("devtmpfs", Path::new("/dev"), Some("devtmpfs"), MsFlags::empty())?;
     }
     Ok(())

@@ -15,8 +15,8 @@ use nix::errno::Errno;
 
 use crate::error::{Context, Error, Result};
 use crate::sys::fs;
-use crate::sys::path::stat;
 use crate::sys::signal::{self, READY};
+use crate::sys::stat::stat;
 
 /// The watcher's name (comm).
 pub const WATCHER: &str = "rcsnap-watcher";
@@ -56,7 +56,7 @@ impl Answer {
 pub fn find_watcher() -> Option<u32> {
     fs::numbers("/proc").ok()?.into_iter().find(|pid| {
         let folder = stat(format!("/proc/{pid}"));
-        folder.is_ok_and(|folder| folder.st_uid == 0) && is_watcher(*pid)
+        folder.is_ok_and(|folder| folder.uid == 0) && is_watcher(*pid)
     })
 }
 

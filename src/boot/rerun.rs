@@ -6,7 +6,6 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,9 +18,9 @@ use crate::config::Rerun;
 use crate::error::{Context, Error, Result};
 use crate::log;
 use crate::sorted;
-use crate::sys::fs;
 use crate::sys::process::spawn;
 use crate::sys::time::milliseconds;
+use crate::sys::{fs, stat};
 
 /// How often we look whether a script has ended.
 const INTERVAL: Duration = Duration::from_millis(2);
@@ -41,7 +40,7 @@ pub fn scripts(names: &[String], limit: Duration) -> usize {
 /// The first script that is not there. Its processes would be left out of the image and never be started again.
 #[must_use]
 pub fn missing(reruns: &[Rerun]) -> Option<PathBuf> {
-    reruns.iter().map(|rerun| script(&rerun.script)).find(|path| !path.exists())
+    reruns.iter().map(|rerun| script(&rerun.script)).find(|path| !stat::exists(path))
 }
 
 /// The processes of rerun services, which the image leaves out: given by executable, or by a file that holds
@@ -87,7 +86,7 @@ pub fn hooks(folder: &Path, boot: &str, limit: Duration) -> usize {
     let names = fs::names(folder).unwrap_or_default();
     let paths: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
     let runnable =
-        |path: &&PathBuf| std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.mode() & 0o111 != 0);
+        |path: &&PathBuf| stat::stat(path).is_ok_and(|found| found.is_file() && found.mode & 0o111 != 0);
     paths.iter().filter(runnable).filter(|path| !run("hook", path, &[path.as_os_str()], boot, limit)).count()
 }
 

@@ -6,8 +6,7 @@
 //! is never in an image: a restored boot has its own. `attempt` is there until a restored boot is confirmed. In a
 //! cell `cmdline` holds the words that PID 1 was given: those that speak to rcsnap do not reach the real init.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -137,7 +136,7 @@ pub fn confirm(config: &Config) -> Result<bool> {
         return Ok(false);
     };
     spec::open(config, Access::Write)?.confirm(&generation)?;
-    std::fs::remove_file(&path).context("status", format_args!("removing {}", path.display()))?;
+    path::unlink(&path).context("status", format_args!("removing {}", path.display()))?;
     Ok(true)
 }
 
@@ -193,7 +192,7 @@ pub fn obstacle(obstacle: &Obstacle) -> String {
 
 /// Makes a directory, if it is not there.
 fn folder(path: &str) -> Sys<()> {
-    match nix::unistd::mkdir(&*path::text(path.as_ref())?, Mode::from_bits_retain(0o755)) {
+    match path::mkdir(path, 0o755) {
         Err(Errno::EEXIST) => Ok(()),
         made => made,
     }
@@ -203,14 +202,10 @@ fn folder(path: &str) -> Sys<()> {
 fn put(name: &str, text: &str) -> Result<()> {
     let path = Path::new(FOLDER).join(name);
     let new = path.with_extension("new");
-    let written = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o644)
-        .open(&new)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .and_then(|()| std::fs::rename(&new, &path));
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC;
+    let written = path::open(&new, flags, Mode::from_bits_retain(0o644))
+        .and_then(|file| fs::write_all(file.as_fd(), text.as_bytes()))
+        .and_then(|()| path::rename(&new, &path));
     written.context("status", format_args!("writing {}", path.display()))
 }
 

@@ -12,6 +12,7 @@ use crate::boot::status::{self, Status};
 use crate::config::Key;
 use crate::log;
 use crate::stage::Times;
+use crate::sys::stat::exists;
 
 /// `rcsnap ready`.
 pub const VERB: Verb = Verb {
@@ -43,7 +44,7 @@ fn run(_: &Args) -> Outcome {
 /// handed over, so its line in the kernel log is all there is.
 fn leave_reason() {
     let state = Path::new(status::FOLDER).join("state");
-    let Some(reason) = status::reason_in_log().filter(|_| !state.exists()) else { return };
+    let Some(reason) = status::reason_in_log().filter(|_| !exists(&state)) else { return };
     let written = Status {
         boot: Answer::Cold,
         reason: &reason,

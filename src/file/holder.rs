@@ -10,7 +10,7 @@ use super::{Description, Fd, Stat, lock};
 use crate::error::{Context, Error, Result};
 use crate::proc::fdinfo::{self, FdInfo};
 use crate::sorted::{self, Map};
-use crate::sys::path::stat;
+use crate::sys::stat::stat;
 use crate::sys::{descriptor, fs, limit};
 
 const KIND: &str = "file";

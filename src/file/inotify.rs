@@ -17,7 +17,7 @@ use nix::sys::stat::makedev;
 use super::{Description, Opener, Stat, World, place};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sorted;
-use crate::sys::path::lstat;
+use crate::sys::stat::lstat;
 use crate::sys::{anonymous, descriptor, fs, ioctl};
 
 const KIND: &str = "inotify";
@@ -126,7 +126,7 @@ fn path(line: &Line, owner: u32, world: &World<'_>) -> Option<String> {
 }
 
 fn is(line: &Line, path: &str, world: &World<'_>) -> bool {
-    lstat(world.inside(path)).map(Stat::from).is_ok_and(|found| same(line, &found))
+    lstat(world.inside(path)).is_ok_and(|found| same(line, &found))
 }
 
 fn same(line: &Line, found: &Stat) -> bool {
@@ -156,7 +156,7 @@ fn search(line: &Line, dir: &str, world: &World<'_>, depth: u32, left: &mut usiz
     for name in fs::names(world.inside(dir)).ok()? {
         *left = left.checked_sub(1)?;
         let path = format!("{}/{}", dir.trim_end_matches('/'), name.to_str()?);
-        let Ok(stat) = lstat(world.inside(&path)).map(Stat::from) else { continue };
+        let Ok(stat) = lstat(world.inside(&path)) else { continue };
         if same(line, &stat) {
             return Some(path);
         }

@@ -7,14 +7,14 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::unistd::fchdir;
 
 use super::{Description, Opener, Stat, State, World, place};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sorted::Map;
-use crate::sys::path::{chdir, lstat, unlink};
+use crate::sys::path::{chdir, chmod, chown, rename, unlink};
 use crate::sys::sockdiag::Unix;
+use crate::sys::stat::lstat;
 use crate::sys::{fs, ioctl, socket};
 
 const KIND: &str = "unix";
@@ -213,33 +213,30 @@ fn bind_here(
 ) -> Result<()> {
     let aside = format!("{path}.rcsnap");
     let mut moved = false;
-    match lstat(path).map(Stat::from) {
+    match lstat(path) {
         Err(Errno::ENOENT) => {}
         Err(errno) => return Err(errno).context(KIND, doing),
         // What the last boot left, or what came with the file system's contents.
         Ok(found) if node.live && found.format() == libc::S_IFSOCK => unlink(path).context(KIND, doing)?,
         Ok(_) if node.live => return Err(Error::new(KIND, doing.to_string(), "something else has the name")),
         Ok(_) => {
-            std::fs::rename(path, &aside).context(KIND, doing)?;
+            rename(path, &aside).context(KIND, doing)?;
             moved = true;
         }
     }
     socket::bind(fd.as_fd(), &address(name)).context(KIND, doing)?;
-    let mode = |bits| {
-        fchmodat(nix::fcntl::AT_FDCWD, path, Mode::from_bits_retain(bits), FchmodatFlags::FollowSymlink)
-    };
     // For the moment everybody may connect: who may is asked of the file at connect(2) only.
-    mode(0o666).context(KIND, doing)?;
+    chmod(path, 0o666).context(KIND, doing)?;
     let file = place::open(path, libc::O_PATH, KIND)?;
     let done = work(Some(file));
     if node.live {
-        nix::unistd::chown(path, Some(node.uid.into()), Some(node.gid.into())).context(KIND, doing)?;
-        mode(node.mode).context(KIND, doing)?;
+        chown(path, node.uid, node.gid).context(KIND, doing)?;
+        chmod(path, node.mode).context(KIND, doing)?;
     } else {
         unlink(path).context(KIND, doing)?;
     }
     if moved {
-        std::fs::rename(&aside, path).context(KIND, doing)?;
+        rename(&aside, path).context(KIND, doing)?;
     }
     done
 }

@@ -5,7 +5,6 @@
 //! directory goes on working in a detached mount.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
@@ -46,9 +45,9 @@ impl Dir {
     ///
     /// # Errors
     /// The errno of openat(2).
-    pub fn file(&self, path: &str) -> Result<File, Errno> {
+    pub fn file(&self, path: &str) -> Result<OwnedFd, Errno> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-        Ok(File::from(openat(&self.0, path, flags, Mode::empty())?))
+        openat(&self.0, path, flags, Mode::empty())
     }
 
     /// The text of a file below it. Bytes that are not UTF-8 are replaced.
@@ -108,12 +107,6 @@ impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
-}
-
-/// The errno inside an error of the standard library.
-#[must_use]
-pub fn errno(error: std::io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 /// The system whose state is meant.

@@ -5,7 +5,6 @@
 //! trip over (they may want to check or mount the same file system). When the scripts have mounted the
 //! file system already, the kernel shares its superblock with our mount.
 
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -13,12 +12,13 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statvfs::fstatvfs;
+use nix::unistd::{fsync, ftruncate};
 
 use super::device::{Access, Device, Medium};
 use super::superblock;
 use crate::error::{Context, Error, Result};
-use crate::sys::fsmount;
 use crate::sys::path::openat;
+use crate::sys::{fsmount, stat};
 
 /// A file and the mount it is on. The file is closed first.
 pub struct Mounted {
@@ -60,15 +60,14 @@ pub fn open(
     }
     let file = openat(&mount, path, flags | OFlag::O_NOFOLLOW, Mode::S_IRUSR | Mode::S_IWUSR)
         .context("store", doing)?;
-    let file = File::from(file);
-    if access == Access::Write && file.metadata().context("store", doing)?.len() == 0 {
+    if access == Access::Write && stat::of(&file).context("store", doing)?.size == 0 {
         grow(&file, &name, new_length)?;
     }
     Ok(Mounted { device: Device::new(file, name, access == Access::Write)?, _mount: mount })
 }
 
 /// Gives a new file its length.
-fn grow(file: &File, name: &str, wanted: u64) -> Result<()> {
+fn grow(file: &OwnedFd, name: &str, wanted: u64) -> Result<()> {
     let doing = format_args!("making {name}");
     let room = fstatvfs(file).context("store", doing)?;
     #[allow(clippy::useless_conversion, reason = "the counts have 32 bits on some processors")]
@@ -81,8 +80,8 @@ fn grow(file: &File, name: &str, wanted: u64) -> Result<()> {
             format!("{free} bytes are free on its file system"),
         ));
     }
-    file.set_len(length).context("store", doing)?;
-    file.sync_all().context("store", doing)
+    ftruncate(file, i64::try_from(length).unwrap_or(i64::MAX)).context("store", doing)?;
+    fsync(file).context("store", doing)
 }
 
 /// Mounts the file system of a device, for this process alone.

@@ -20,6 +20,7 @@ use super::{Store, file, partition, superblock};
 use crate::config::{Config, Key};
 use crate::error::{Error, Result};
 use crate::sys::fs;
+use crate::sys::stat::exists;
 use crate::sys::time::milliseconds;
 use crate::text;
 
@@ -120,7 +121,7 @@ pub fn resolve(text: &str, wait: Duration) -> Result<PathBuf> {
 pub fn find(text: &str) -> Option<PathBuf> {
     if text.starts_with('/') {
         let path = PathBuf::from(text);
-        return path.exists().then_some(path);
+        return exists(&path).then_some(path);
     }
     let Some((tag, value)) = text.split_once('=') else { return by_number(text) };
     let value = value.trim_matches('"');

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, readlink};
+use nix::libc::off_t;
 use nix::sys::stat::Mode;
+use nix::sys::uio::{pread, pwrite};
 
 use crate::sorted;
 use crate::sys::ptrace::Sys;
@@ -99,6 +101,32 @@ fn write_to(path: &Path, bytes: &[u8]) -> Sys<()> {
 /// The errno of write(2).
 pub fn write_all(fd: BorrowedFd<'_>, bytes: &[u8]) -> Sys<()> {
     whole(bytes.len(), &mut |done| nix::unistd::write(fd, &bytes[done..]))
+}
+
+/// Fills the buffer with what is at an offset.
+///
+/// # Errors
+/// The errno of pread(2), EIO if the file ends before.
+pub fn read_at(fd: impl AsFd, offset: u64, buffer: &mut [u8]) -> Sys<()> {
+    read_from(fd.as_fd(), offset, buffer)
+}
+
+#[inline(never)]
+fn read_from(fd: BorrowedFd<'_>, offset: u64, buffer: &mut [u8]) -> Sys<()> {
+    whole(buffer.len(), &mut |done| pread(fd, &mut buffer[done..], place(offset, done)?))
+}
+
+/// Writes all bytes at an offset.
+///
+/// # Errors
+/// The errno of pwrite(2).
+pub fn write_at(fd: impl AsFd, offset: u64, bytes: &[u8]) -> Sys<()> {
+    let fd = fd.as_fd();
+    whole(bytes.len(), &mut |done| pwrite(fd, &bytes[done..], place(offset, done)?))
+}
+
+fn place(offset: u64, done: usize) -> Sys<off_t> {
+    offset.checked_add(done as u64).and_then(|at| at.try_into().ok()).ok_or(Errno::EOVERFLOW)
 }
 
 /// Goes on until `len` bytes were moved: `step` is told how many were, and says how many more. EIO when no more come.

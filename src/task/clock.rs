@@ -82,7 +82,7 @@ pub const BEGIN_ANEW: &str = "this kernel has no time namespaces (CONFIG_TIME_NS
 /// Whether this kernel has time namespaces, so that [`go_on`] can.
 #[must_use]
 pub fn can_go_on() -> bool {
-    std::path::Path::new("/proc/self/ns/time_for_children").exists()
+    crate::sys::stat::exists("/proc/self/ns/time_for_children")
 }
 
 /// The namespace that [`go_on`] made.

@@ -7,7 +7,7 @@ use crate::error::{Context, Refusal, Result};
 use crate::proc::smaps::Mapping;
 use crate::sorted::Set;
 use crate::sys::fs;
-use crate::sys::path::stat;
+use crate::sys::stat::stat;
 
 /// An object, where it was first met.
 #[derive(Debug, Clone)]
@@ -159,7 +159,7 @@ fn is_persistent(root: &str, path: &str) -> bool {
 fn identity(path: &str) -> Option<(u64, u64)> {
     let found = stat(path).ok()?;
     #[allow(clippy::useless_conversion, reason = "the fields are narrower on 32-bit targets")]
-    Some((found.st_dev.into(), found.st_ino.into()))
+    Some((found.dev, found.ino))
 }
 
 /// Whether the name of a mapped file, in the system's root, leads to that file.
