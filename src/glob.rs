@@ -42,7 +42,7 @@ pub fn expand(glob: &str) -> Vec<PathBuf> {
 }
 
 fn children(directory: &Path, part: &str) -> Vec<PathBuf> {
-    if !part.contains(['*', '?']) {
+    if !part.bytes().any(|byte| matches!(byte, b'*' | b'?')) {
         let path = directory.join(part);
         return if lstat(&path).is_ok() { vec![path] } else { Vec::new() };
     }

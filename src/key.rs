@@ -137,7 +137,7 @@ fn digest(bytes: &[u8]) -> [u8; 32] {
 /// A file's text without the zero bytes of device tree properties; empty if there is none.
 fn read(path: &str) -> String {
     let bytes = fs::read(path).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).replace('\0', " ").trim().to_owned()
+    text::replaced(&String::from_utf8_lossy(&bytes), "\0", " ").trim_ascii().to_owned()
 }
 
 /// FORMAT, processor, and the definitions of all sections.
@@ -200,9 +200,9 @@ fn processor() -> String {
     let mut lines: Vec<String> = Vec::new();
     for line in info.lines() {
         let (name, value) = line.split_once(':').unwrap_or((line, ""));
-        let line = format!("{}: {}", name.trim(), value.trim());
+        let line = format!("{}: {}", name.trim_ascii(), value.trim_ascii());
         // Each line once, so that two sorts of cores both show.
-        if CPU.contains(&name.trim()) && !lines.contains(&line) {
+        if CPU.contains(&name.trim_ascii()) && !lines.contains(&line) {
             lines.push(line);
         }
     }
@@ -220,7 +220,7 @@ fn memory() -> String {
     let ram = ram(&read("/proc/iomem")).or_else(|| {
         let info = read("/proc/meminfo");
         let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        Some(total.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+        Some(total.trim_ascii().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
     });
     let page = crate::sys::vm::page_size();
     format!("{} MiB, pages of {page}", ram.unwrap_or(0).div_ceil(STEP) * 16)

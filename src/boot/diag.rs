@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::error::Context;
 use crate::sys::fs;
+use crate::text;
 use crate::{log, sys};
 
 /// In the order of their dependencies.
@@ -37,7 +38,7 @@ fn chain<'a>(index: &'a str, wanted: &str) -> Vec<&'a str> {
         (stem(file) == wanted).then_some((file, needs))
     });
     let Some((file, needs)) = line else { return Vec::new() };
-    let mut chain: Vec<&str> = needs.split_whitespace().collect();
+    let mut chain: Vec<&str> = needs.split_ascii_whitespace().collect();
     chain.reverse();
     chain.push(file);
     chain
@@ -45,7 +46,7 @@ fn chain<'a>(index: &'a str, wanted: &str) -> Vec<&'a str> {
 
 /// `unix_diag` of `kernel/net/unix/unix_diag.ko.xz`.
 fn stem(file: &str) -> &str {
-    let name = file.rsplit('/').next().unwrap_or(file);
+    let name = text::file_name(file);
     name.split('.').next().unwrap_or(name)
 }
 

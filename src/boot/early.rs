@@ -17,6 +17,7 @@ use crate::log;
 use crate::sys::path::{mkdir, mount, umount2};
 use crate::sys::start::Given;
 use crate::sys::{fs, stat};
+use crate::text;
 
 /// Inode number of the initial pid namespace (PROC_PID_INIT_INO of <linux/proc_ns.h>).
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
@@ -136,7 +137,7 @@ impl Early {
     /// None that matters: a mount that cannot move is detached.
     pub fn move_to(&mut self, root: &Path) -> Result<()> {
         for target in std::mem::take(&mut self.mounts) {
-            let below = root.join(target.trim_start_matches('/'));
+            let below = root.join(text::without_start(target, "/"));
             let moved = mount(Some(target), &below, None, MsFlags::MS_MOVE, None);
             match moved {
                 Ok(()) if target != "/dev" => self.mounts.push(target),

@@ -45,9 +45,9 @@ pub fn is_root() -> bool {
 fn top_type(mounts: &str) -> Option<&str> {
     mounts
         .lines()
-        .rev()
         .map(|line| line.split(' ').collect::<Vec<_>>())
-        .find(|fields| fields.get(1) == Some(&"/"))
+        .filter(|fields| fields.get(1) == Some(&"/"))
+        .last()
         .and_then(|fields| fields.get(2).copied())
 }
 
@@ -57,11 +57,12 @@ pub fn load_modules() {
     let Ok(list) = fs::text(MODULES) else { return };
     let release =
         nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
-    for line in list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        let (name, parameters) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    for line in list.lines().map(str::trim_ascii).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let end = line.bytes().position(|byte| byte.is_ascii_whitespace()).unwrap_or(line.len());
+        let (name, parameters) = line.split_at(end);
         let path = Path::new("/lib/modules").join(&release).join(name);
-        if let Err(error) =
-            sys::module::load(&path, parameters.trim()).context("initramfs", format_args!("loading {name}"))
+        if let Err(error) = sys::module::load(&path, parameters.trim_ascii())
+            .context("initramfs", format_args!("loading {name}"))
         {
             log!(Warning, "{error}");
         }
@@ -140,7 +141,7 @@ fn mount_root(source: &Path, line: &Cmdline) -> Result<()> {
 
 /// The types of /proc/filesystems that live on a block device.
 fn block_types(filesystems: &str) -> Vec<&str> {
-    filesystems.lines().filter(|line| !line.starts_with("nodev")).map(str::trim).collect()
+    filesystems.lines().filter(|line| !line.starts_with("nodev")).map(str::trim_ascii).collect()
 }
 
 /// Makes the mounted root `/`: the way of switch_root(8), since pivot_root(2) does not work on an initramfs.

@@ -49,7 +49,7 @@ pub fn missing(reruns: &[Rerun]) -> Option<PathBuf> {
 pub fn processes(reruns: &[Rerun]) -> Vec<u32> {
     let mut found = Vec::new();
     for name in reruns.iter().flat_map(|rerun| &rerun.processes) {
-        match fs::text(name).ok().and_then(|text| text.trim().parse().ok()) {
+        match fs::text(name).ok().and_then(|text| text.trim_ascii().parse().ok()) {
             Some(pid) => found.push(pid),
             None => found.extend(running(Path::new(name))),
         }

@@ -132,7 +132,7 @@ pub fn note_attempt(generation: &[u8; 16]) -> Result<()> {
 /// The store's.
 pub fn confirm(config: &Config) -> Result<bool> {
     let path = Path::new(FOLDER).join("attempt");
-    let Some(generation) = fs::text(&path).ok().and_then(|text| unhex(text.trim())) else {
+    let Some(generation) = fs::text(&path).ok().and_then(|text| unhex(text.trim_ascii())) else {
         return Ok(false);
     };
     spec::open(config, Access::Write)?.confirm(&generation)?;

@@ -22,6 +22,7 @@ use crate::error::{Context, Error, Refusal, Result};
 use crate::sys::abi;
 use crate::sys::path::{self, openat, rename_in, unlinkat};
 use crate::sys::stat::stat;
+use crate::text;
 
 const KIND: &str = "deleted";
 
@@ -79,13 +80,13 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
 
 fn body(desc: &Description, world: &World<'_>) -> Result<Body, Refusal> {
     let old = desc.link.strip_suffix(" (deleted)").unwrap_or(&desc.link);
-    let (mut dir, name) = old.rsplit_once('/').unwrap_or(("", old));
+    let (mut dir, name) = text::split_last(old, '/').unwrap_or(("", old));
     let here = |dir: &str| {
         let path = world.inside(if dir.is_empty() { "/" } else { dir });
         stat(&path).is_ok_and(|found| found.dev == desc.stat.dev)
     };
     while !here(dir) {
-        let Some((parent, _)) = dir.rsplit_once('/') else {
+        let Some((parent, _)) = text::split_last(dir, '/') else {
             let reason = "it was deleted while open, and its file system is not mounted where it was";
             return Err(Refusal::new(reason, "restart its owner before `rcsnap ready`"));
         };

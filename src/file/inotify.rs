@@ -19,6 +19,7 @@ use crate::error::{Context, Error, Refusal, Result};
 use crate::sorted;
 use crate::sys::stat::lstat;
 use crate::sys::{anonymous, descriptor, fs, ioctl};
+use crate::text;
 
 const KIND: &str = "inotify";
 /// IN_ALL_EVENTS | IN_UNMOUNT | IN_Q_OVERFLOW... are the kernel's; a caller may ask for these.
@@ -155,7 +156,7 @@ fn search(line: &Line, dir: &str, world: &World<'_>, depth: u32, left: &mut usiz
     let mut below = Vec::new();
     for name in fs::names(world.inside(dir)).ok()? {
         *left = left.checked_sub(1)?;
-        let path = format!("{}/{}", dir.trim_end_matches('/'), name.to_str()?);
+        let path = format!("{}/{}", text::without_end(dir, "/"), name.to_str()?);
         let Ok(stat) = lstat(world.inside(&path)) else { continue };
         if same(line, &stat) {
             return Some(path);

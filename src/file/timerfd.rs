@@ -62,7 +62,7 @@ fn wall(clock: i32) -> bool {
 /// `(1, 20)`.
 fn pair(text: &str) -> Option<(i64, i64)> {
     let (seconds, nanoseconds) = text.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
-    Some((seconds.trim().parse().ok()?, nanoseconds.trim().parse().ok()?))
+    Some((seconds.trim_ascii().parse().ok()?, nanoseconds.trim_ascii().parse().ok()?))
 }
 
 fn sum(a: (i64, i64), b: (i64, i64)) -> (i64, i64) {

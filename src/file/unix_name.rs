@@ -16,6 +16,7 @@ use crate::sys::path::{chdir, chmod, chown, rename, unlink};
 use crate::sys::sockdiag::Unix;
 use crate::sys::stat::lstat;
 use crate::sys::{fs, ioctl, socket};
+use crate::text;
 
 const KIND: &str = "unix";
 const LISTEN: u8 = 10;
@@ -61,7 +62,7 @@ pub fn own(fd: &OwnedFd) -> Result<Vec<u8>> {
 pub fn peer(fd: &OwnedFd, world: &World<'_>) -> Vec<u8> {
     let name = socket::name(fd.as_fd(), true).unwrap_or_default().get(2..).unwrap_or(&[]).to_vec();
     let path = text(&name);
-    match path.rsplit_once('/') {
+    match text::split_last(&path, '/') {
         Some((dir, _)) if path.starts_with('/') && lstat(world.inside(&format!("{dir}/."))).is_err() => {
             Vec::new()
         }
@@ -139,7 +140,7 @@ pub fn node(fd: &OwnedFd, name: &[u8], found: &Unix, all: &Map<u64, Unix>) -> Re
 
 /// `/var/run/x` and `/run/x` are one file where `/var/run` is a link: the last parts agree.
 fn same_file(name: &str, real: &str) -> bool {
-    name.rsplit('/').next() == real.rsplit('/').next()
+    text::file_name(name) == text::file_name(real)
 }
 
 /// The sockaddr by which another process reaches a name for the moment in which it exists.
@@ -147,7 +148,7 @@ fn same_file(name: &str, real: &str) -> bool {
 pub fn reachable(name: &[u8], node: Option<&Node>) -> Vec<u8> {
     match node {
         Some(node) if !node.dir.is_empty() => {
-            let path = format!("{}/{}\0", node.dir.trim_end_matches('/'), text(name));
+            let path = format!("{}/{}\0", text::without_end(&node.dir, "/"), text(name));
             address(path.as_bytes())
         }
         _ => address(name),

@@ -11,6 +11,7 @@ use crate::error;
 use crate::proc::mountinfo::Mount;
 use crate::store::{file, spec};
 use crate::sys::stat::lstat;
+use crate::text;
 
 /// Whether every input is what it was. Waits for the device of a file system that is not mounted yet.
 ///
@@ -65,8 +66,8 @@ fn locate(system: &FileSystem, table: &[Mount], wait: Duration) -> Result<Place,
 
 /// The path of a file in a mount that is attached nowhere.
 fn private_path(mount: &OwnedFd, system: &FileSystem, path: &str) -> PathBuf {
-    let inside = path.strip_prefix(system.point.trim_end_matches('/')).unwrap_or(path);
-    let root = system.root.trim_end_matches('/');
+    let inside = path.strip_prefix(text::without_end(&system.point, "/")).unwrap_or(path);
+    let root = text::without_end(&system.root, "/");
     PathBuf::from(format!("/proc/self/fd/{}{root}{inside}", mount.as_raw_fd()))
 }
 

@@ -17,6 +17,7 @@ use nix::unistd::{chroot, fchdir};
 use crate::error::{Context, Result};
 use crate::sys::fs;
 use crate::sys::path::{self, openat};
+use crate::text;
 
 /// An open directory, and small operations below it.
 #[derive(Debug)]
@@ -63,7 +64,7 @@ impl Dir {
     /// The first line of a file below it without its end; empty if it cannot be read.
     #[must_use]
     pub fn line(&self, path: &str) -> String {
-        self.read(path).unwrap_or_default().trim_end().to_owned()
+        self.read(path).unwrap_or_default().trim_ascii_end().to_owned()
     }
 
     /// Writes a file of procfs or sysfs below it, in one write(2): the kernel takes each write as a whole.
@@ -166,7 +167,7 @@ impl Root {
     /// An absolute path of the system as a path of ours.
     #[must_use]
     pub fn path(&self, path: &str) -> PathBuf {
-        self.files.join(path.trim_start_matches('/'))
+        self.files.join(text::without_start(path, "/"))
     }
 
     /// The mount table of the system.

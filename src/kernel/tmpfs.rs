@@ -26,6 +26,7 @@ use crate::section;
 use crate::sorted::Map;
 use crate::sys::mount::bare_copy;
 use crate::sys::stat::Stat;
+use crate::text;
 
 /// Ours: made anew on every boot.
 pub const OWN: &str = "/run/rcsnap";
@@ -152,7 +153,7 @@ fn differs(was: &Stat, is: &Stat, times: bool) -> bool {
 }
 
 fn skip(mount: &Mount, name: &str) -> bool {
-    below(&format!("{}/{name}", mount.point.trim_end_matches('/')), OWN)
+    below(&format!("{}/{name}", text::without_end(&mount.point, "/")), OWN)
 }
 
 /// A file system without what is mounted on it.
@@ -196,7 +197,7 @@ pub fn finish(state: &State, root: &Root) -> Result<()> {
     let mounts = root.mounts()?;
     let all: Vec<&Mount> = mounts.iter().collect();
     for filesystem in &state.list {
-        let top = filesystem.point.trim_end_matches('/');
+        let top = text::without_end(&filesystem.point, "/");
         let on = |path: &str| lookup(&all, path).map(|m| m.id);
         let here = on(&filesystem.point);
         let visible = filesystem.nodes.iter().filter(|node| on(&format!("{top}/{}", node.path)) == here);

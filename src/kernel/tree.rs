@@ -23,6 +23,7 @@ use crate::sorted::Map;
 use crate::sys::path::{self, mkdir, mknod};
 use crate::sys::stat::{Stat, lstat};
 use crate::sys::{fs, time, xattr};
+use crate::text;
 
 section! {
     /// One name in the tree.
@@ -235,7 +236,7 @@ pub fn finish(kind: &'static str, top: &Path, nodes: &[&Node]) -> Result<()> {
                 .context(kind, format_args!("making {}", node.path))?;
         }
         dress(&path, node).context(kind, format_args!("making {}", node.path))?;
-        let parent = node.path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        let parent = text::split_last(&node.path, '/').map_or("", |(parent, _)| parent);
         parents.extend(nodes.iter().copied().find(|node| node.path == parent));
     }
     directory_times(kind, top, &parents)

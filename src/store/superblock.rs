@@ -92,7 +92,7 @@ fn parse(head: &[u8; HEAD]) -> Option<Superblock> {
     };
     let label = &head[found.label.0..found.label.0 + found.label.1];
     let end = label.iter().position(|byte| *byte == 0).unwrap_or(label.len());
-    let label = String::from_utf8_lossy(&label[..end]).trim_end().to_owned();
+    let label = String::from_utf8_lossy(&label[..end]).trim_ascii_end().to_owned();
     // What mkfs.fat writes when nobody gave a name.
     let label = if label == "NO NAME" { String::new() } else { label };
     Some(Superblock { types: found.types, uuid, label })

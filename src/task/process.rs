@@ -8,6 +8,7 @@ use crate::task::memory::{self, Shared};
 use crate::task::remote::{Area, Batch};
 use crate::task::tree::Body;
 use crate::task::{freeze::put_back, limit, sched, signal, thread, timer, workdir};
+use crate::text;
 
 const KIND: &str = "task";
 
@@ -41,7 +42,7 @@ pub fn namespace(pid: u32, tid: u32, name: &str) -> String {
 #[must_use]
 pub fn label(pid: u32, tid: u32) -> String {
     let text = fs::text(format!("/proc/{pid}/task/{tid}/attr/current")).unwrap_or_default();
-    text.trim_end_matches(['\0', '\n']).to_owned()
+    text::without_end(text::without_end(&text, "\n"), "\0").to_owned()
 }
 
 /// The threads under seccomp(2), which belongs to a thread.

@@ -95,7 +95,7 @@ pub fn capture(before: &[Mount], after: &[Mount], root: &Root) -> (State, Vec<(u
 /// The path in sysfs of the device that a file system is on: names of nodes change with the order of probing.
 fn device(mount: &Mount, root: &Root) -> Option<String> {
     if mount.fstype == "ubifs" {
-        let volume = mount.source.rsplit('/').next()?.split(':').next()?;
+        let volume = text::file_name(&mount.source).split(':').next()?;
         let path = format!("class/ubi/{volume}");
         return root.sys.exists(&path).then_some(path);
     }
