@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::sorted;
 use crate::sys::fs;
 use crate::sys::stat::lstat;
 
@@ -37,7 +36,6 @@ pub fn expand(glob: &str) -> Vec<PathBuf> {
         }
         found = inside;
     }
-    sorted::sort(&mut found);
     found
 }
 

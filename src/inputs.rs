@@ -17,7 +17,7 @@
 //! privately, read-only, to look at its files, and nobody else sees it.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::fcntl::OFlag;
 use sha2::{Digest, Sha256};
@@ -196,7 +196,7 @@ struct Taker {
     places: Vec<(u32, bool)>,
     found: Inputs,
     /// What was added. The walk goes in order, so that little is moved.
-    seen: Set<PathBuf>,
+    seen: Set<String>,
 }
 
 impl Taker {
@@ -205,7 +205,9 @@ impl Taker {
         if !self.add(directory)? {
             return Ok(());
         }
-        for name in fs::names(directory).context(KIND, format_args!("reading {}", directory.display()))? {
+        for name in
+            fs::names(directory).context(KIND, format_args!("reading {}", directory.to_string_lossy()))?
+        {
             let path = directory.join(name);
             let Ok(meta) = lstat(&path) else { continue };
             if meta.is_dir() {
@@ -224,7 +226,7 @@ impl Taker {
 
     /// One path. Says whether it is an input.
     fn add(&mut self, path: &Path) -> Result<bool> {
-        let doing = format_args!("reading {}", path.display());
+        let doing = format_args!("reading {}", path.to_string_lossy());
         let Some(text) = path.to_str() else {
             return Err(crate::error::Error::new(KIND, doing.to_string(), "its name is not UTF-8"));
         };
@@ -232,7 +234,7 @@ impl Taker {
             return Ok(false);
         }
         let Some((place, by_content)) = self.place(text) else { return Ok(false) };
-        if !self.seen.insert(path.to_owned()) {
+        if !self.seen.insert(text.to_owned()) {
             return Ok(true);
         }
         let made_up = MADE_UP.contains(&self.found.file_systems[place].kind.as_str());

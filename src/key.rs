@@ -257,8 +257,8 @@ fn scripts(config: &Config) -> Vec<std::path::PathBuf> {
         paths.append(&mut glob::expand(glob));
     }
     paths.retain(|path| !is_dir(path));
-    sorted::sort(&mut paths);
-    paths.dedup();
+    sorted::sort_by(&mut paths, |a, b| a.as_os_str().cmp(b.as_os_str()));
+    paths.dedup_by(|a, b| a.as_os_str() == b.as_os_str());
     paths
 }
 

@@ -94,7 +94,7 @@ impl Image {
 /// # Errors
 /// Nothing runs.
 pub fn tree(path: &std::path::Path, wait: bool, externals: Vec<OwnedFd>) -> Result<Option<i32>> {
-    let bytes = fs::read(path).context(KIND, format_args!("reading {}", path.display()))?;
+    let bytes = fs::read(path).context(KIND, format_args!("reading {}", path.to_string_lossy()))?;
     let mut source: &[u8] = &bytes;
     let image = Image::read(&mut source)?;
     if image.meta.whole_system {

@@ -44,7 +44,7 @@ fn is_program(path: &Path, own: Option<(u64, u64)>) -> bool {
     found.is_file()
         && found.mode & 0o111 != 0
         && own != Some((found.dev, found.ino))
-        && real.file_name().is_none_or(|name| name != "rcsnap")
+        && sys::path::name(&real) != b"rcsnap"
 }
 
 /// The arguments of the real init: its own name, then ours. In a cell the words that speak to rcsnap stand
@@ -62,12 +62,12 @@ pub fn arguments(init: &Path, given: &Given, cell: bool) -> Vec<CString> {
 /// # Errors
 /// Only when the program cannot be executed.
 pub fn exec(init: &Path, given: &Given, early: &mut Early) -> Result<Infallible> {
-    log!(Debug, "init: {}", init.display());
+    log!(Debug, "init: {}", init.to_string_lossy());
     let args = arguments(init, given, early.cell);
     early.close();
     sys::signal::clean_slate();
     let path = CString::new(init.as_os_str().as_bytes()).unwrap_or_default();
-    execve(&path, &args, &given.env).context("cold", format_args!("executing {}", init.display()))
+    execve(&path, &args, &given.env).context("cold", format_args!("executing {}", init.to_string_lossy()))
 }
 
 #[cfg(test)]

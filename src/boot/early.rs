@@ -89,7 +89,7 @@ fn is_bare(target: &str) -> bool {
 /// Whether this process is in a pid namespace of its own. Without /proc nobody can say, and it is not.
 #[must_use]
 pub fn is_cell() -> bool {
-    fs::link("/proc/self/ns/pid").is_ok_and(|link| link != Path::new(INITIAL_PID_NAMESPACE))
+    fs::link_text("/proc/self/ns/pid").is_ok_and(|link| link != INITIAL_PID_NAMESPACE)
 }
 
 /// Gives 0, 1 and 2 to the console, or to /dev/null, where the kernel found no console when it started us.

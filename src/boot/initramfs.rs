@@ -43,12 +43,14 @@ pub fn is_root() -> bool {
 
 /// The type of the file system on top of `/`: the last one that is mounted there.
 fn top_type(mounts: &str) -> Option<&str> {
-    mounts
-        .lines()
-        .map(|line| line.split(' ').collect::<Vec<_>>())
-        .filter(|fields| fields.get(1) == Some(&"/"))
-        .last()
-        .and_then(|fields| fields.get(2).copied())
+    let mut top = None;
+    for line in mounts.lines() {
+        let mut fields = line.split(' ').skip(1);
+        if fields.next() == Some("/") {
+            top = fields.next();
+        }
+    }
+    top
 }
 
 /// Loads the modules of the list, in its order. One that cannot be loaded is a warning: the root may not
@@ -82,7 +84,7 @@ pub fn enter(line: &Cmdline, early: &mut Early) -> Result<()> {
     let source = wait_for(wanted, line)?;
     let _ = mkdir(ROOT, 0o777);
     mount_root(&source, line)?;
-    log!(Info, "root: {wanted} on {}", source.display());
+    log!(Info, "root: {wanted} on {}", source.to_string_lossy());
     switch(early)
 }
 
@@ -136,7 +138,7 @@ fn mount_root(source: &Path, line: &Cmdline) -> Result<()> {
             }
         }
     }
-    Err(Error::os("initramfs", format!("mounting {}", source.display()), last))
+    Err(Error::os("initramfs", format!("mounting {}", source.to_string_lossy()), last))
 }
 
 /// The types of /proc/filesystems that live on a block device.
@@ -152,7 +154,7 @@ fn switch(early: &mut Early) -> Result<()> {
     chdir(root).context("initramfs", format_args!("entering the root"))?;
     mount(Some("."), "/", None, MsFlags::MS_MOVE, None)
         .context("initramfs", format_args!("moving the root to /"))?;
-    chroot(".").context("initramfs", format_args!("changing to the root"))?;
+    chroot(c".").context("initramfs", format_args!("changing to the root"))?;
     chdir("/").context("initramfs", format_args!("entering /"))
 }
 

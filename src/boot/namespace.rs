@@ -22,7 +22,7 @@ const BASE: &str = "/proc";
 
 fn attach(source: &str, target: &Path, kind: Option<&str>, flags: MsFlags) -> Result<()> {
     mount(Some(source), target, kind, flags, None)
-        .context("watcher", format_args!("mounting {}", target.display()))
+        .context("watcher", format_args!("mounting {}", target.to_string_lossy()))
 }
 
 /// A namespace of our own, from which nothing spreads.
@@ -50,12 +50,12 @@ pub fn rest() -> Result<()> {
         attach("devtmpfs", &base.join("dev"), Some("devtmpfs"), MsFlags::empty())?;
     }
     chdir(base).context("watcher", format_args!("entering the new root"))?;
-    // pivot_root(".", ".") puts the old root on top of the new one, from where it is taken off. It does not
+    // pivot_root(c".", c".") puts the old root on top of the new one, from where it is taken off. It does not
     // work on an initramfs, whose mounts then stay: they are the kernel's and nobody unmounts them.
-    if pivot_root(".", ".").is_ok() {
+    if pivot_root(c".", c".").is_ok() {
         umount2(".", MntFlags::MNT_DETACH).context("watcher", format_args!("leaving the old root"))?;
     } else {
-        chroot(".").context("watcher", format_args!("changing the root"))?;
+        chroot(c".").context("watcher", format_args!("changing the root"))?;
     }
     chdir("/").context("watcher", format_args!("entering /"))
 }

@@ -7,7 +7,6 @@
 //! cell `cmdline` holds the words that PID 1 was given: those that speak to rcsnap do not reach the real init.
 
 use std::os::fd::AsFd;
-use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -114,7 +113,7 @@ pub fn words() -> Cmdline {
         return Cmdline::kernel();
     }
     // Without the note, what the real init was given.
-    let noted = fs::read(Path::new(FOLDER).join(CMDLINE)).or_else(|_| fs::read("/proc/1/cmdline"));
+    let noted = fs::read(format!("{FOLDER}/{CMDLINE}")).or_else(|_| fs::read("/proc/1/cmdline"));
     Cmdline::noted(&noted.unwrap_or_default())
 }
 
@@ -131,12 +130,12 @@ pub fn note_attempt(generation: &[u8; 16]) -> Result<()> {
 /// # Errors
 /// The store's.
 pub fn confirm(config: &Config) -> Result<bool> {
-    let path = Path::new(FOLDER).join("attempt");
+    let path = format!("{FOLDER}/attempt");
     let Some(generation) = fs::text(&path).ok().and_then(|text| unhex(text.trim_ascii())) else {
         return Ok(false);
     };
     spec::open(config, Access::Write)?.confirm(&generation)?;
-    path::unlink(&path).context("status", format_args!("removing {}", path.display()))?;
+    path::unlink(&path).context("status", format_args!("removing {path}"))?;
     Ok(true)
 }
 
@@ -200,13 +199,13 @@ fn folder(path: &str) -> Sys<()> {
 
 /// Writes one file whole: a reader sees the old or the new one.
 fn put(name: &str, text: &str) -> Result<()> {
-    let path = Path::new(FOLDER).join(name);
-    let new = path.with_extension("new");
+    let path = format!("{FOLDER}/{name}");
+    let new = format!("{path}.new");
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC;
-    let written = path::open(&new, flags, Mode::from_bits_retain(0o644))
+    let written = path::open(new.as_ref(), flags, Mode::from_bits_retain(0o644))
         .and_then(|file| fs::write_all(file.as_fd(), text.as_bytes()))
         .and_then(|()| path::rename(&new, &path));
-    written.context("status", format_args!("writing {}", path.display()))
+    written.context("status", format_args!("writing {path}"))
 }
 
 /// 16 random bytes in hexadecimal. The kernel's generator is fresh on every boot, also on a restored one.

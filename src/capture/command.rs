@@ -92,7 +92,7 @@ pub fn check(config: &Config, tree: Option<u32>) -> Result<Vec<Obstacle>> {
 
 /// Writes a file that only its owner may read, whole or not at all: an image holds all secrets in memory.
 fn write_private(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
-    let doing = format_args!("writing {}", path.display());
+    let doing = format_args!("writing {}", path.to_string_lossy());
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC;

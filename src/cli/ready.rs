@@ -43,7 +43,7 @@ fn run(_: &Args) -> Outcome {
 /// Writes down why the boot was cold when there is no watcher to do it: /run was not there yet when PID 1
 /// handed over, so its line in the kernel log is all there is.
 fn leave_reason() {
-    let state = Path::new(status::FOLDER).join("state");
+    let state = format!("{}/state", status::FOLDER);
     let Some(reason) = status::reason_in_log().filter(|_| !exists(&state)) else { return };
     let written = Status {
         boot: Answer::Cold,

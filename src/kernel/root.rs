@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, readlinkat};
+use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
 use nix::unistd::{chroot, fchdir};
@@ -94,7 +94,7 @@ impl Dir {
     /// # Errors
     /// The errno of readlinkat(2).
     pub fn link(&self, path: &str) -> Result<String, Errno> {
-        Ok(readlinkat(&self.0, &*path::text(path.as_ref())?)?.to_string_lossy().into_owned())
+        Ok(fs::link_in(self.0.as_fd(), path.as_ref())?.to_string_lossy().into_owned())
     }
 
     /// Whether a name exists below it.
@@ -135,14 +135,14 @@ impl Root {
     /// # Errors
     /// The errno of open(2).
     pub fn open(proc: &Path, sys: &Path, files: &Path, task: &str) -> Result<Root> {
-        let dir = Dir::open(proc).context("kernel", format_args!("opening {}", proc.display()))?;
+        let dir = Dir::open(proc).context("kernel", format_args!("opening {}", proc.to_string_lossy()))?;
         // PROC_PID_INIT_INO of include/uapi/linux/nsfs.h: the same number on every boot.
         let initial = dir.link("self/ns/pid").is_ok_and(|link| link == "pid:[4026531836]");
         Ok(Root {
             cell: !initial,
             proc: dir,
             proc_path: proc.to_path_buf(),
-            sys: Dir::open(sys).context("kernel", format_args!("opening {}", sys.display()))?,
+            sys: Dir::open(sys).context("kernel", format_args!("opening {}", sys.to_string_lossy()))?,
             files: files.to_path_buf(),
             task: task.to_owned(),
         })
@@ -186,7 +186,7 @@ impl Root {
     /// # Errors
     /// The errno of setns(2), or of what was done.
     pub fn inside<T>(&self, work: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
-        if self.files == Path::new("/") {
+        if self.files.as_os_str() == "/" {
             return work();
         }
         let ours = self.proc.file("thread-self/ns/mnt")?;
@@ -196,7 +196,7 @@ impl Root {
         let done = work();
         setns(ours, CloneFlags::CLONE_NEWNS)?;
         fchdir(&root)?;
-        chroot(".")?;
+        chroot(c".")?;
         fchdir(&here)?;
         done
     }

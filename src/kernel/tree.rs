@@ -77,7 +77,7 @@ pub struct Budget(pub u64);
 /// # Errors
 /// The errno of reading a directory, or a name that is not UTF-8.
 pub fn list(kind: &'static str, top: &Path, skip: &dyn Fn(&str) -> bool) -> Result<Vec<(String, Stat)>> {
-    let meta = lstat(top).context(kind, format_args!("reading {}", top.display()))?;
+    let meta = lstat(top).context(kind, format_args!("reading {}", top.to_string_lossy()))?;
     let device = meta.dev;
     let mut found = vec![(String::new(), meta)];
     let mut next = 0;

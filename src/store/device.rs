@@ -68,7 +68,7 @@ impl Device {
     /// # Errors
     /// It cannot be opened, or somebody keeps it.
     pub fn open(path: &Path, access: Access) -> Result<Device> {
-        let doing = format_args!("opening {}", path.display());
+        let doing = format_args!("opening {}", path.to_string_lossy());
         let found = stat::stat(path).context("store", doing)?;
         let device = found.format() == libc::S_IFBLK;
         if !device && !found.is_file() {
@@ -84,7 +84,7 @@ impl Device {
                 file => break file.context("store", doing)?,
             }
         };
-        Device::new(file, path.display().to_string(), write && !device)
+        Device::new(file, path.to_string_lossy().into_owned(), write && !device)
     }
 
     /// Takes an open device or file.
@@ -163,8 +163,8 @@ impl Target for Device {
 pub fn create(path: &Path) -> Result<Device> {
     let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_TRUNC;
     let file = path::open(path, flags, Mode::S_IRUSR | Mode::S_IWUSR)
-        .context("store", format_args!("creating {}", path.display()))?;
-    Device::new(file, path.display().to_string(), false)
+        .context("store", format_args!("creating {}", path.to_string_lossy()))?;
+    Device::new(file, path.to_string_lossy().into_owned(), false)
 }
 
 #[cfg(test)]

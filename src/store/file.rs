@@ -44,7 +44,7 @@ pub fn open(
     new_length: u64,
 ) -> Result<Mounted> {
     let mount = mount(device, kind, access == Access::Read)?;
-    let name = format!("{}:/{path}", device.display());
+    let name = format!("{}:/{path}", device.to_string_lossy());
     let doing = format_args!("opening {name}");
     let flags = match access {
         Access::Read => OFlag::O_RDONLY | OFlag::O_CLOEXEC,
@@ -89,7 +89,7 @@ fn grow(file: &OwnedFd, name: &str, wanted: u64) -> Result<()> {
 /// # Errors
 /// There is no file system that is known, or the errno of the last type that was tried.
 pub fn mount(device: &Path, kind: Option<&str>, read_only: bool) -> Result<OwnedFd> {
-    let doing = format_args!("mounting {}", device.display());
+    let doing = format_args!("mounting {}", device.to_string_lossy());
     let found = superblock::read(device);
     let types: Vec<&str> = match (kind, &found) {
         (Some(kind), _) => vec![kind],

@@ -196,9 +196,10 @@ impl Block {
     fn part_uuid(&self) -> Option<String> {
         let number = value(&self.uevent, "PARTN")?.parse().ok()?;
         // In sysfs a partition's directory is in its disk's.
-        let disk = fs::real(&self.sys).ok()?.parent()?.to_owned();
-        let sector = fs::text(disk.join("queue/logical_block_size")).ok()?;
-        let node = device_node(disk.to_str()?)?;
+        let real = fs::real(&self.sys).ok()?;
+        let (disk, _) = text::split_last(real.to_str()?, '/')?;
+        let sector = fs::text(format!("{disk}/queue/logical_block_size")).ok()?;
+        let node = device_node(disk)?;
         partition::part_uuid(&node, number, sector.trim_ascii().parse().ok()?)
     }
 }

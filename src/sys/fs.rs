@@ -1,6 +1,6 @@
 //! Whole files, links and directories. Their errors are plain numbers, where those of `std::fs` own memory that
 //! every caller must free, and a directory is read without a stream of the C library.
-#![allow(unsafe_code, reason = "getdents64 fills a buffer")]
+#![allow(unsafe_code, reason = "getdents64 and readlinkat fill a buffer")]
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, readlink};
+use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::libc::off_t;
 use nix::sys::stat::Mode;
 use nix::sys::uio::{pread, pwrite};
@@ -151,9 +151,23 @@ pub fn link(path: impl AsRef<Path>) -> Sys<PathBuf> {
     link_of(path.as_ref())
 }
 
-#[inline(never)]
 fn link_of(path: &Path) -> Sys<PathBuf> {
-    readlink(&*super::path::text(path)?).map(PathBuf::from)
+    link_in(AT_FDCWD, path)
+}
+
+/// The text of a symbolic link below an open directory.
+///
+/// # Errors
+/// The errno of readlinkat(2).
+#[inline(never)]
+pub fn link_in(directory: BorrowedFd<'_>, path: &Path) -> Sys<PathBuf> {
+    let path = super::path::text(path)?;
+    let mut text = [0_u8; 4096];
+    let (directory, place) = (directory.as_raw_fd(), text.as_mut_ptr());
+    // SAFETY: a string with its end; the kernel writes no more than the length of the buffer.
+    let len = unsafe { libc::syscall(libc::SYS_readlinkat, directory, path.as_ptr(), place, text.len()) };
+    let len = super::descriptor::check(len)?.unsigned_abs() as usize;
+    Ok(OsStr::from_bytes(text.get(..len).unwrap_or_default()).into())
 }
 
 /// The text of a symbolic link. What is not UTF-8 is replaced.

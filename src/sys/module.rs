@@ -3,6 +3,7 @@
 
 use std::ffi::CString;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -21,7 +22,7 @@ const COMPRESSED: i32 = 4;
 pub fn load(path: &Path, parameters: &str) -> Sys<()> {
     let file = fs::open(path, OFlag::O_RDONLY)?;
     let parameters = CString::new(parameters).map_err(|_| Errno::EINVAL)?;
-    let flags = if path.extension().is_some_and(|e| e == "ko") { 0 } else { COMPRESSED };
+    let flags = if path.as_os_str().as_bytes().ends_with(b".ko") { 0 } else { COMPRESSED };
     // SAFETY: a descriptor that lives over the call, a string with its end, a number.
     let result =
         unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), parameters.as_ptr(), flags) };

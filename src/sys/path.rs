@@ -15,6 +15,12 @@ use nix::unistd::UnlinkatFlags;
 use crate::sys::ptrace::Sys;
 use crate::sys::stat::lstat;
 
+/// The last part of a path.
+#[must_use]
+pub fn name(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+}
+
 /// A path as the kernel takes it.
 ///
 /// # Errors
