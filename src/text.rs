@@ -74,6 +74,15 @@ pub fn replaced(mut text: &str, part: &str, by: &str) -> String {
     all
 }
 
+/// A number that may be negative.
+#[must_use]
+pub fn signed(text: &str) -> Option<i64> {
+    match text.strip_prefix('-') {
+        Some(digits) => 0_i64.checked_sub_unsigned(digits.parse().ok()?),
+        None => text.parse::<u64>().ok()?.try_into().ok(),
+    }
+}
+
 /// The texts one after the other, with `between` between two of them.
 #[must_use]
 #[inline(never)]
@@ -90,7 +99,7 @@ pub fn joined(texts: &mut dyn Iterator<Item = &str>, between: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{file_name, find, from_top, has, joined, replaced, split, split_last, without_end};
+    use super::{file_name, find, from_top, has, joined, replaced, signed, split, split_last, without_end};
 
     #[test]
     fn parts_are_found_as_std_finds_them() {
@@ -110,6 +119,16 @@ mod tests {
             assert_eq!(Some(file_name(text)), text.rsplit('/').next());
             assert_eq!(without_end(text, "/"), text.trim_end_matches('/'));
             assert_eq!(replaced(text, "/", "--"), text.replace('/', "--"));
+        }
+    }
+
+    #[test]
+    fn signed_numbers_are_read() {
+        for text in ["0", "-1", "9223372036854775807", "-9223372036854775808"] {
+            assert_eq!(signed(text), text.parse().ok());
+        }
+        for text in ["", "-", "x", "9223372036854775808", "-9223372036854775809"] {
+            assert_eq!(signed(text), None);
         }
     }
 

@@ -5,8 +5,6 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::execve;
-
 use super::cmdline::Cmdline;
 use super::early::Early;
 use crate::error::{Context, Error, Result};
@@ -67,7 +65,8 @@ pub fn exec(init: &Path, given: &Given, early: &mut Early) -> Result<Infallible>
     early.close();
     sys::signal::clean_slate();
     let path = CString::new(init.as_os_str().as_bytes()).unwrap_or_default();
-    execve(&path, &args, &given.env).context("cold", format_args!("executing {}", init.to_string_lossy()))
+    sys::process::exec(&path, &args, &given.env)
+        .context("cold", format_args!("executing {}", init.to_string_lossy()))
 }
 
 #[cfg(test)]

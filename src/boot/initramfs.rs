@@ -57,8 +57,7 @@ fn top_type(mounts: &str) -> Option<&str> {
 /// need it, and if it does, that says so more plainly.
 pub fn load_modules() {
     let Ok(list) = fs::text(MODULES) else { return };
-    let release =
-        nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let release = fs::kernel("osrelease").unwrap_or_default();
     for line in list.lines().map(str::trim_ascii).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let end = line.bytes().position(|byte| byte.is_ascii_whitespace()).unwrap_or(line.len());
         let (name, parameters) = line.split_at(end);

@@ -149,7 +149,7 @@ fn unhex(text: &str) -> Option<[u8; 16]> {
         return None;
     }
     for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[at * 2..at * 2 + 2], 16).ok()?;
+        *byte = u64::from_str_radix(&text[at * 2..at * 2 + 2], 16).ok()?.try_into().ok()?;
     }
     Some(bytes)
 }

@@ -71,10 +71,10 @@ fn line(text: &str) -> Option<Line> {
     // The kernel's own encoding: 12 bits of major above 20 bits of minor.
     let device = hex("sdev:")?;
     let digits = value("f_handle:").unwrap_or("");
-    let handle =
-        (0..digits.len() / 2).map_while(|i| u8::from_str_radix(digits.get(2 * i..2 * i + 2)?, 16).ok());
+    let handle = (0..digits.len() / 2)
+        .map_while(|i| u64::from_str_radix(digits.get(2 * i..2 * i + 2)?, 16).ok()?.try_into().ok());
     Some(Line {
-        number: i32::from_str_radix(value("wd:")?, 16).ok()?,
+        number: hex("wd:")?.try_into().ok()?,
         inode: hex("ino:")?,
         device: makedev(device >> 20, device & 0xf_ffff),
         mask: u32::try_from(hex("mask:")?).ok()?,

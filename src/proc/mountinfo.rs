@@ -86,7 +86,7 @@ fn unescape(field: &str) -> String {
     let mut i = 0;
     while let Some(&byte) = bytes.get(i) {
         let code = (byte == b'\\').then(|| field.get(i + 1..i + 4)).flatten();
-        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+        match code.and_then(|digits| u64::from_str_radix(digits, 8).ok()?.try_into().ok()) {
             Some(value) => {
                 out.push(value);
                 i += 4;

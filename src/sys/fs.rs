@@ -81,6 +81,14 @@ pub fn of_task(pid: u32, name: &str) -> Sys<String> {
     text(format!("/proc/{pid}/{name}"))
 }
 
+/// What /proc/sys/kernel says of the kernel: `osrelease` and `version`, as uname(2) does.
+///
+/// # Errors
+/// As [`text`].
+pub fn kernel(what: &str) -> Sys<String> {
+    text(format!("/proc/sys/kernel/{what}")).map(|text| text.trim_ascii_end().to_owned())
+}
+
 /// Makes a file, or one that is there anew, and writes it.
 ///
 /// # Errors

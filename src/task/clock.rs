@@ -11,6 +11,7 @@ use crate::error::{Context, Result};
 use crate::image::Clocks;
 use crate::sys::fs;
 use crate::sys::time;
+use crate::text;
 
 const KIND: &str = "clock";
 const SECOND: i64 = 1_000_000_000;
@@ -43,7 +44,7 @@ fn parse(text: &str) -> Offsets {
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace();
         let name = words.next().unwrap_or("");
-        let mut number = || words.next().and_then(|w| w.parse::<i64>().ok()).unwrap_or(0);
+        let mut number = || words.next().and_then(text::signed).unwrap_or(0);
         let value = number() * SECOND + number();
         match name {
             "monotonic" => offsets.monotonic = value,
