@@ -62,11 +62,12 @@ pub fn run(words: &[String]) -> u8 {
     let done = match args::read(words.get(1..).unwrap_or_default(), &VERBS) {
         Asked::Run(verb, args) => (verb.run)(&args),
         Asked::Help(text) => {
-            print(text.trim_end());
+            print(text.trim_ascii_end());
             return DONE;
         }
         Asked::Mistake(text) => {
-            let _ = fs::write_all(descriptor::standard()[2], format!("{}\n", text.trim_end()).as_bytes());
+            let _ =
+                fs::write_all(descriptor::standard()[2], format!("{}\n", text.trim_ascii_end()).as_bytes());
             return USAGE;
         }
     };

@@ -202,18 +202,18 @@ impl Config {
     fn line(&mut self, line: &str, origin: Origin) {
         // A comment begins the line or follows a blank, so that a value may hold a '#'.
         let cut = text::find(line, " #").or_else(|| text::find(line, "\t#")).unwrap_or(line.len());
-        let line = line[..cut].trim();
+        let line = line[..cut].trim_ascii();
         if line.is_empty() || line.starts_with('#') {
             return;
         }
         let Some((name, text)) = line.split_once('=') else {
             return self.warn(origin, &format!("\"{line}\" is not \"key = value\""));
         };
-        let (name, adds) = match name.trim_end().strip_suffix('+') {
-            Some(name) => (name.trim(), true),
-            None => (name.trim(), false),
+        let (name, adds) = match name.trim_ascii_end().strip_suffix('+') {
+            Some(name) => (name.trim_ascii(), true),
+            None => (name.trim_ascii(), false),
         };
-        let text = text.trim();
+        let text = text.trim_ascii();
         let Some(at) = KEYS.iter().position(|key| key.name == name) else {
             let hint = nearest(name).map(|near| format!(", did you mean \"{near}\"?")).unwrap_or_default();
             return self.warn(origin, &format!("unknown key \"{name}\"{hint}"));
@@ -281,14 +281,14 @@ impl Config {
         for Value { text, origin } in self.values(Key::Rerun) {
             let (script, list) = text.split_once(':').unwrap_or((text, ""));
             // A script of the defaults that the system does not have is not missed.
-            if *origin == Origin::Default && !std::path::Path::new("/etc/init.d").join(script).exists() {
+            if *origin == Origin::Default && !crate::sys::stat::exists(format!("/etc/init.d/{script}")) {
                 continue;
             }
             let mut processes = Vec::new();
             for word in list.split([' ', '\t', ',']).filter(|word| !word.is_empty()) {
                 processes.push(word.to_owned());
             }
-            reruns.push(Rerun { script: script.trim().into(), processes });
+            reruns.push(Rerun { script: script.trim_ascii().into(), processes });
         }
         reruns
     }

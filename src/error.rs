@@ -134,28 +134,10 @@ impl<T> Context<T> for std::result::Result<T, Errno> {
     }
 }
 
-impl<T> Context<T> for std::io::Result<T> {
-    fn context(self, kind: &'static str, doing: fmt::Arguments<'_>) -> Result<T> {
-        self.map_err(|err| wrapped_io(kind, doing, &err))
-    }
-}
-
 #[cold]
 #[inline(never)]
 fn wrapped(kind: &'static str, doing: fmt::Arguments<'_>, cause: Cause) -> Error {
     Error::because(kind, doing.to_string().into(), cause)
-}
-
-#[cold]
-#[inline(never)]
-fn wrapped_io(kind: &'static str, doing: fmt::Arguments<'_>, err: &std::io::Error) -> Error {
-    let cause = match err.raw_os_error() {
-        Some(raw) => Cause::Errno(Errno::from_raw(raw)),
-        None if err.kind() == std::io::ErrorKind::UnexpectedEof => Cause::Said("it ends too early".into()),
-        None if err.kind() == std::io::ErrorKind::InvalidData => Cause::Said("it is not UTF-8".into()),
-        None => Cause::Said("it cannot be done".into()),
-    };
-    wrapped(kind, doing, cause)
 }
 
 /// A kind's reason for not capturing an object. The caller, who knows the owner, makes it an [`Obstacle`].
@@ -285,7 +267,7 @@ impl Failure {
 
 #[cfg(test)]
 mod tests {
-    use super::{Context, Error};
+    use super::Error;
     use nix::errno::Errno;
 
     #[test]
@@ -304,13 +286,5 @@ mod tests {
                 assert_eq!(super::name(errno), format!("{errno:?}"));
             }
         }
-    }
-
-    #[test]
-    fn context_keeps_the_errno_of_io_errors() {
-        let err = std::fs::read("/nonexistent/x")
-            .context("key", format_args!("reading /nonexistent/x"))
-            .unwrap_err();
-        assert_eq!(err.errno(), Some(Errno::ENOENT));
     }
 }

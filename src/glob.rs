@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::sorted;
 use crate::sys::fs;
+use crate::sys::stat::lstat;
 
 /// Whether a path matches. A glob that matches a directory above the path matches it too, so that
 /// `/etc/network/run` covers all that is in there.
@@ -36,14 +36,13 @@ pub fn expand(glob: &str) -> Vec<PathBuf> {
         }
         found = inside;
     }
-    sorted::sort(&mut found);
     found
 }
 
 fn children(directory: &Path, part: &str) -> Vec<PathBuf> {
-    if !part.contains(['*', '?']) {
+    if !part.bytes().any(|byte| matches!(byte, b'*' | b'?')) {
         let path = directory.join(part);
-        return if path.symlink_metadata().is_ok() { vec![path] } else { Vec::new() };
+        return if lstat(&path).is_ok() { vec![path] } else { Vec::new() };
     }
     let mut names = fs::names(directory).unwrap_or_default();
     names.retain(|name| {

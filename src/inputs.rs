@@ -17,11 +17,9 @@
 //! privately, read-only, to look at its files, and nobody else sees it.
 
 use std::fmt;
-use std::fs::{File, Metadata};
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use nix::fcntl::OFlag;
 use sha2::{Digest, Sha256};
 
 mod check;
@@ -35,6 +33,8 @@ use crate::proc::mountinfo::{self, Mount};
 use crate::sorted::{self, Set};
 use crate::store::spec;
 use crate::sys::fs;
+use crate::sys::ptrace::Sys;
+use crate::sys::stat::{Stat, Time, lstat};
 
 const KIND: &str = "input";
 
@@ -196,7 +196,7 @@ struct Taker {
     places: Vec<(u32, bool)>,
     found: Inputs,
     /// What was added. The walk goes in order, so that little is moved.
-    seen: Set<PathBuf>,
+    seen: Set<String>,
 }
 
 impl Taker {
@@ -205,15 +205,17 @@ impl Taker {
         if !self.add(directory)? {
             return Ok(());
         }
-        for name in fs::names(directory).context(KIND, format_args!("reading {}", directory.display()))? {
+        for name in
+            fs::names(directory).context(KIND, format_args!("reading {}", directory.to_string_lossy()))?
+        {
             let path = directory.join(name);
-            let Ok(meta) = path.symlink_metadata() else { continue };
+            let Ok(meta) = lstat(&path) else { continue };
             if meta.is_dir() {
                 self.walk(&path)?;
-            } else if self.add(&path)? && meta.is_symlink() {
+            } else if self.add(&path)? && meta.is_link() {
                 // What it points to counts too: /etc/localtime is a file of /usr/share.
                 if let Ok(target) = fs::real(&path)
-                    && target.is_file()
+                    && lstat(&target).is_ok_and(|found| found.is_file())
                 {
                     self.add(&target)?;
                 }
@@ -224,7 +226,7 @@ impl Taker {
 
     /// One path. Says whether it is an input.
     fn add(&mut self, path: &Path) -> Result<bool> {
-        let doing = format_args!("reading {}", path.display());
+        let doing = format_args!("reading {}", path.to_string_lossy());
         let Some(text) = path.to_str() else {
             return Err(crate::error::Error::new(KIND, doing.to_string(), "its name is not UTF-8"));
         };
@@ -232,7 +234,7 @@ impl Taker {
             return Ok(false);
         }
         let Some((place, by_content)) = self.place(text) else { return Ok(false) };
-        if !self.seen.insert(path.to_owned()) {
+        if !self.seen.insert(text.to_owned()) {
             return Ok(true);
         }
         let made_up = MADE_UP.contains(&self.found.file_systems[place].kind.as_str());
@@ -275,35 +277,35 @@ fn mount_of<'t>(table: &'t [Mount], path: &str) -> Option<&'t Mount> {
 }
 
 /// What shows that a path is the same later.
-fn prove(path: &Path, by_content: bool, made_up: bool, skip: &[String]) -> std::io::Result<Proof> {
-    let meta = path.symlink_metadata()?;
-    if meta.is_symlink() {
+fn prove(path: &Path, by_content: bool, made_up: bool, skip: &[String]) -> Sys<Proof> {
+    let meta = lstat(path)?;
+    if meta.is_link() {
         return Ok(Proof::Link(fs::link(path)?.to_string_lossy().into_owned()));
     }
     if meta.is_dir() {
         return listing(path, path, skip);
     }
     if !meta.is_file() {
-        return Ok(Proof::Node { mode: meta.mode(), rdev: meta.rdev() });
+        return Ok(Proof::Node { mode: meta.mode, rdev: meta.rdev });
     }
     if by_content {
-        return Ok(Proof::Content { size: meta.len(), mode: meta.mode(), digest: digest(path)? });
+        return Ok(Proof::Content { size: meta.size, mode: meta.mode, digest: digest(path)? });
     }
-    Ok(stat(&meta, made_up))
+    Ok(identity(&meta, made_up))
 }
 
-fn stat(meta: &Metadata, made_up: bool) -> Proof {
-    let time = |seconds: i64, ns: i64| seconds.saturating_mul(1_000_000_000).saturating_add(ns);
+fn identity(meta: &Stat, made_up: bool) -> Proof {
+    let time = |(seconds, ns): Time| seconds.saturating_mul(1_000_000_000).saturating_add(ns.into());
     Proof::Stat {
-        inode: if made_up { 0 } else { meta.ino() },
-        size: meta.len(),
-        mtime: time(meta.mtime(), meta.mtime_nsec()),
-        ctime: time(meta.ctime(), meta.ctime_nsec()),
+        inode: if made_up { 0 } else { meta.ino },
+        size: meta.size,
+        mtime: time(meta.mtime),
+        ctime: time(meta.ctime),
     }
 }
 
 /// The names in a directory, without those that may come and go. `shown` is the path the globs know it by.
-fn listing(directory: &Path, shown: &Path, skip: &[String]) -> std::io::Result<Proof> {
+fn listing(directory: &Path, shown: &Path, skip: &[String]) -> Sys<Proof> {
     let mut sum = Sha256::new();
     for name in fs::names(directory)? {
         let path = shown.join(&name);
@@ -316,12 +318,12 @@ fn listing(directory: &Path, shown: &Path, skip: &[String]) -> std::io::Result<P
 }
 
 /// SHA-256 of a file's content.
-pub(crate) fn digest(path: &Path) -> std::io::Result<[u8; 32]> {
-    let mut file = File::open(path)?;
+pub(crate) fn digest(path: &Path) -> Sys<[u8; 32]> {
+    let file = fs::open(path, OFlag::O_RDONLY)?;
     let mut sum = Sha256::new();
     let mut part = vec![0; 32 * 1024];
     loop {
-        match file.read(&mut part)? {
+        match nix::unistd::read(&file, &mut part)? {
             0 => return Ok(sum.finalize().into()),
             length => sum.update(&part[..length]),
         }

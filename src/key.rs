@@ -9,7 +9,6 @@
 //! starts from, and there is no capture.
 
 use std::fmt::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -17,6 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::config::{Config, Key as Setting};
 use crate::sorted;
 use crate::sys::fs;
+use crate::sys::stat::{is_dir, stat};
 use crate::text;
 use crate::{glob, image};
 
@@ -137,7 +137,7 @@ fn digest(bytes: &[u8]) -> [u8; 32] {
 /// A file's text without the zero bytes of device tree properties; empty if there is none.
 fn read(path: &str) -> String {
     let bytes = fs::read(path).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).replace('\0', " ").trim().to_owned()
+    text::replaced(&String::from_utf8_lossy(&bytes), "\0", " ").trim_ascii().to_owned()
 }
 
 /// FORMAT, processor, and the definitions of all sections.
@@ -200,9 +200,9 @@ fn processor() -> String {
     let mut lines: Vec<String> = Vec::new();
     for line in info.lines() {
         let (name, value) = line.split_once(':').unwrap_or((line, ""));
-        let line = format!("{}: {}", name.trim(), value.trim());
+        let line = format!("{}: {}", name.trim_ascii(), value.trim_ascii());
         // Each line once, so that two sorts of cores both show.
-        if CPU.contains(&name.trim()) && !lines.contains(&line) {
+        if CPU.contains(&name.trim_ascii()) && !lines.contains(&line) {
             lines.push(line);
         }
     }
@@ -220,7 +220,7 @@ fn memory() -> String {
     let ram = ram(&read("/proc/iomem")).or_else(|| {
         let info = read("/proc/meminfo");
         let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        Some(total.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+        Some(total.trim_ascii().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
     });
     let page = crate::sys::vm::page_size();
     format!("{} MiB, pages of {page}", ram.unwrap_or(0).div_ceil(STEP) * 16)
@@ -256,9 +256,9 @@ fn scripts(config: &Config) -> Vec<std::path::PathBuf> {
     for glob in config.list(Setting::KeyScripts) {
         paths.append(&mut glob::expand(glob));
     }
-    paths.retain(|path| !path.is_dir());
-    sorted::sort(&mut paths);
-    paths.dedup();
+    paths.retain(|path| !is_dir(path));
+    sorted::sort_by(&mut paths, |a, b| a.as_os_str().cmp(b.as_os_str()));
+    paths.dedup_by(|a, b| a.as_os_str() == b.as_os_str());
     paths
 }
 
@@ -268,9 +268,9 @@ fn script(path: &Path) -> Part {
     if let Ok(target) = fs::link(path) {
         sum.update(target.as_os_str().as_encoded_bytes());
     }
-    match (path.metadata(), fs::read(path)) {
-        (Ok(meta), Ok(content)) => {
-            sum.update(meta.permissions().mode().to_le_bytes());
+    match (stat(path), fs::read(path)) {
+        (Ok(found), Ok(content)) => {
+            sum.update(found.mode.to_le_bytes());
             sum.update(content);
         }
         _ => sum.update(b"unreadable"),

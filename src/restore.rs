@@ -94,7 +94,7 @@ impl Image {
 /// # Errors
 /// Nothing runs.
 pub fn tree(path: &std::path::Path, wait: bool, externals: Vec<OwnedFd>) -> Result<Option<i32>> {
-    let bytes = fs::read(path).context(KIND, format_args!("reading {}", path.display()))?;
+    let bytes = fs::read(path).context(KIND, format_args!("reading {}", path.to_string_lossy()))?;
     let mut source: &[u8] = &bytes;
     let image = Image::read(&mut source)?;
     if image.meta.whole_system {
@@ -194,10 +194,8 @@ pub fn system(
 
 /// The image's kernel must be this one: the vdso's code, and every structure that is put back raw.
 fn check_kernel(meta: &Meta) -> Result<()> {
-    let uname = nix::sys::utsname::uname().context(KIND, format_args!("asking for the kernel's name"))?;
-    if uname.release().to_string_lossy() != *meta.kernel_release
-        || uname.version().to_string_lossy() != *meta.kernel_version
-    {
+    let kernel = |what| fs::kernel(what).context(KIND, format_args!("asking for the kernel's name"));
+    if kernel("osrelease")? != meta.kernel_release || kernel("version")? != meta.kernel_version {
         return Err(Error::new(KIND, "checking the kernel", "the image was captured under another one"));
     }
     Ok(())

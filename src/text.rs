@@ -21,14 +21,66 @@ pub fn split<'a>(text: &'a str, part: &str) -> Option<(&'a str, &'a str)> {
     Some((text.get(..at)?, text.get(at + part.len()..)?))
 }
 
-/// The path that a link in sysfs means, without the way up to the top of it.
+/// What is before the last such character, and what is behind it. The character is one of ASCII.
 #[must_use]
 #[inline(never)]
-pub fn from_top(mut link: &str) -> &str {
-    while let Some(rest) = link.strip_prefix("../") {
-        link = rest;
+pub fn split_last(text: &str, character: char) -> Option<(&str, &str)> {
+    let at = text.bytes().rposition(|byte| char::from(byte) == character)?;
+    Some((text.get(..at)?, text.get(at + 1..)?))
+}
+
+/// The last part of a path.
+#[must_use]
+pub fn file_name(path: &str) -> &str {
+    split_last(path, '/').map_or(path, |(_, name)| name)
+}
+
+/// The text without such parts at its beginning.
+#[must_use]
+#[inline(never)]
+pub fn without_start<'a>(mut text: &'a str, start: &str) -> &'a str {
+    while let Some(rest) = text.strip_prefix(start) {
+        text = rest;
     }
-    link
+    text
+}
+
+/// The text without such parts at its end.
+#[must_use]
+#[inline(never)]
+pub fn without_end<'a>(mut text: &'a str, end: &str) -> &'a str {
+    while let Some(rest) = text.strip_suffix(end) {
+        text = rest;
+    }
+    text
+}
+
+/// The path that a link in sysfs means, without the way up to the top of it.
+#[must_use]
+pub fn from_top(link: &str) -> &str {
+    without_start(link, "../")
+}
+
+/// The text with `by` in the place of each `part`.
+#[must_use]
+pub fn replaced(mut text: &str, part: &str, by: &str) -> String {
+    let mut all = String::new();
+    while let Some((before, rest)) = split(text, part) {
+        all.push_str(before);
+        all.push_str(by);
+        text = rest;
+    }
+    all.push_str(text);
+    all
+}
+
+/// A number that may be negative.
+#[must_use]
+pub fn signed(text: &str) -> Option<i64> {
+    match text.strip_prefix('-') {
+        Some(digits) => 0_i64.checked_sub_unsigned(digits.parse().ok()?),
+        None => text.parse::<u64>().ok()?.try_into().ok(),
+    }
 }
 
 /// The texts one after the other, with `between` between two of them.
@@ -47,7 +99,7 @@ pub fn joined(texts: &mut dyn Iterator<Item = &str>, between: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{find, from_top, has, joined, split};
+    use super::{file_name, find, from_top, has, joined, replaced, signed, split, split_last, without_end};
 
     #[test]
     fn parts_are_found_as_std_finds_them() {
@@ -57,6 +109,26 @@ mod tests {
             assert_eq!(find(text, part), text.find(part), "{part} in {text}");
             assert_eq!(has(text, part), text.contains(part));
             assert_eq!(split(text, part), text.split_once(part));
+        }
+    }
+
+    #[test]
+    fn parts_are_taken_as_std_takes_them() {
+        for text in ["a/b/c", "", "/", "ä/", "no", "x//"] {
+            assert_eq!(split_last(text, '/'), text.rsplit_once('/'), "{text}");
+            assert_eq!(Some(file_name(text)), text.rsplit('/').next());
+            assert_eq!(without_end(text, "/"), text.trim_end_matches('/'));
+            assert_eq!(replaced(text, "/", "--"), text.replace('/', "--"));
+        }
+    }
+
+    #[test]
+    fn signed_numbers_are_read() {
+        for text in ["0", "-1", "9223372036854775807", "-9223372036854775808"] {
+            assert_eq!(signed(text), text.parse().ok());
+        }
+        for text in ["", "-", "x", "9223372036854775808", "-9223372036854775809"] {
+            assert_eq!(signed(text), None);
         }
     }
 

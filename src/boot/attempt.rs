@@ -186,7 +186,7 @@ impl restore::Boot for Between<'_> {
 fn peak() -> u64 {
     let text = fs::text("/proc/self/status").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let kib = line.and_then(|rest| rest.trim_ascii().strip_suffix(" kB")?.parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
 }
 

@@ -1,6 +1,7 @@
 //! The kernel command line: its words, and what they say about this boot.
 
 use crate::sys::fs;
+use crate::text;
 
 /// The words of the command line, in order, without quotes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,7 +22,7 @@ impl Cmdline {
         for c in text.chars() {
             match c {
                 '"' => quoted = !quoted,
-                c if c.is_whitespace() && !quoted => {
+                c if c.is_ascii_whitespace() && !quoted => {
                     if !word.is_empty() {
                         words.push(std::mem::take(&mut word));
                     }
@@ -101,7 +102,7 @@ impl Cmdline {
 /// Whether a path names a shell: sh, ash, bash, dash, zsh and their like, or a multi-call BusyBox.
 #[must_use]
 pub fn is_shell(path: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or(path);
+    let name = text::file_name(path);
     name.ends_with("sh") || name == "busybox"
 }
 

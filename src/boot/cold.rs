@@ -3,10 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-use nix::unistd::execve;
 
 use super::cmdline::Cmdline;
 use super::early::Early;
@@ -14,6 +11,7 @@ use crate::error::{Context, Error, Result};
 use crate::log;
 use crate::sys;
 use crate::sys::start::Given;
+use crate::sys::stat::stat;
 
 /// Where the kernel looks for init, in its order (init/main.c), after what the command line names.
 const CANDIDATES: [&str; 4] = ["/sbin/init", "/etc/init", "/bin/init", "/bin/sh"];
@@ -24,7 +22,7 @@ const CANDIDATES: [&str; 4] = ["/sbin/init", "/etc/init", "/bin/init", "/bin/sh"
 /// # Errors
 /// Nothing of it is there.
 pub fn real_init(line: &Cmdline, configured: Option<&str>) -> Result<PathBuf> {
-    let own = std::fs::metadata("/proc/self/exe").map(|m| (m.dev(), m.ino())).ok();
+    let own = stat("/proc/self/exe").map(|found| (found.dev, found.ino)).ok();
     let named = [line.get("rcsnap.init"), line.get("init"), configured];
     named
         .into_iter()
@@ -38,13 +36,13 @@ pub fn real_init(line: &Cmdline, configured: Option<&str>) -> Result<PathBuf> {
 /// Whether it can be executed and is not this very file. Two copies of rcsnap are told apart from a real init
 /// by their name: `init=/sbin/rcsnap` behind an initramfs that holds another copy.
 fn is_program(path: &Path, own: Option<(u64, u64)>) -> bool {
-    let Ok(meta) = std::fs::metadata(path) else { return false };
+    let Ok(found) = stat(path) else { return false };
     // Without /proc there is no looking behind a link.
     let real = sys::fs::real(path).unwrap_or_else(|_| path.to_owned());
-    meta.is_file()
-        && meta.mode() & 0o111 != 0
-        && own != Some((meta.dev(), meta.ino()))
-        && real.file_name().is_none_or(|name| name != "rcsnap")
+    found.is_file()
+        && found.mode & 0o111 != 0
+        && own != Some((found.dev, found.ino))
+        && sys::path::name(&real) != b"rcsnap"
 }
 
 /// The arguments of the real init: its own name, then ours. In a cell the words that speak to rcsnap stand
@@ -62,12 +60,13 @@ pub fn arguments(init: &Path, given: &Given, cell: bool) -> Vec<CString> {
 /// # Errors
 /// Only when the program cannot be executed.
 pub fn exec(init: &Path, given: &Given, early: &mut Early) -> Result<Infallible> {
-    log!(Debug, "init: {}", init.display());
+    log!(Debug, "init: {}", init.to_string_lossy());
     let args = arguments(init, given, early.cell);
     early.close();
     sys::signal::clean_slate();
     let path = CString::new(init.as_os_str().as_bytes()).unwrap_or_default();
-    execve(&path, &args, &given.env).context("cold", format_args!("executing {}", init.display()))
+    sys::process::exec(&path, &args, &given.env)
+        .context("cold", format_args!("executing {}", init.to_string_lossy()))
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use crate::stage::{Stage, Times};
 use crate::sys::fs;
 use crate::sys::process::{Fork, fork, leave};
 use crate::sys::signal;
+use crate::text;
 
 /// Exit statuses of a conductor, one for each kind of [`Failure`]; an image of no more use adds [`USELESS`].
 const CLEAN: i32 = 10;
@@ -150,7 +151,7 @@ fn sweep(others: &[u32]) {
 fn children() -> Vec<u32> {
     let parent = |pid: u32| {
         let stat = fs::of_task(pid, "stat").ok()?;
-        stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse::<u32>().ok()
+        text::split_last(&stat, ')')?.1.split_ascii_whitespace().nth(1)?.parse::<u32>().ok()
     };
     tasks().into_iter().filter(|pid| parent(*pid) == Some(1)).collect()
 }

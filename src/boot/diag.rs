@@ -3,10 +3,9 @@
 //! They are loaded by the watcher before it looks at the kernel, so that the difference made by the scripts
 //! does not hold them. The kernel would load them itself through /sbin/modprobe, where there is one.
 
-use std::path::Path;
-
 use crate::error::Context;
 use crate::sys::fs;
+use crate::text;
 use crate::{log, sys};
 
 /// In the order of their dependencies.
@@ -16,13 +15,12 @@ const WANTED: [&str; 7] =
 /// Loads those that this kernel has as modules. A kernel without them is asked in other ways, or the capture
 /// finds obstacles.
 pub fn load() {
-    let Ok(name) = nix::sys::utsname::uname() else { return };
-    let folder = Path::new("/lib/modules").join(name.release());
-    let Ok(index) = fs::text(folder.join("modules.dep")) else { return };
+    let folder = format!("/lib/modules/{}", fs::kernel("osrelease").unwrap_or_default());
+    let Ok(index) = fs::text(format!("{folder}/modules.dep")) else { return };
     for wanted in WANTED {
         for file in chain(&index, wanted) {
-            if let Err(error) =
-                sys::module::load(&folder.join(file), "").context("watcher", format_args!("loading {file}"))
+            if let Err(error) = sys::module::load(format!("{folder}/{file}").as_ref(), "")
+                .context("watcher", format_args!("loading {file}"))
             {
                 log!(Info, "{error}");
             }
@@ -37,7 +35,7 @@ fn chain<'a>(index: &'a str, wanted: &str) -> Vec<&'a str> {
         (stem(file) == wanted).then_some((file, needs))
     });
     let Some((file, needs)) = line else { return Vec::new() };
-    let mut chain: Vec<&str> = needs.split_whitespace().collect();
+    let mut chain: Vec<&str> = needs.split_ascii_whitespace().collect();
     chain.reverse();
     chain.push(file);
     chain
@@ -45,7 +43,7 @@ fn chain<'a>(index: &'a str, wanted: &str) -> Vec<&'a str> {
 
 /// `unix_diag` of `kernel/net/unix/unix_diag.ko.xz`.
 fn stem(file: &str) -> &str {
-    let name = file.rsplit('/').next().unwrap_or(file);
+    let name = text::file_name(file);
     name.split('.').next().unwrap_or(name)
 }
 

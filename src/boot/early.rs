@@ -4,20 +4,20 @@
 //! gets back exactly what rcsnap was given.
 
 use std::ffi::CString;
-use std::fs::{File, OpenOptions};
-use std::os::fd::{AsRawFd, IntoRawFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags};
 
 use super::cmdline::Cmdline;
 use super::initramfs;
 use crate::error::{Context, Result};
 use crate::log;
-use crate::sys::fs;
-use crate::sys::path::{mount, umount2};
+use crate::sys::path::{mkdir, mount, umount2};
 use crate::sys::start::Given;
+use crate::sys::{fs, stat};
+use crate::text;
 
 /// Inode number of the initial pid namespace (PROC_PID_INIT_INO of <linux/proc_ns.h>).
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
@@ -52,11 +52,11 @@ pub fn open(given: &Given) -> Early {
     let mut early = Early::default();
     let mut missing = Vec::new();
     for (target, kind, flags, shows) in NEEDED {
-        if Path::new(shows).exists() && !is_bare(target) {
+        if stat::exists(shows) && !is_bare(target) {
             continue;
         }
         // In an initramfs the directory may be missing; on a read-only root mkdir fails, and so does mount.
-        let _ = std::fs::create_dir(target);
+        let _ = mkdir(target, 0o777);
         match mount(Some(kind), target, Some(kind), flags, None)
             .context("early", format_args!("mounting {target}"))
         {
@@ -82,23 +82,21 @@ pub fn open(given: &Given) -> Early {
 
 /// Whether a directory is the initramfs's own: some bring a few nodes in /dev, and the root's is not among them.
 fn is_bare(target: &str) -> bool {
-    let device = |path: &str| std::fs::metadata(path).map(|meta| meta.dev()).ok();
+    let device = |path: &str| stat::stat(path).map(|found| found.dev).ok();
     device(target) == device("/") && initramfs::is_root()
 }
 
 /// Whether this process is in a pid namespace of its own. Without /proc nobody can say, and it is not.
 #[must_use]
 pub fn is_cell() -> bool {
-    fs::link("/proc/self/ns/pid").is_ok_and(|link| link != Path::new(INITIAL_PID_NAMESPACE))
+    fs::link_text("/proc/self/ns/pid").is_ok_and(|link| link != INITIAL_PID_NAMESPACE)
 }
 
 /// Gives 0, 1 and 2 to the console, or to /dev/null, where the kernel found no console when it started us.
 fn open_streams() {
     loop {
-        let opened = OpenOptions::new().read(true).write(true).open("/dev/console");
-        let Ok(file) = opened.or_else(|_| OpenOptions::new().read(true).write(true).open("/dev/null")) else {
-            return;
-        };
+        let open = |path| fs::open(path, OFlag::O_RDWR);
+        let Ok(file) = open("/dev/console").or_else(|_| open("/dev/null")) else { return };
         // The lowest free number is what open gives: once it is above 2, all three are there.
         if file.as_raw_fd() > 2 {
             return;
@@ -108,7 +106,7 @@ fn open_streams() {
 }
 
 /// Leaves a standard stream open over execve(2).
-fn keep(file: File) {
+fn keep(file: OwnedFd) {
     let _ = nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()));
     let _ = file.into_raw_fd();
 }
@@ -139,7 +137,7 @@ impl Early {
     /// None that matters: a mount that cannot move is detached.
     pub fn move_to(&mut self, root: &Path) -> Result<()> {
         for target in std::mem::take(&mut self.mounts) {
-            let below = root.join(target.trim_start_matches('/'));
+            let below = root.join(text::without_start(target, "/"));
             let moved = mount(Some(target), &below, None, MsFlags::MS_MOVE, None);
             match moved {
                 Ok(()) if target != "/dev" => self.mounts.push(target),

@@ -79,7 +79,7 @@ impl Guard {
             log!(Warning, "{error}");
             return;
         }
-        self.panic = Some(before.trim().to_owned());
+        self.panic = Some(before.trim_ascii().to_owned());
         self.renew();
     }
 
@@ -90,7 +90,7 @@ impl Guard {
     pub fn disarm(&mut self) -> Result<()> {
         let Some(before) = self.panic.take() else { return Ok(()) };
         // The image brings the value that its scripts had set.
-        if fs::text(PANIC).is_ok_and(|now| now.trim() != ARMED) {
+        if fs::text(PANIC).is_ok_and(|now| now.trim_ascii() != ARMED) {
             return Ok(());
         }
         fs::write(PANIC, before).context("guard", format_args!("putting kernel.panic back"))

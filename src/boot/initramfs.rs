@@ -3,7 +3,6 @@
 //! The words are the kernel's own (Documentation/admin-guide/kernel-parameters.rst: root, rootfstype,
 //! rootflags, rootwait, rootdelay, ro, rw); LABEL= and UUID= are what every initramfs adds.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,8 @@ use super::early::Early;
 use crate::error::{Context, Error, Result};
 use crate::store::spec;
 use crate::sys::fs;
-use crate::sys::path::{chdir, mount, umount2};
+use crate::sys::path::{chdir, mkdir, mount, remove, umount2};
+use crate::sys::stat::{lstat, stat};
 use crate::{log, sys};
 
 /// Modules to load, one a line: a path below /lib/modules/RELEASE or an absolute one, then parameters.
@@ -43,25 +43,27 @@ pub fn is_root() -> bool {
 
 /// The type of the file system on top of `/`: the last one that is mounted there.
 fn top_type(mounts: &str) -> Option<&str> {
-    mounts
-        .lines()
-        .rev()
-        .map(|line| line.split(' ').collect::<Vec<_>>())
-        .find(|fields| fields.get(1) == Some(&"/"))
-        .and_then(|fields| fields.get(2).copied())
+    let mut top = None;
+    for line in mounts.lines() {
+        let mut fields = line.split(' ').skip(1);
+        if fields.next() == Some("/") {
+            top = fields.next();
+        }
+    }
+    top
 }
 
 /// Loads the modules of the list, in its order. One that cannot be loaded is a warning: the root may not
 /// need it, and if it does, that says so more plainly.
 pub fn load_modules() {
     let Ok(list) = fs::text(MODULES) else { return };
-    let release =
-        nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
-    for line in list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-        let (name, parameters) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    let release = fs::kernel("osrelease").unwrap_or_default();
+    for line in list.lines().map(str::trim_ascii).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let end = line.bytes().position(|byte| byte.is_ascii_whitespace()).unwrap_or(line.len());
+        let (name, parameters) = line.split_at(end);
         let path = Path::new("/lib/modules").join(&release).join(name);
-        if let Err(error) =
-            sys::module::load(&path, parameters.trim()).context("initramfs", format_args!("loading {name}"))
+        if let Err(error) = sys::module::load(&path, parameters.trim_ascii())
+            .context("initramfs", format_args!("loading {name}"))
         {
             log!(Warning, "{error}");
         }
@@ -79,9 +81,9 @@ pub fn enter(line: &Cmdline, early: &mut Early) -> Result<()> {
     }
     let wanted = line.get("root").unwrap_or_default();
     let source = wait_for(wanted, line)?;
-    let _ = std::fs::create_dir(ROOT);
+    let _ = mkdir(ROOT, 0o777);
     mount_root(&source, line)?;
-    log!(Info, "root: {wanted} on {}", source.display());
+    log!(Info, "root: {wanted} on {}", source.to_string_lossy());
     switch(early)
 }
 
@@ -135,23 +137,23 @@ fn mount_root(source: &Path, line: &Cmdline) -> Result<()> {
             }
         }
     }
-    Err(Error::os("initramfs", format!("mounting {}", source.display()), last))
+    Err(Error::os("initramfs", format!("mounting {}", source.to_string_lossy()), last))
 }
 
 /// The types of /proc/filesystems that live on a block device.
 fn block_types(filesystems: &str) -> Vec<&str> {
-    filesystems.lines().filter(|line| !line.starts_with("nodev")).map(str::trim).collect()
+    filesystems.lines().filter(|line| !line.starts_with("nodev")).map(str::trim_ascii).collect()
 }
 
 /// Makes the mounted root `/`: the way of switch_root(8), since pivot_root(2) does not work on an initramfs.
 fn switch(early: &mut Early) -> Result<()> {
     let root = Path::new(ROOT);
     early.move_to(root)?;
-    delete_below(Path::new("/"), std::fs::metadata("/").map(|m| m.dev()).unwrap_or(0));
+    delete_below(Path::new("/"), stat("/").map(|found| found.dev).unwrap_or(0));
     chdir(root).context("initramfs", format_args!("entering the root"))?;
     mount(Some("."), "/", None, MsFlags::MS_MOVE, None)
         .context("initramfs", format_args!("moving the root to /"))?;
-    chroot(".").context("initramfs", format_args!("changing to the root"))?;
+    chroot(c".").context("initramfs", format_args!("changing to the root"))?;
     chdir("/").context("initramfs", format_args!("entering /"))
 }
 
@@ -159,16 +161,11 @@ fn switch(early: &mut Early) -> Result<()> {
 fn delete_below(directory: &Path, dev: u64) {
     for name in fs::names(directory).unwrap_or_default() {
         let path = directory.join(name);
-        let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
-        if meta.dev() != dev {
-            continue;
-        }
-        if meta.is_dir() {
+        let Some(found) = lstat(&path).ok().filter(|found| found.dev == dev) else { continue };
+        if found.is_dir() {
             delete_below(&path, dev);
-            let _ = std::fs::remove_dir(&path);
-        } else {
-            let _ = std::fs::remove_file(&path);
         }
+        let _ = remove(&path);
     }
 }
 

@@ -31,7 +31,6 @@ pub mod take;
 pub mod watcher;
 
 use std::convert::Infallible;
-use std::path::Path;
 use std::time::Duration;
 
 use choice::{Choice, note};
@@ -45,6 +44,7 @@ use crate::error::Result;
 use crate::log;
 use crate::stage::{Stage, Times};
 use crate::sys::start::Given;
+use crate::sys::stat::exists;
 
 /// Runs PID 1. Comes back only when there is nothing that could be executed: the kernel then panics, as it
 /// does without rcsnap.
@@ -131,9 +131,4 @@ fn reboot() {
     nix::unistd::sync();
     let Err(errno) = nix::sys::reboot::reboot(nix::sys::reboot::RebootMode::RB_AUTOBOOT);
     log!(Error, "reboot: {}", crate::error::name(errno));
-}
-
-/// Whether a path exists, for the few places where that is all that counts.
-fn exists(path: &str) -> bool {
-    Path::new(path).exists()
 }

@@ -5,22 +5,24 @@
 //! a private copy of PID 1's namespace: there every path of the system means what it means to the system, and
 //! what the capture mounts (the store, a fresh /proc) nobody else sees.
 
-use std::fs::{self, File};
 use std::path::Path;
 
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{chroot, pivot_root};
 
 use crate::error::{Context, Result};
-use crate::sys::path::{chdir, mount, umount2};
+use crate::sys::fs;
+use crate::sys::path::{chdir, mkdir, mount, umount2};
+use crate::sys::stat::exists;
 
 /// A directory that every root has, also a read-only one.
 const BASE: &str = "/proc";
 
 fn attach(source: &str, target: &Path, kind: Option<&str>, flags: MsFlags) -> Result<()> {
     mount(Some(source), target, kind, flags, None)
-        .context("watcher", format_args!("mounting {}", target.display()))
+        .context("watcher", format_args!("mounting {}", target.to_string_lossy()))
 }
 
 /// A namespace of our own, from which nothing spreads.
@@ -38,22 +40,22 @@ pub fn rest() -> Result<()> {
     let base = Path::new(BASE);
     attach("rcsnap", base, Some("tmpfs"), MsFlags::MS_NOSUID)?;
     for name in ["proc", "sys", "dev"] {
-        fs::create_dir(base.join(name)).context("watcher", format_args!("making /{name}"))?;
+        mkdir(base.join(name), 0o777).context("watcher", format_args!("making /{name}"))?;
     }
     attach("proc", &base.join("proc"), Some("proc"), MsFlags::empty())?;
     attach("sysfs", &base.join("sys"), Some("sysfs"), MsFlags::empty())?;
-    if Path::new("/dev/null").exists() {
+    if exists("/dev/null") {
         attach("/dev", &base.join("dev"), None, MsFlags::MS_BIND | MsFlags::MS_REC)?;
     } else {
         attach("devtmpfs", &base.join("dev"), Some("devtmpfs"), MsFlags::empty())?;
     }
     chdir(base).context("watcher", format_args!("entering the new root"))?;
-    // pivot_root(".", ".") puts the old root on top of the new one, from where it is taken off. It does not
+    // pivot_root(c".", c".") puts the old root on top of the new one, from where it is taken off. It does not
     // work on an initramfs, whose mounts then stay: they are the kernel's and nobody unmounts them.
-    if pivot_root(".", ".").is_ok() {
+    if pivot_root(c".", c".").is_ok() {
         umount2(".", MntFlags::MNT_DETACH).context("watcher", format_args!("leaving the old root"))?;
     } else {
-        chroot(".").context("watcher", format_args!("changing the root"))?;
+        chroot(c".").context("watcher", format_args!("changing the root"))?;
     }
     chdir("/").context("watcher", format_args!("entering /"))
 }
@@ -63,16 +65,16 @@ pub fn rest() -> Result<()> {
 /// # Errors
 /// EPERM, or a file system that cannot be mounted.
 pub fn enter_system() -> Result<()> {
-    let of_init =
-        File::open("/proc/1/ns/mnt").context("watcher", format_args!("opening PID 1's mount namespace"))?;
+    let of_init = fs::open("/proc/1/ns/mnt", OFlag::O_RDONLY)
+        .context("watcher", format_args!("opening PID 1's mount namespace"))?;
     setns(of_init, CloneFlags::CLONE_NEWNS)
         .context("watcher", format_args!("entering PID 1's mount namespace"))?;
     private_copy()?;
     attach("proc", Path::new("/proc"), Some("proc"), MsFlags::empty())?;
-    if !Path::new("/sys/kernel").exists() {
+    if !exists("/sys/kernel") {
         attach("sysfs", Path::new("/sys"), Some("sysfs"), MsFlags::empty())?;
     }
-    if !Path::new("/dev/null").exists() {
+    if !exists("/dev/null") {
         attach("devtmpfs", Path::new("/dev"), Some("devtmpfs"), MsFlags::empty())?;
     }
     Ok(())

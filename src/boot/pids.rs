@@ -32,7 +32,7 @@ fn move_to(number: u32) -> Result<()> {
 /// # Errors
 /// No /proc, or no CONFIG_CHECKPOINT_RESTORE.
 pub fn raise() -> Result<()> {
-    let cursor = fs::text(CURSOR).ok().and_then(|text| text.trim().parse().ok());
+    let cursor = fs::text(CURSOR).ok().and_then(|text| text.trim_ascii().parse().ok());
     move_to(band(cursor.unwrap_or_else(std::process::id)))
 }
 

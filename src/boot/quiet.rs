@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::sorted;
 use crate::sys::fs;
+use crate::text;
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_millis(30);
@@ -73,7 +74,7 @@ const PF_KTHREAD: u64 = 0x0020_0000;
 
 /// State, flags, utime and stime: fields 3, 9, 14 and 15 of proc_pid_stat(5).
 fn parse(stat: &str) -> Option<Task> {
-    let (_, tail) = stat.rsplit_once(')')?;
+    let (_, tail) = text::split_last(stat, ')')?;
     let fields: Vec<&str> = tail.split_ascii_whitespace().collect();
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
     Some(Task {

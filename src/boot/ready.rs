@@ -15,8 +15,9 @@ use nix::errno::Errno;
 
 use crate::error::{Context, Error, Result};
 use crate::sys::fs;
-use crate::sys::path::stat;
 use crate::sys::signal::{self, READY};
+use crate::sys::stat::stat;
+use crate::text;
 
 /// The watcher's name (comm).
 pub const WATCHER: &str = "rcsnap-watcher";
@@ -56,7 +57,7 @@ impl Answer {
 pub fn find_watcher() -> Option<u32> {
     fs::numbers("/proc").ok()?.into_iter().find(|pid| {
         let folder = stat(format!("/proc/{pid}"));
-        folder.is_ok_and(|folder| folder.st_uid == 0) && is_watcher(*pid)
+        folder.is_ok_and(|folder| folder.uid == 0) && is_watcher(*pid)
     })
 }
 
@@ -66,7 +67,7 @@ fn is_watcher(pid: u32) -> bool {
 
 /// Parent and name of /proc/PID/stat; the name may hold blanks and brackets.
 fn parent_and_name(stat: &str) -> Option<(u32, &str)> {
-    let (head, tail) = stat.rsplit_once(')')?;
+    let (head, tail) = text::split_last(stat, ')')?;
     let (_, name) = head.split_once('(')?;
     let mut fields = tail.split_ascii_whitespace();
     // A dead watcher that init has not waited for yet is gone.

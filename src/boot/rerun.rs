@@ -4,9 +4,8 @@
 //! and the environment of PID 1, plus `RCSNAP=restored`. One that fails or takes too long is logged and does
 //! not stop the boot.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,9 +18,9 @@ use crate::config::Rerun;
 use crate::error::{Context, Error, Result};
 use crate::log;
 use crate::sorted;
-use crate::sys::fs;
 use crate::sys::process::spawn;
 use crate::sys::time::milliseconds;
+use crate::sys::{fs, path, stat};
 
 /// How often we look whether a script has ended.
 const INTERVAL: Duration = Duration::from_millis(2);
@@ -32,7 +31,7 @@ const GRACE: Duration = Duration::from_millis(500);
 #[must_use]
 pub fn scripts(names: &[String], limit: Duration) -> usize {
     let mut paths: Vec<PathBuf> = names.iter().map(|name| script(name)).collect();
-    sorted::sort_by(&mut paths, |a, b| a.file_name().cmp(&b.file_name()));
+    sorted::sort_by(&mut paths, |a, b| path::name(a).cmp(path::name(b)));
     let shell = |path| [OsStr::new("/bin/sh"), path, OsStr::new("start")];
     let failed = paths.iter().filter(|path| !run("rerun", path, &shell(path.as_os_str()), "restored", limit));
     failed.count()
@@ -41,7 +40,7 @@ pub fn scripts(names: &[String], limit: Duration) -> usize {
 /// The first script that is not there. Its processes would be left out of the image and never be started again.
 #[must_use]
 pub fn missing(reruns: &[Rerun]) -> Option<PathBuf> {
-    reruns.iter().map(|rerun| script(&rerun.script)).find(|path| !path.exists())
+    reruns.iter().map(|rerun| script(&rerun.script)).find(|path| !stat::exists(path))
 }
 
 /// The processes of rerun services, which the image leaves out: given by executable, or by a file that holds
@@ -50,7 +49,7 @@ pub fn missing(reruns: &[Rerun]) -> Option<PathBuf> {
 pub fn processes(reruns: &[Rerun]) -> Vec<u32> {
     let mut found = Vec::new();
     for name in reruns.iter().flat_map(|rerun| &rerun.processes) {
-        match fs::text(name).ok().and_then(|text| text.trim().parse().ok()) {
+        match fs::text(name).ok().and_then(|text| text.trim_ascii().parse().ok()) {
             Some(pid) => found.push(pid),
             None => found.extend(running(Path::new(name))),
         }
@@ -63,22 +62,23 @@ pub fn processes(reruns: &[Rerun]) -> Vec<u32> {
 fn running(executable: &Path) -> Vec<u32> {
     let Ok(real) = fs::real(executable) else { return Vec::new() };
     let is_it = |pid: &u32| {
-        let same = fs::link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == real);
-        same && (real.file_name() == executable.file_name()
-            || first_argument(*pid).as_deref() == executable.file_name())
+        let same = fs::link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.as_os_str() == real.as_os_str());
+        let name = path::name(executable);
+        same && (path::name(&real) == name
+            || first_argument(*pid).is_some_and(|first| path::name(&first) == name))
     };
     let mut pids = fs::numbers("/proc").unwrap_or_default();
     pids.retain(is_it);
     pids
 }
 
-/// The file name of a process's first argument.
-fn first_argument(pid: u32) -> Option<OsString> {
+/// A process's first argument.
+fn first_argument(pid: u32) -> Option<PathBuf> {
     let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let first = line.split(|byte| *byte == 0).next()?;
     // A login shell and some daemons put a dash or blanks with more words there.
     let first = first.split(|byte| *byte == b' ').next()?;
-    Path::new(OsStr::from_bytes(first)).file_name().map(OsStr::to_owned)
+    Some(OsStr::from_bytes(first).into())
 }
 
 /// Runs the executables of a hook folder in the order of their names. Says how many did not work.
@@ -87,7 +87,7 @@ pub fn hooks(folder: &Path, boot: &str, limit: Duration) -> usize {
     let names = fs::names(folder).unwrap_or_default();
     let paths: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
     let runnable =
-        |path: &&PathBuf| std::fs::metadata(path).is_ok_and(|m| m.is_file() && m.mode() & 0o111 != 0);
+        |path: &&PathBuf| stat::stat(path).is_ok_and(|found| found.is_file() && found.mode & 0o111 != 0);
     paths.iter().filter(runnable).filter(|path| !run("hook", path, &[path.as_os_str()], boot, limit)).count()
 }
 
@@ -101,7 +101,7 @@ fn run(kind: &'static str, path: &Path, args: &[&OsStr], boot: &str, limit: Dura
     let start = Instant::now();
     let args: Vec<CString> =
         args.iter().map(|arg| CString::new(arg.as_bytes()).unwrap_or_default()).collect();
-    let doing = format_args!("running {}", path.display());
+    let doing = format_args!("running {}", path.to_string_lossy());
     let ended = spawn(&args, &environment(boot)).and_then(|child| wait(child, limit)).context(kind, doing);
     let result = ended.and_then(|ended| {
         let cause = match ended {
@@ -113,7 +113,7 @@ fn run(kind: &'static str, path: &Path, args: &[&OsStr], boot: &str, limit: Dura
         Err(Error::new(kind, doing.to_string(), cause))
     });
     match &result {
-        Ok(()) => log!(Info, "{kind}: {}: {} ms", path.display(), milliseconds(start.elapsed())),
+        Ok(()) => log!(Info, "{kind}: {}: {} ms", path.to_string_lossy(), milliseconds(start.elapsed())),
         Err(error) => log!(Warning, "{error}"),
     }
     result.is_ok()

@@ -6,9 +6,7 @@
 //! is never in an image: a restored boot has its own. `attempt` is there until a restored boot is confirmed. In a
 //! cell `cmdline` holds the words that PID 1 was given: those that speak to rcsnap do not reach the real init.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -115,7 +113,7 @@ pub fn words() -> Cmdline {
         return Cmdline::kernel();
     }
     // Without the note, what the real init was given.
-    let noted = fs::read(Path::new(FOLDER).join(CMDLINE)).or_else(|_| fs::read("/proc/1/cmdline"));
+    let noted = fs::read(format!("{FOLDER}/{CMDLINE}")).or_else(|_| fs::read("/proc/1/cmdline"));
     Cmdline::noted(&noted.unwrap_or_default())
 }
 
@@ -132,12 +130,12 @@ pub fn note_attempt(generation: &[u8; 16]) -> Result<()> {
 /// # Errors
 /// The store's.
 pub fn confirm(config: &Config) -> Result<bool> {
-    let path = Path::new(FOLDER).join("attempt");
-    let Some(generation) = fs::text(&path).ok().and_then(|text| unhex(text.trim())) else {
+    let path = format!("{FOLDER}/attempt");
+    let Some(generation) = fs::text(&path).ok().and_then(|text| unhex(text.trim_ascii())) else {
         return Ok(false);
     };
     spec::open(config, Access::Write)?.confirm(&generation)?;
-    std::fs::remove_file(&path).context("status", format_args!("removing {}", path.display()))?;
+    path::unlink(&path).context("status", format_args!("removing {path}"))?;
     Ok(true)
 }
 
@@ -151,7 +149,7 @@ fn unhex(text: &str) -> Option<[u8; 16]> {
         return None;
     }
     for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[at * 2..at * 2 + 2], 16).ok()?;
+        *byte = u64::from_str_radix(&text[at * 2..at * 2 + 2], 16).ok()?.try_into().ok()?;
     }
     Some(bytes)
 }
@@ -193,7 +191,7 @@ pub fn obstacle(obstacle: &Obstacle) -> String {
 
 /// Makes a directory, if it is not there.
 fn folder(path: &str) -> Sys<()> {
-    match nix::unistd::mkdir(&*path::text(path.as_ref())?, Mode::from_bits_retain(0o755)) {
+    match path::mkdir(path, 0o755) {
         Err(Errno::EEXIST) => Ok(()),
         made => made,
     }
@@ -201,17 +199,13 @@ fn folder(path: &str) -> Sys<()> {
 
 /// Writes one file whole: a reader sees the old or the new one.
 fn put(name: &str, text: &str) -> Result<()> {
-    let path = Path::new(FOLDER).join(name);
-    let new = path.with_extension("new");
-    let written = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o644)
-        .open(&new)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .and_then(|()| std::fs::rename(&new, &path));
-    written.context("status", format_args!("writing {}", path.display()))
+    let path = format!("{FOLDER}/{name}");
+    let new = format!("{path}.new");
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC;
+    let written = path::open(new.as_ref(), flags, Mode::from_bits_retain(0o644))
+        .and_then(|file| fs::write_all(file.as_fd(), text.as_bytes()))
+        .and_then(|()| path::rename(&new, &path));
+    written.context("status", format_args!("writing {path}"))
 }
 
 /// 16 random bytes in hexadecimal. The kernel's generator is fresh on every boot, also on a restored one.

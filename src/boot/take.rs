@@ -129,7 +129,11 @@ impl Take {
             ));
         }
         if let Some(script) = rerun::missing(&self.config.reruns()) {
-            return Err(Error::new("rerun", format!("looking for {}", script.display()), "it is not there"));
+            return Err(Error::new(
+                "rerun",
+                format!("looking for {}", script.to_string_lossy()),
+                "it is not there",
+            ));
         }
         let mut store = spec::open(&self.config, Access::Write)?;
         store.count_boot();

@@ -4,12 +4,12 @@
 //! the image. It leaves nothing in the system: its own session, a mount namespace that holds nothing busy
 //! ([`namespace`]), no file of the system open.
 
-use std::io::{PipeReader, PipeWriter, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::{Pid, setsid};
+use nix::unistd::{Pid, pipe2, setsid};
 
 use super::ready::{Answer, WATCHER};
 use super::{diag, namespace, pids, quiet, ready};
@@ -42,7 +42,7 @@ pub trait Work {
 /// # Errors
 /// It could not be made, or it ended early or stayed silent.
 pub fn start(cell: bool, limit: Duration, work: impl Work) -> Result<()> {
-    let (read, write) = std::io::pipe().context("watcher", format_args!("making a pipe"))?;
+    let (read, write) = pipe2(OFlag::O_CLOEXEC).context("watcher", format_args!("making a pipe"))?;
     match fork().context("watcher", format_args!("making the watcher"))? {
         Fork::Child => {
             drop(read);
@@ -63,21 +63,21 @@ pub fn start(cell: bool, limit: Duration, work: impl Work) -> Result<()> {
 }
 
 /// Reads the one byte that the watcher writes when PID 1 may go on.
-fn wait_for_word(mut from: PipeReader) -> Result<()> {
+fn wait_for_word(from: OwnedFd) -> Result<()> {
     let doing = "waiting for its look at the kernel";
     let mut fds = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
     let ready = poll(&mut fds, PollTimeout::from(PATIENCE)).context("watcher", format_args!("{doing}"))?;
     if ready == 0 {
         return Err(Error::new("watcher", doing, "it takes too long"));
     }
-    match from.read(&mut [0; 1]) {
+    match nix::unistd::read(&from, &mut [0; 1]) {
         Ok(1) => Ok(()),
         _ => Err(Error::new("watcher", doing, "it ended")),
     }
 }
 
 /// The watcher's whole life.
-fn live(cell: bool, limit: Duration, mut work: impl Work, go: PipeWriter) {
+fn live(cell: bool, limit: Duration, mut work: impl Work, go: OwnedFd) {
     // Before anybody can look for it: `ready` knows the watcher by this name.
     signal::clean_slate();
     signal::block(&[signal::READY]);
@@ -88,11 +88,11 @@ fn live(cell: bool, limit: Duration, mut work: impl Work, go: PipeWriter) {
     }
 }
 
-fn wait_and_capture(cell: bool, limit: Duration, work: &mut impl Work, mut go: PipeWriter) -> Result<()> {
+fn wait_and_capture(cell: bool, limit: Duration, work: &mut impl Work, go: OwnedFd) -> Result<()> {
     settle(cell)?;
     work.baseline()?;
     pids::raise()?;
-    go.write_all(b"g").context("watcher", format_args!("telling PID 1 to go on"))?;
+    fs::write_all(go.as_fd(), b"g").context("watcher", format_args!("telling PID 1 to go on"))?;
     drop(go);
     let Some(asker) = ready::wait_for_question(limit) else {
         return Err(Error::new(
@@ -122,8 +122,7 @@ fn settle(cell: bool) -> Result<()> {
     let _ = fs::write("/proc/self/comm", WATCHER);
     let _ = fs::write("/proc/self/oom_score_adj", "-1000");
     // In a cell the log is stderr, which a capture does not see: the watcher is not in the image.
-    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null");
-    let null = null.context("watcher", format_args!("opening /dev/null"))?;
+    let null = fs::open("/dev/null", OFlag::O_RDWR).context("watcher", format_args!("opening /dev/null"))?;
     nix::unistd::dup2_stdin(&null).context("watcher", format_args!("closing stdin"))?;
     nix::unistd::dup2_stdout(&null).context("watcher", format_args!("closing stdout"))?;
     if !cell {

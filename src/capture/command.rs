@@ -55,7 +55,7 @@ pub fn tree(
 /// # Errors
 /// This system was not booted by rcsnap: its tasks are not ours to stop.
 pub fn check(config: &Config, tree: Option<u32>) -> Result<Vec<Obstacle>> {
-    let booted = std::path::Path::new(crate::boot::status::FOLDER).join("boot.json").exists();
+    let booted = sys::stat::exists(format!("{}/boot.json", crate::boot::status::FOLDER));
     if tree.is_none() && !booted {
         let cause = "rcsnap did not boot this system (there is no /run/rcsnap/boot.json)";
         return Err(Error::new(KIND, "checking the whole system", cause));
@@ -92,12 +92,12 @@ pub fn check(config: &Config, tree: Option<u32>) -> Result<Vec<Obstacle>> {
 
 /// Writes a file that only its owner may read, whole or not at all: an image holds all secrets in memory.
 fn write_private(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
-    let doing = format_args!("writing {}", path.display());
+    let doing = format_args!("writing {}", path.to_string_lossy());
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC;
     let file = sys::path::open(part.as_ref(), flags, Mode::S_IRUSR | Mode::S_IWUSR).context(KIND, doing)?;
     fs::write_all(file.as_fd(), bytes).context(KIND, doing)?;
     nix::unistd::fsync(&file).context(KIND, doing)?;
-    std::fs::rename(&part, path).context(KIND, doing)
+    sys::path::rename(&part, path).context(KIND, doing)
 }

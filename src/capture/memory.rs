@@ -78,7 +78,7 @@ impl Sink for Bounded {
 fn enough(meminfo: &str, size: usize) -> Result<()> {
     let kib = |name: &str| {
         let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+        line.trim_ascii().strip_suffix("kB")?.trim_ascii().parse::<u64>().ok()
     };
     // Before 3.14 there is no MemAvailable.
     let (Some(total), Some(available)) = (kib("MemTotal"), kib("MemAvailable")) else { return Ok(()) };

@@ -4,7 +4,7 @@ use super::KIND;
 use crate::error::{Context, Result};
 use crate::file::Scope;
 use crate::image::{Clocks, Meta};
-use crate::sys::time;
+use crate::sys::{fs, time};
 use crate::task::tree::Process;
 
 /// The section META of these processes.
@@ -12,7 +12,7 @@ use crate::task::tree::Process;
 /// # Errors
 /// The kernel does not tell its name.
 pub fn meta(scope: Scope, clocks: Clocks, processes: &[Process]) -> Result<Meta> {
-    let uname = nix::sys::utsname::uname().context(KIND, format_args!("asking for the kernel's name"))?;
+    let kernel = |what| fs::kernel(what).context(KIND, format_args!("asking for the kernel's name"));
     let ids = processes.iter().flat_map(|p| {
         let threads = p.body.iter().flat_map(|b| b.threads.iter().map(|t| t.tid));
         [p.ids.pid, p.ids.pgrp, p.ids.session].into_iter().chain(threads)
@@ -21,8 +21,8 @@ pub fn meta(scope: Scope, clocks: Clocks, processes: &[Process]) -> Result<Meta>
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Ok(Meta {
         rcsnap: env!("CARGO_PKG_VERSION").to_owned(),
-        kernel_release: uname.release().to_string_lossy().into_owned(),
-        kernel_version: uname.version().to_string_lossy().into_owned(),
+        kernel_release: kernel("osrelease")?,
+        kernel_version: kernel("version")?,
         whole_system: scope == Scope::System,
         clocks,
         highest_id: ids.max().unwrap_or(1),

@@ -18,6 +18,6 @@ pub const VERB: Verb = Verb {
 /// # Errors
 /// None: a setting that is not understood is a warning.
 fn run(_: &Args) -> Outcome {
-    print(config().describe().trim_end());
+    print(config().describe().trim_ascii_end());
     Ok(DONE)
 }

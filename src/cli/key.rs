@@ -20,6 +20,6 @@ pub const VERB: Verb = Verb {
 /// # Errors
 /// None: what cannot be read is part of the key as such.
 fn run(_: &Args) -> Outcome {
-    print(Key::take(&config(), Cmdline::kernel().words()).describe().trim_end());
+    print(Key::take(&config(), Cmdline::kernel().words()).describe().trim_ascii_end());
     Ok(DONE)
 }

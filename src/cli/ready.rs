@@ -12,6 +12,7 @@ use crate::boot::status::{self, Status};
 use crate::config::Key;
 use crate::log;
 use crate::stage::Times;
+use crate::sys::stat::exists;
 
 /// `rcsnap ready`.
 pub const VERB: Verb = Verb {
@@ -42,8 +43,8 @@ fn run(_: &Args) -> Outcome {
 /// Writes down why the boot was cold when there is no watcher to do it: /run was not there yet when PID 1
 /// handed over, so its line in the kernel log is all there is.
 fn leave_reason() {
-    let state = Path::new(status::FOLDER).join("state");
-    let Some(reason) = status::reason_in_log().filter(|_| !state.exists()) else { return };
+    let state = format!("{}/state", status::FOLDER);
+    let Some(reason) = status::reason_in_log().filter(|_| !exists(&state)) else { return };
     let written = Status {
         boot: Answer::Cold,
         reason: &reason,

@@ -46,7 +46,7 @@ fn text(slots: &Result<Vec<Slot>>) -> String {
         }
         Err(error) => text += &format!("{error}\n"),
     }
-    text.truncate(text.trim_end().len());
+    text.truncate(text.trim_ascii_end().len());
     text
 }
 
@@ -73,7 +73,7 @@ fn describe(slot: &Slot) -> String {
 fn json(slots: &Result<Vec<Slot>>) -> String {
     let boot = fs::text(format!("{FOLDER}/boot.json"));
     let boot = match boot {
-        Ok(text) => text.trim_end().to_owned(),
+        Ok(text) => text.trim_ascii_end().to_owned(),
         Err(_) => {
             Object::new().text("boot", "cold").text("reason", &reason_in_log().unwrap_or_default()).end()
         }

@@ -17,10 +17,12 @@ use nix::sys::stat::Mode;
 use nix::unistd::UnlinkatFlags;
 
 use super::content::{self, Content};
-use super::{Description, Opener, Stat, World, pipe, place, regular};
+use super::{Description, Opener, World, pipe, place, regular};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sys::abi;
-use crate::sys::path::{self, openat, rename, stat, unlinkat};
+use crate::sys::path::{self, openat, rename_in, unlinkat};
+use crate::sys::stat::stat;
+use crate::text;
 
 const KIND: &str = "deleted";
 
@@ -78,13 +80,13 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
 
 fn body(desc: &Description, world: &World<'_>) -> Result<Body, Refusal> {
     let old = desc.link.strip_suffix(" (deleted)").unwrap_or(&desc.link);
-    let (mut dir, name) = old.rsplit_once('/').unwrap_or(("", old));
+    let (mut dir, name) = text::split_last(old, '/').unwrap_or(("", old));
     let here = |dir: &str| {
         let path = world.inside(if dir.is_empty() { "/" } else { dir });
-        stat(&path).is_ok_and(|found| Stat::from(found).dev == desc.stat.dev)
+        stat(&path).is_ok_and(|found| found.dev == desc.stat.dev)
     };
     while !here(dir) {
-        let Some((parent, _)) = dir.rsplit_once('/') else {
+        let Some((parent, _)) = text::split_last(dir, '/') else {
             let reason = "it was deleted while open, and its file system is not mounted where it was";
             return Err(Refusal::new(reason, "restart its owner before `rcsnap ready`"));
         };
@@ -159,14 +161,14 @@ fn under_name(
     make: impl FnOnce() -> nix::Result<OwnedFd>,
 ) -> nix::Result<OwnedFd> {
     let aside = format!("{name}.rcsnap");
-    let moved = match rename(dir, name, &aside) {
+    let moved = match rename_in(dir, name, &aside) {
         Ok(()) => true,
         Err(Errno::ENOENT) => false,
         Err(errno) => return Err(errno),
     };
     let made = make();
     if moved {
-        rename(dir, &aside, name)?;
+        rename_in(dir, &aside, name)?;
     }
     made
 }

@@ -64,7 +64,7 @@ fn line(text: &str) -> Option<Line> {
     };
     Some(Line {
         fd: value("tfd:")?.parse().ok()?,
-        events: u32::from_str_radix(value("events:")?, 16).ok()?,
+        events: u64::from_str_radix(value("events:")?, 16).ok()?.try_into().ok()?,
         data: u64::from_str_radix(value("data:")?, 16).ok()?,
         inode: value("ino:").and_then(|ino| u64::from_str_radix(ino, 16).ok()),
     })

@@ -10,7 +10,7 @@ use super::{Description, Fd, Stat, lock};
 use crate::error::{Context, Error, Result};
 use crate::proc::fdinfo::{self, FdInfo};
 use crate::sorted::{self, Map};
-use crate::sys::path::stat;
+use crate::sys::stat::stat;
 use crate::sys::{descriptor, fs, limit};
 
 const KIND: &str = "file";
@@ -100,7 +100,7 @@ fn list(pid: u32, held: &mut Vec<Held>) -> Result<()> {
         let path = format!("/proc/{pid}/fd/{fd}");
         let link = fs::link_text(&path).context(KIND, doing)?;
         let info = fs::text(format!("/proc/{pid}/fdinfo/{fd}")).context(KIND, doing)?;
-        let stat = stat(&path).context(KIND, doing)?.into();
+        let stat = stat(&path).context(KIND, doing)?;
         held.push(Held { pid, fd: fd.cast_signed(), link, info: fdinfo::parse(&info), stat });
     }
     Ok(())
@@ -221,5 +221,5 @@ fn is_shared(desc: &Description, pid: u32, fd: i32) -> bool {
 }
 
 fn comm(pid: u32) -> String {
-    fs::of_task(pid, "comm").unwrap_or_default().trim_end().to_owned()
+    fs::of_task(pid, "comm").unwrap_or_default().trim_ascii_end().to_owned()
 }

@@ -114,7 +114,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
         options.settings.retain(|setting| !measured(setting));
     }
     // A bound address of IPv6 implies V6ONLY, which cannot be taken back after bind(2).
-    let mapped = local.as_ref().is_none_or(|local| local.ip().to_ipv4_mapped().is_some());
+    let mapped = local.as_ref().is_none_or(|local| local.v4().is_some());
     if connected && !mapped {
         options.settings.retain(|setting| (setting.level, setting.name) != (libc::IPPROTO_IPV6, 26));
     }

@@ -19,6 +19,12 @@ crate::section! {
     }
 }
 
+/// An address of IPv6, or one of IPv4 mapped into it.
+pub type Ip = [u8; 16];
+
+/// The loopback address of IPv6.
+const LOOPBACK: Ip = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
 /// Where the scope number of a sockaddr_in6 is.
 const SCOPE: usize = 24;
 
@@ -66,42 +72,90 @@ impl Address {
 
     /// The address as one of IPv6, the way a socket for both families shows it.
     #[must_use]
-    pub fn ip(&self) -> std::net::Ipv6Addr {
-        if self.bytes.len() >= SCOPE
-            && let Some(Ok(ip)) = self.bytes.get(8..24).map(<[u8; 16]>::try_from)
-        {
-            return ip.into();
+    pub fn ip(&self) -> Ip {
+        let mut ip = [0; 16];
+        if self.bytes.len() >= SCOPE {
+            ip.copy_from_slice(&self.bytes[8..24]);
+        } else {
+            ip[10..12].fill(0xff);
+            ip[12..].copy_from_slice(self.bytes.get(4..8).unwrap_or(&[0; 4]));
         }
-        let v4 = self.bytes.get(4..8).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok()).unwrap_or_default();
-        std::net::Ipv4Addr::from(v4).to_ipv6_mapped()
+        ip
+    }
+
+    /// The address as one of IPv4, if it is.
+    #[must_use]
+    pub fn v4(&self) -> Option<[u8; 4]> {
+        let ip = self.ip();
+        (ip[..10] == [0; 10] && ip[10..12] == [0xff; 2]).then_some([ip[12], ip[13], ip[14], ip[15]])
     }
 
     /// Address and port in a form in which both ends of a connection agree.
     #[must_use]
-    pub fn key(&self) -> (std::net::Ipv6Addr, u16) {
+    pub fn key(&self) -> (Ip, u16) {
         (self.ip(), self.port())
     }
 
     /// Whether nothing is bound: neither an address nor a port.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let ip = self.ip();
-        self.port() == 0 && (ip.is_unspecified() || ip.to_ipv4_mapped().is_some_and(|v4| v4.is_unspecified()))
+        self.port() == 0 && (self.ip() == [0; 16] || self.v4() == Some([0; 4]))
     }
 
     /// Whether it is a loopback address.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
-        let ip = self.ip();
-        ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|v4| v4.is_loopback())
+        self.ip() == LOOPBACK || self.v4().is_some_and(|v4| v4[0] == 127)
     }
 }
 
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.ip().to_ipv4_mapped() {
-            Some(v4) => write!(f, "{v4}:{}", self.port()),
-            None => write!(f, "[{}]:{}", self.ip(), self.port()),
+        match self.v4() {
+            Some([a, b, c, d]) => write!(f, "{a}.{b}.{c}.{d}:{}", self.port()),
+            None => write!(f, "[{}]:{}", groups(&self.ip()), self.port()),
         }
+    }
+}
+
+/// An address of IPv6 as RFC 5952 has it: the first of the longest runs of zeroes is left out.
+fn groups(ip: &Ip) -> String {
+    let groups = ip.as_chunks().0.iter().map(|group| u16::from_be_bytes(*group)).collect::<Vec<_>>();
+    let zeroes = |at: usize| groups[at..].iter().take_while(|group| **group == 0).count();
+    let (mut from, mut len) = (8, 1);
+    for at in 0..8 {
+        if zeroes(at) > len {
+            (from, len) = (at, zeroes(at));
+        }
+    }
+    let mut text = String::new();
+    for (at, group) in groups.iter().enumerate() {
+        if at == from {
+            text.push_str("::");
+        } else if at < from || at >= from + len {
+            let between = if at == 0 || at == from + len { "" } else { ":" };
+            text.push_str(&format!("{between}{group:x}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Address, groups};
+
+    #[test]
+    fn addresses_read_as_std_writes_them() {
+        for text in
+            ["::", "::1", "1::", "fe80::1:0:0:2", "1:0:2::3", "1:2:3:4:5:6:7:8", "0:1::", "1::2:0:0:3:4"]
+        {
+            let ip: std::net::Ipv6Addr = text.parse().unwrap();
+            assert_eq!(groups(&ip.octets()), ip.to_string(), "{text}");
+        }
+        let mut bytes = vec![2, 0, 0, 80, 127, 0, 0, 1];
+        bytes.resize(16, 0);
+        let address = Address { bytes, zone: String::new() };
+        assert_eq!(address.to_string(), "127.0.0.1:80");
+        assert!(address.is_loopback() && !address.is_empty());
     }
 }

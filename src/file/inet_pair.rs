@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::inet::{Role, State, bind, fresh};
-use super::inet_address::{self, Address};
+use super::inet_address::{self, Address, Ip};
 use super::{Description, Opener, World, options};
 use crate::error::{Context, Error, Result};
 use crate::sorted::Map;
@@ -27,7 +27,7 @@ const QUIETLY: i32 = -1;
 const SO_BUF_LOCK: i32 = 72;
 
 /// Address and port of an end.
-type End = (std::net::Ipv6Addr, u16);
+type End = (Ip, u16);
 /// Every end of a TCP connection that the image holds: its own address and its peer's, and its entry.
 pub type Connections = Map<(End, End), u32>;
 

@@ -17,8 +17,9 @@ use nix::sys::stat::makedev;
 use super::{Description, Opener, Stat, World, place};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sorted;
-use crate::sys::path::lstat;
+use crate::sys::stat::lstat;
 use crate::sys::{anonymous, descriptor, fs, ioctl};
+use crate::text;
 
 const KIND: &str = "inotify";
 /// IN_ALL_EVENTS | IN_UNMOUNT | IN_Q_OVERFLOW... are the kernel's; a caller may ask for these.
@@ -70,10 +71,10 @@ fn line(text: &str) -> Option<Line> {
     // The kernel's own encoding: 12 bits of major above 20 bits of minor.
     let device = hex("sdev:")?;
     let digits = value("f_handle:").unwrap_or("");
-    let handle =
-        (0..digits.len() / 2).map_while(|i| u8::from_str_radix(digits.get(2 * i..2 * i + 2)?, 16).ok());
+    let handle = (0..digits.len() / 2)
+        .map_while(|i| u64::from_str_radix(digits.get(2 * i..2 * i + 2)?, 16).ok()?.try_into().ok());
     Some(Line {
-        number: i32::from_str_radix(value("wd:")?, 16).ok()?,
+        number: hex("wd:")?.try_into().ok()?,
         inode: hex("ino:")?,
         device: makedev(device >> 20, device & 0xf_ffff),
         mask: u32::try_from(hex("mask:")?).ok()?,
@@ -126,7 +127,7 @@ fn path(line: &Line, owner: u32, world: &World<'_>) -> Option<String> {
 }
 
 fn is(line: &Line, path: &str, world: &World<'_>) -> bool {
-    lstat(world.inside(path)).map(Stat::from).is_ok_and(|found| same(line, &found))
+    lstat(world.inside(path)).is_ok_and(|found| same(line, &found))
 }
 
 fn same(line: &Line, found: &Stat) -> bool {
@@ -155,8 +156,8 @@ fn search(line: &Line, dir: &str, world: &World<'_>, depth: u32, left: &mut usiz
     let mut below = Vec::new();
     for name in fs::names(world.inside(dir)).ok()? {
         *left = left.checked_sub(1)?;
-        let path = format!("{}/{}", dir.trim_end_matches('/'), name.to_str()?);
-        let Ok(stat) = lstat(world.inside(&path)).map(Stat::from) else { continue };
+        let path = format!("{}/{}", text::without_end(dir, "/"), name.to_str()?);
+        let Ok(stat) = lstat(world.inside(&path)) else { continue };
         if same(line, &stat) {
             return Some(path);
         }

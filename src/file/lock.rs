@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::proc::fdinfo::FdInfo;
 use crate::sys::descriptor;
+use crate::text;
 
 const KIND: &str = "lock";
 
@@ -68,10 +69,10 @@ fn line(text: &str) -> Result<(Sort, State), Refusal> {
             ));
         }
     };
-    let start: i64 = start.parse().map_err(|_| odd())?;
+    let start: i64 = text::signed(start).ok_or_else(odd)?;
     let len = match end {
         "EOF" => 0,
-        end => end.parse::<i64>().map_err(|_| odd())? - start + 1,
+        end => text::signed(end).ok_or_else(odd)? - start + 1,
     };
     Ok((sort, State { whole: sort == Sort::Flock, write: access == "WRITE", start, len }))
 }

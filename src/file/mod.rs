@@ -54,51 +54,7 @@ use crate::error::{Context, Error, Result};
 use crate::proc::fdinfo::FdInfo;
 use crate::sorted::Map;
 use crate::sys::descriptor;
-
-/// What fstat(2) says of a description.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stat {
-    /// Device number of the file system.
-    pub dev: u64,
-    /// Inode number.
-    pub ino: u64,
-    /// Type and permissions.
-    pub mode: u32,
-    /// Device number of a device node.
-    pub rdev: u64,
-    /// Size in bytes.
-    pub size: u64,
-    /// Hard links; 0 means deleted.
-    pub nlink: u64,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-}
-
-impl From<nix::sys::stat::FileStat> for Stat {
-    #[allow(clippy::useless_conversion, reason = "the fields are narrower on 32-bit targets")]
-    fn from(stat: nix::sys::stat::FileStat) -> Stat {
-        Stat {
-            dev: stat.st_dev.into(),
-            ino: stat.st_ino.into(),
-            mode: stat.st_mode,
-            rdev: stat.st_rdev.into(),
-            size: u64::try_from(stat.st_size).unwrap_or(0),
-            nlink: stat.st_nlink.into(),
-            uid: stat.st_uid,
-            gid: stat.st_gid,
-        }
-    }
-}
-
-impl Stat {
-    /// The type bits of the mode (`S_IFREG` and so on).
-    #[must_use]
-    pub fn format(&self) -> u32 {
-        self.mode & libc::S_IFMT
-    }
-}
+pub use crate::sys::stat::Stat;
 
 /// One open file description as capture meets it. All tasks are frozen.
 #[derive(Debug)]

@@ -53,7 +53,7 @@ fn v4(text: &str) -> Vec<(u32, i32, Vec<u8>)> {
     let mut interface = 0;
     for line in text.lines().skip(1) {
         let first = line.split_ascii_whitespace().next().unwrap_or("");
-        if !line.starts_with(char::is_whitespace) {
+        if line.bytes().next().is_none_or(|byte| !byte.is_ascii_whitespace()) {
             interface = first.parse().unwrap_or(0);
         } else if let Ok(address) = u32::from_str_radix(first, 16) {
             found.push((interface, libc::AF_INET, address.to_ne_bytes().to_vec()));

@@ -7,11 +7,10 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::stat::fstat;
 
 use super::{Description, Stat, World};
 use crate::error::{Context, Error, Refusal, Result};
-use crate::sys::path::lstat;
+use crate::sys::stat::{self, lstat};
 use crate::sys::{abi, descriptor, fs};
 
 /// File systems whose contents live in memory or are made up by the kernel (linux/magic.h): tmpfs, ramfs
@@ -74,7 +73,7 @@ pub fn in_memory(magic: u32) -> bool {
 /// A refusal if the name leads elsewhere now.
 pub fn find(desc: &Description, world: &World<'_>) -> Result<Place, Refusal> {
     let magic = magic(desc)?;
-    let at = |path: &str| lstat(world.inside(path)).ok().map(Stat::from);
+    let at = |path: &str| lstat(world.inside(path)).ok();
     let same = |found: Stat| found.dev == desc.stat.dev && (found.ino == desc.stat.ino || magic == PROC);
     // A device is what its number says: the console of init may come from a root that was left behind.
     let is_device = matches!(desc.stat.format(), libc::S_IFCHR | libc::S_IFBLK);
@@ -138,7 +137,7 @@ pub fn open(path: &str, flags: i32, kind: &'static str) -> Result<OwnedFd> {
 /// # Errors
 /// The errno of the call.
 pub fn stat(fd: &OwnedFd, kind: &'static str) -> Result<Stat> {
-    fstat(fd).map(Stat::from).context(kind, format_args!("looking at descriptor {}", fd.as_raw_fd()))
+    stat::of(fd).context(kind, format_args!("looking at descriptor {}", fd.as_raw_fd()))
 }
 
 /// Opens a place again and makes sure that a file of the same type is there.

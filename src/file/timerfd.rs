@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::{Description, Opener, World};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sys::{anonymous, ioctl, time};
+use crate::text;
 
 const KIND: &str = "timerfd";
 const NANO: i64 = 1_000_000_000;
@@ -62,7 +63,7 @@ fn wall(clock: i32) -> bool {
 /// `(1, 20)`.
 fn pair(text: &str) -> Option<(i64, i64)> {
     let (seconds, nanoseconds) = text.strip_prefix('(')?.strip_suffix(')')?.split_once(',')?;
-    Some((seconds.trim().parse().ok()?, nanoseconds.trim().parse().ok()?))
+    Some((text::signed(seconds.trim_ascii())?, text::signed(nanoseconds.trim_ascii())?))
 }
 
 fn sum(a: (i64, i64), b: (i64, i64)) -> (i64, i64) {

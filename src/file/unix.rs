@@ -299,17 +299,16 @@ fn left(state: &State, name: &[u8], reset: bool, opener: &mut Opener) -> Result<
 /// # Errors
 /// The errno of the calls.
 pub fn finish(state: &State, entry: u32, opener: &mut Opener) -> Result<()> {
-    let missing = || Error::new(KIND, "completing a socket", "it is not open");
-    let fd =
-        opener.get(entry).ok_or_else(missing)?.try_clone_to_owned().context(KIND, format_args!("copying"))?;
+    let copy = |opener: &Opener, entry| {
+        let fd =
+            opener.get(entry).ok_or_else(|| Error::new(KIND, "completing a socket", "it is not open"))?;
+        descriptor::copy(fd, 3).context(KIND, format_args!("copying"))
+    };
+    let fd = copy(opener, entry)?;
     match &state.role {
         Role::Left { .. } => return Ok(()),
         Role::Pair { peer } => {
-            let peer = opener
-                .get(*peer)
-                .ok_or_else(missing)?
-                .try_clone_to_owned()
-                .context(KIND, format_args!("copying"))?;
+            let peer = copy(opener, *peer)?;
             unix_queue::write(&state.queue, &fd, &state.name, Some(&peer), opener)?;
         }
         // Before it is connected, because then only its peer may send to it.

@@ -7,15 +7,16 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::unistd::fchdir;
 
 use super::{Description, Opener, Stat, State, World, place};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sorted::Map;
-use crate::sys::path::{chdir, lstat, unlink};
+use crate::sys::path::{chdir, chmod, chown, rename, unlink};
 use crate::sys::sockdiag::Unix;
+use crate::sys::stat::lstat;
 use crate::sys::{fs, ioctl, socket};
+use crate::text;
 
 const KIND: &str = "unix";
 const LISTEN: u8 = 10;
@@ -61,7 +62,7 @@ pub fn own(fd: &OwnedFd) -> Result<Vec<u8>> {
 pub fn peer(fd: &OwnedFd, world: &World<'_>) -> Vec<u8> {
     let name = socket::name(fd.as_fd(), true).unwrap_or_default().get(2..).unwrap_or(&[]).to_vec();
     let path = text(&name);
-    match path.rsplit_once('/') {
+    match text::split_last(&path, '/') {
         Some((dir, _)) if path.starts_with('/') && lstat(world.inside(&format!("{dir}/."))).is_err() => {
             Vec::new()
         }
@@ -139,7 +140,7 @@ pub fn node(fd: &OwnedFd, name: &[u8], found: &Unix, all: &Map<u64, Unix>) -> Re
 
 /// `/var/run/x` and `/run/x` are one file where `/var/run` is a link: the last parts agree.
 fn same_file(name: &str, real: &str) -> bool {
-    name.rsplit('/').next() == real.rsplit('/').next()
+    text::file_name(name) == text::file_name(real)
 }
 
 /// The sockaddr by which another process reaches a name for the moment in which it exists.
@@ -147,7 +148,7 @@ fn same_file(name: &str, real: &str) -> bool {
 pub fn reachable(name: &[u8], node: Option<&Node>) -> Vec<u8> {
     match node {
         Some(node) if !node.dir.is_empty() => {
-            let path = format!("{}/{}\0", node.dir.trim_end_matches('/'), text(name));
+            let path = format!("{}/{}\0", text::without_end(&node.dir, "/"), text(name));
             address(path.as_bytes())
         }
         _ => address(name),
@@ -213,33 +214,30 @@ fn bind_here(
 ) -> Result<()> {
     let aside = format!("{path}.rcsnap");
     let mut moved = false;
-    match lstat(path).map(Stat::from) {
+    match lstat(path) {
         Err(Errno::ENOENT) => {}
         Err(errno) => return Err(errno).context(KIND, doing),
         // What the last boot left, or what came with the file system's contents.
         Ok(found) if node.live && found.format() == libc::S_IFSOCK => unlink(path).context(KIND, doing)?,
         Ok(_) if node.live => return Err(Error::new(KIND, doing.to_string(), "something else has the name")),
         Ok(_) => {
-            std::fs::rename(path, &aside).context(KIND, doing)?;
+            rename(path, &aside).context(KIND, doing)?;
             moved = true;
         }
     }
     socket::bind(fd.as_fd(), &address(name)).context(KIND, doing)?;
-    let mode = |bits| {
-        fchmodat(nix::fcntl::AT_FDCWD, path, Mode::from_bits_retain(bits), FchmodatFlags::FollowSymlink)
-    };
     // For the moment everybody may connect: who may is asked of the file at connect(2) only.
-    mode(0o666).context(KIND, doing)?;
+    chmod(path, 0o666).context(KIND, doing)?;
     let file = place::open(path, libc::O_PATH, KIND)?;
     let done = work(Some(file));
     if node.live {
-        nix::unistd::chown(path, Some(node.uid.into()), Some(node.gid.into())).context(KIND, doing)?;
-        mode(node.mode).context(KIND, doing)?;
+        chown(path, node.uid, node.gid).context(KIND, doing)?;
+        chmod(path, node.mode).context(KIND, doing)?;
     } else {
         unlink(path).context(KIND, doing)?;
     }
     if moved {
-        std::fs::rename(&aside, path).context(KIND, doing)?;
+        rename(&aside, path).context(KIND, doing)?;
     }
     done
 }

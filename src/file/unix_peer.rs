@@ -11,6 +11,7 @@ use super::{Opener, Scope, Who, World};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::proc::stat;
 use crate::sys::netlink::u32_at;
+use crate::sys::stat::exists;
 use crate::sys::{brief, fs, socket};
 
 const KIND: &str = "unix";
@@ -95,7 +96,7 @@ pub fn socketpair(opener: &mut Opener, who: &Who, kind: i32) -> Result<(OwnedFd,
 /// Whether there is such a process, be it a zombie.
 #[must_use]
 pub fn lives(pid: u32) -> bool {
-    std::fs::exists(format!("/proc/{pid}")).unwrap_or(true)
+    exists(format!("/proc/{pid}"))
 }
 
 /// Who did what the peer of a socket shows.

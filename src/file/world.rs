@@ -3,12 +3,12 @@
 use std::cell::{OnceCell, RefCell};
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::{Description, Stat, inet_pair, multicast, options, place};
+use super::{Description, inet_pair, multicast, options, place};
 use crate::error::{Context, Result};
 use crate::sorted::Map;
 use crate::sys::ioctl;
-use crate::sys::path::stat;
 use crate::sys::sockdiag::Unix;
+use crate::sys::stat::stat;
 
 /// What is captured: everything under PID 1, or one tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +107,7 @@ impl World<'_> {
         let its = place::stat(&namespace, "socket")?;
         let own = once(&self.known.network, || {
             let own = stat("/proc/self/ns/net");
-            own.map(|own| Stat::from(own).ino).context("socket", format_args!("looking at our own namespace"))
+            own.map(|own| own.ino).context("socket", format_args!("looking at our own namespace"))
         });
         Ok(*own? == its.ino)
     }

@@ -13,6 +13,7 @@ use super::header::Header;
 use super::medium::{Sink, Source, crc};
 use super::seen::Seen;
 use crate::error::{Error, Result};
+use crate::sorted;
 
 /// Bytes of a page. Kernels with larger pages are refused by the header.
 pub const PAGE: usize = 4096;
@@ -184,7 +185,7 @@ impl<S: Sink> PageWriter<S> {
     pub fn finish(mut self) -> Result<(PageIndex, S)> {
         self.flush()?;
         // A stable sort: the restore reads blocks in order, and within one the processes in order.
-        self.index.runs.sort_by_key(|run| run.first);
+        sorted::sort_by_key(&mut self.index.runs, |run| run.first);
         Ok((self.index, self.sink))
     }
 }

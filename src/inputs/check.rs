@@ -4,9 +4,14 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use super::{Changed, FileSystem, Input, Inputs, MADE_UP, Proof, listing, mount_of, mounts, prove};
+use crate::error;
 use crate::proc::mountinfo::Mount;
 use crate::store::{file, spec};
+use crate::sys::stat::lstat;
+use crate::text;
 
 /// Whether every input is what it was. Waits for the device of a file system that is not mounted yet.
 ///
@@ -61,22 +66,22 @@ fn locate(system: &FileSystem, table: &[Mount], wait: Duration) -> Result<Place,
 
 /// The path of a file in a mount that is attached nowhere.
 fn private_path(mount: &OwnedFd, system: &FileSystem, path: &str) -> PathBuf {
-    let inside = path.strip_prefix(system.point.trim_end_matches('/')).unwrap_or(path);
-    let root = system.root.trim_end_matches('/');
+    let inside = path.strip_prefix(text::without_end(&system.point, "/")).unwrap_or(path);
+    let root = text::without_end(&system.root, "/");
     PathBuf::from(format!("/proc/self/fd/{}{root}{inside}", mount.as_raw_fd()))
 }
 
 /// What is different, if anything is.
 fn difference(input: &Input, path: &Path, made_up: bool, skip: &[String]) -> Option<String> {
     let by_content = matches!(input.proof, Proof::Content { .. });
-    let found = match (&input.proof, path.symlink_metadata()) {
+    let found = match (&input.proof, lstat(path)) {
         (Proof::Names(_), Ok(meta)) if meta.is_dir() => listing(path, Path::new(&input.path), skip),
         (_, Ok(_)) => prove(path, by_content, made_up, skip),
-        (_, Err(err)) => Err(err),
+        (_, Err(errno)) => Err(errno),
     };
     let what = match (&input.proof, found) {
-        (_, Err(err)) if err.kind() == std::io::ErrorKind::NotFound => "it is gone",
-        (_, Err(err)) => return Some(err.to_string()),
+        (_, Err(Errno::ENOENT)) => "it is gone",
+        (_, Err(errno)) => error::name(errno),
         (old, Ok(new)) if *old == new => return None,
         (Proof::Stat { size: old, .. }, Ok(Proof::Stat { size: new, .. })) if *old != new => "its size",
         (Proof::Stat { inode: old, .. }, Ok(Proof::Stat { inode: new, .. })) if *old != new => {

@@ -76,7 +76,7 @@ fn a_replaced_file_with_old_times_is_told() {
     let mut inputs = take(&etc, true, &[]);
     // As on a block device, whatever the tests run on.
     let file = inputs.files.iter_mut().find(|file| file.path.ends_with("/a")).unwrap();
-    file.proof = super::stat(&etc.join("a").symlink_metadata().unwrap(), false);
+    file.proof = super::identity(&super::lstat(etc.join("a")).unwrap(), false);
     assert_eq!(what(&inputs), "nothing");
     let status = Command::new("sh")
         .args([

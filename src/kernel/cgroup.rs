@@ -46,7 +46,7 @@ pub fn capture(before: &[String], mounts: &[Mount], root: &Root, pids: &[u32]) -
     let first = root.of_task("cgroup").unwrap_or_default();
     for pid in pids {
         let own = root.proc.line(&format!("{pid}/cgroup"));
-        if !own.is_empty() && own != first.trim_end() {
+        if !own.is_empty() && own != first.trim_ascii_end() {
             let name = root.proc.line(&format!("{pid}/comm"));
             let refusal = Refusal::new(reason, remedy);
             found.push(Obstacle::process("cgroup", *pid, name, "its control group", refusal));

@@ -15,7 +15,6 @@
 //! Regular files of more than 256 KiB in all.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::Instant;
 
@@ -29,7 +28,7 @@ use crate::error::{Context, Error, Obstacle, Result};
 use crate::section;
 use crate::sorted::Map;
 use crate::sys::fsmount;
-use crate::sys::path::lstat;
+use crate::sys::stat::{Stat, lstat};
 use crate::text;
 
 /// What all regular files together may come to.
@@ -117,7 +116,7 @@ pub fn compare(before: &Names, top: &Path, root: &Root) -> Result<(State, Vec<Ob
         if let Some((device, made)) = device(&name.1, root) {
             if made == name.0 {
                 let meta = &name.1;
-                let (mode, uid, gid) = (meta.mode() & 0o7777, meta.uid(), meta.gid());
+                let (mode, uid, gid) = (meta.mode & 0o7777, meta.uid, meta.gid);
                 state.known.push(Known { path: made, mode, uid, gid });
                 continue;
             }
@@ -132,19 +131,17 @@ pub fn compare(before: &Names, top: &Path, root: &Root) -> Result<(State, Vec<Ob
 }
 
 /// The kind and numbers of a device node.
-fn numbers(meta: &std::fs::Metadata) -> Option<String> {
-    let kind = if meta.file_type().is_char_device() {
-        "char"
-    } else if meta.file_type().is_block_device() {
-        "block"
-    } else {
-        return None;
+fn numbers(meta: &Stat) -> Option<String> {
+    let kind = match meta.format() {
+        libc::S_IFCHR => "char",
+        libc::S_IFBLK => "block",
+        _ => return None,
     };
-    Some(format!("dev/{kind}/{}:{}", major(meta.rdev()), minor(meta.rdev())))
+    Some(format!("dev/{kind}/{}:{}", major(meta.rdev), minor(meta.rdev)))
 }
 
 /// The path in sysfs of the device that a node stands for, and the name the kernel gives its node.
-fn device(meta: &std::fs::Metadata, root: &Root) -> Option<(String, String)> {
+fn device(meta: &Stat, root: &Root) -> Option<(String, String)> {
     let link = numbers(meta)?;
     let path = text::from_top(&root.sys.link(&link).ok()?).to_owned();
     let uevent = root.sys.line(&format!("{link}/uevent"));

@@ -14,6 +14,7 @@
 use super::root::Root;
 use crate::error::{Context, Result};
 use crate::section;
+use crate::text;
 
 section! {
     /// The two names.
@@ -33,7 +34,7 @@ const DOMAIN: &str = "sys/kernel/domainname";
 /// # Errors
 /// The errno of reading.
 pub fn capture(root: &Root) -> Result<State> {
-    let read = |path| root.proc.read(path).map(|text| text.trim_end_matches('\n').to_owned());
+    let read = |path| root.proc.read(path).map(|text| text::without_end(&text, "\n").to_owned());
     Ok(State {
         host: read(HOST).context("hostname", format_args!("reading the name"))?,
         domain: read(DOMAIN).context("hostname", format_args!("reading the domain"))?,

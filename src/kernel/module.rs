@@ -17,6 +17,7 @@ use crate::proc::modules;
 use crate::section;
 use crate::sys::fs;
 use crate::sys::module::load;
+use crate::sys::stat::stat;
 use crate::text;
 
 section! {
@@ -100,7 +101,7 @@ fn parameters(name: &str, root: &Root) -> String {
 /// A file that is not.
 pub fn check(state: &State, root: &Root) -> Result<()> {
     for module in &state.list {
-        root.path(&module.path).metadata().context("module", format_args!("looking at {}", module.path))?;
+        stat(root.path(&module.path)).context("module", format_args!("looking at {}", module.path))?;
     }
     Ok(())
 }

@@ -5,12 +5,11 @@
 //! directory goes on working in a detached mount.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, readlinkat};
+use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
 use nix::unistd::{chroot, fchdir};
@@ -18,6 +17,7 @@ use nix::unistd::{chroot, fchdir};
 use crate::error::{Context, Result};
 use crate::sys::fs;
 use crate::sys::path::{self, openat};
+use crate::text;
 
 /// An open directory, and small operations below it.
 #[derive(Debug)]
@@ -46,9 +46,9 @@ impl Dir {
     ///
     /// # Errors
     /// The errno of openat(2).
-    pub fn file(&self, path: &str) -> Result<File, Errno> {
+    pub fn file(&self, path: &str) -> Result<OwnedFd, Errno> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-        Ok(File::from(openat(&self.0, path, flags, Mode::empty())?))
+        openat(&self.0, path, flags, Mode::empty())
     }
 
     /// The text of a file below it. Bytes that are not UTF-8 are replaced.
@@ -64,7 +64,7 @@ impl Dir {
     /// The first line of a file below it without its end; empty if it cannot be read.
     #[must_use]
     pub fn line(&self, path: &str) -> String {
-        self.read(path).unwrap_or_default().trim_end().to_owned()
+        self.read(path).unwrap_or_default().trim_ascii_end().to_owned()
     }
 
     /// Writes a file of procfs or sysfs below it, in one write(2): the kernel takes each write as a whole.
@@ -94,7 +94,7 @@ impl Dir {
     /// # Errors
     /// The errno of readlinkat(2).
     pub fn link(&self, path: &str) -> Result<String, Errno> {
-        Ok(readlinkat(&self.0, &*path::text(path.as_ref())?)?.to_string_lossy().into_owned())
+        Ok(fs::link_in(self.0.as_fd(), path.as_ref())?.to_string_lossy().into_owned())
     }
 
     /// Whether a name exists below it.
@@ -108,12 +108,6 @@ impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
-}
-
-/// The errno inside an error of the standard library.
-#[must_use]
-pub fn errno(error: std::io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 /// The system whose state is meant.
@@ -141,14 +135,14 @@ impl Root {
     /// # Errors
     /// The errno of open(2).
     pub fn open(proc: &Path, sys: &Path, files: &Path, task: &str) -> Result<Root> {
-        let dir = Dir::open(proc).context("kernel", format_args!("opening {}", proc.display()))?;
+        let dir = Dir::open(proc).context("kernel", format_args!("opening {}", proc.to_string_lossy()))?;
         // PROC_PID_INIT_INO of include/uapi/linux/nsfs.h: the same number on every boot.
         let initial = dir.link("self/ns/pid").is_ok_and(|link| link == "pid:[4026531836]");
         Ok(Root {
             cell: !initial,
             proc: dir,
             proc_path: proc.to_path_buf(),
-            sys: Dir::open(sys).context("kernel", format_args!("opening {}", sys.display()))?,
+            sys: Dir::open(sys).context("kernel", format_args!("opening {}", sys.to_string_lossy()))?,
             files: files.to_path_buf(),
             task: task.to_owned(),
         })
@@ -173,7 +167,7 @@ impl Root {
     /// An absolute path of the system as a path of ours.
     #[must_use]
     pub fn path(&self, path: &str) -> PathBuf {
-        self.files.join(path.trim_start_matches('/'))
+        self.files.join(text::without_start(path, "/"))
     }
 
     /// The mount table of the system.
@@ -192,7 +186,7 @@ impl Root {
     /// # Errors
     /// The errno of setns(2), or of what was done.
     pub fn inside<T>(&self, work: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
-        if self.files == Path::new("/") {
+        if self.files.as_os_str() == "/" {
             return work();
         }
         let ours = self.proc.file("thread-self/ns/mnt")?;
@@ -202,7 +196,7 @@ impl Root {
         let done = work();
         setns(ours, CloneFlags::CLONE_NEWNS)?;
         fchdir(&root)?;
-        chroot(".")?;
+        chroot(c".")?;
         fchdir(&here)?;
         done
     }

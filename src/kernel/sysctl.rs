@@ -183,7 +183,7 @@ fn value(base: BorrowedFd<'_>, path: &str, buffer: &mut Vec<u8>) -> Option<Strin
         len = read(&file, buffer).ok()?;
     }
     let text = String::from_utf8_lossy(buffer.get(..len)?);
-    Some(text.trim_end_matches('\n').to_owned())
+    Some(text::without_end(&text, "\n").to_owned())
 }
 
 /// What differs from before. A parameter that was not there before belongs to a module or an interface that

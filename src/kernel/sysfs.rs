@@ -22,6 +22,7 @@ use super::root::Root;
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
 use crate::section;
 use crate::sys::fs;
+use crate::text;
 
 section! {
     #[derive(Default)]
@@ -82,7 +83,7 @@ pub fn baseline(root: &Root) -> Seen {
 
 /// `gpio17` and `pwm0`, not the chips (`gpiochip0`) nor the files beside them.
 fn exported(path: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or(path);
+    let name = text::file_name(path);
     let number = name.strip_prefix("gpio").or_else(|| name.strip_prefix("pwm")).unwrap_or_default();
     !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
 }
@@ -120,7 +121,7 @@ fn value(path: &str, root: &Root) -> Option<String> {
         return None;
     }
     let text = String::from_utf8(fs::read_to_end(file.as_fd()).ok()?).ok()?;
-    let text = chosen(text.trim_end_matches('\n'));
+    let text = chosen(text::without_end(&text, "\n"));
     (!text.is_empty() && text != "(null)" && !text.contains('\n')).then(|| text.to_owned())
 }
 

@@ -15,9 +15,7 @@
 //! # Refuses
 //! More than 64 MiB of contents; names that are not UTF-8; a file system that another mount hides.
 
-use std::fs::Metadata;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::root::Root;
@@ -27,6 +25,8 @@ use crate::proc::mountinfo::{Mount, below, lookup};
 use crate::section;
 use crate::sorted::Map;
 use crate::sys::mount::bare_copy;
+use crate::sys::stat::Stat;
+use crate::text;
 
 /// Ours: made anew on every boot.
 pub const OWN: &str = "/run/rcsnap";
@@ -55,7 +55,7 @@ section! {
 }
 
 /// The names of a file system before the scripts.
-pub type Names = Vec<(String, Metadata)>;
+pub type Names = Vec<(String, Stat)>;
 
 /// A file system in memory before the scripts, by the number of its mount.
 pub type Before = Vec<(u32, Names)>;
@@ -132,31 +132,28 @@ pub fn difference(before: &Names, after: Names, times: bool) -> (Vec<String>, Na
     let removed = before.iter().rev().map(|(path, _)| path).filter(|path| !now.contains_key(&path.as_str()));
     let removed = removed.cloned().collect();
     drop(now);
-    let changed = |(path, meta): &(String, Metadata)| {
-        old.get(&path.as_str()).is_none_or(|was| differs(was, meta, times))
-    };
+    let changed =
+        |(path, meta): &(String, Stat)| old.get(&path.as_str()).is_none_or(|was| differs(was, meta, times));
     // A file with several names is one: if one of them changed they all do.
-    let inodes: Vec<u64> =
-        after.iter().filter(|n| n.1.nlink() > 1 && changed(n)).map(|n| n.1.ino()).collect();
-    let wanted = after.into_iter().filter(|n| changed(n) || (!n.1.is_dir() && inodes.contains(&n.1.ino())));
+    let inodes: Vec<u64> = after.iter().filter(|n| n.1.nlink > 1 && changed(n)).map(|n| n.1.ino).collect();
+    let wanted = after.into_iter().filter(|n| changed(n) || (!n.1.is_dir() && inodes.contains(&n.1.ino)));
     (removed, wanted.collect())
 }
 
-fn by_path(names: &Names) -> Map<&str, &Metadata> {
+fn by_path(names: &Names) -> Map<&str, &Stat> {
     names.iter().map(|(path, meta)| (path.as_str(), meta)).collect::<Vec<_>>().into()
 }
 
 /// Whether a name stands for something else now. The times of device nodes change with their use.
-fn differs(was: &Metadata, is: &Metadata, times: bool) -> bool {
-    let device =
-        (is.is_dir() && !times) || is.file_type().is_char_device() || is.file_type().is_block_device();
-    let dress = |m: &Metadata| (m.mode(), m.uid(), m.gid(), m.rdev());
-    let body = |m: &Metadata| (m.ino(), m.size(), m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
+fn differs(was: &Stat, is: &Stat, times: bool) -> bool {
+    let device = (is.is_dir() && !times) || is.is_device();
+    let dress = |m: &Stat| (m.mode, m.uid, m.gid, m.rdev);
+    let body = |m: &Stat| (m.ino, m.size, m.mtime, m.ctime);
     dress(was) != dress(is) || (!device && body(was) != body(is))
 }
 
 fn skip(mount: &Mount, name: &str) -> bool {
-    below(&format!("{}/{name}", mount.point.trim_end_matches('/')), OWN)
+    below(&format!("{}/{name}", text::without_end(&mount.point, "/")), OWN)
 }
 
 /// A file system without what is mounted on it.
@@ -200,7 +197,7 @@ pub fn finish(state: &State, root: &Root) -> Result<()> {
     let mounts = root.mounts()?;
     let all: Vec<&Mount> = mounts.iter().collect();
     for filesystem in &state.list {
-        let top = filesystem.point.trim_end_matches('/');
+        let top = text::without_end(&filesystem.point, "/");
         let on = |path: &str| lookup(&all, path).map(|m| m.id);
         let here = on(&filesystem.point);
         let visible = filesystem.nodes.iter().filter(|node| on(&format!("{top}/{}", node.path)) == here);

@@ -7,22 +7,23 @@
 //! A socket's node belongs to the process that bound it, and bind(2) makes it; so [`make`] leaves sockets
 //! out, and [`finish`] gives them their mode and owner, and makes those that nobody bound.
 
-use std::fs::{File, Metadata, OpenOptions, Permissions};
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::libc::off_t;
-use nix::sys::stat::{Mode, SFlag, makedev};
+use nix::fcntl::OFlag;
+use nix::libc::{self, off_t};
+use nix::sys::stat::{Mode, SFlag, major, makedev, minor};
 use nix::unistd::{Whence, ftruncate, lseek};
 
 use super::bytes::Bytes;
-use super::root::errno;
 use crate::error::{Context, Refusal, Result};
 use crate::section;
 use crate::sorted::Map;
-use crate::sys::path::mknod;
+use crate::sys::path::{self, mkdir, mknod};
+use crate::sys::stat::{Stat, lstat};
 use crate::sys::{fs, time, xattr};
+use crate::text;
 
 section! {
     /// One name in the tree.
@@ -75,9 +76,9 @@ pub struct Budget(pub u64);
 ///
 /// # Errors
 /// The errno of reading a directory, or a name that is not UTF-8.
-pub fn list(kind: &'static str, top: &Path, skip: &dyn Fn(&str) -> bool) -> Result<Vec<(String, Metadata)>> {
-    let meta = top.symlink_metadata().context(kind, format_args!("reading {}", top.display()))?;
-    let device = meta.dev();
+pub fn list(kind: &'static str, top: &Path, skip: &dyn Fn(&str) -> bool) -> Result<Vec<(String, Stat)>> {
+    let meta = lstat(top).context(kind, format_args!("reading {}", top.to_string_lossy()))?;
+    let device = meta.dev;
     let mut found = vec![(String::new(), meta)];
     let mut next = 0;
     while let Some((path, meta)) = found.get(next) {
@@ -88,7 +89,7 @@ pub fn list(kind: &'static str, top: &Path, skip: &dyn Fn(&str) -> bool) -> Resu
         let (path, mut inside) = (path.clone(), Vec::new());
         let folder = top.join(&path);
         for name in fs::names(&folder).context(kind, format_args!("listing {path}"))? {
-            let meta = folder.join(&name).symlink_metadata();
+            let meta = lstat(folder.join(&name));
             let Ok(name) = name.into_string() else {
                 return Err(crate::error::Error::new(kind, format!("listing {path}"), "a name is not UTF-8"));
             };
@@ -97,7 +98,7 @@ pub fn list(kind: &'static str, top: &Path, skip: &dyn Fn(&str) -> bool) -> Resu
                 continue;
             }
             match meta {
-                Ok(meta) if meta.dev() == device => inside.push((name, meta)),
+                Ok(meta) if meta.dev == device => inside.push((name, meta)),
                 Ok(_) => {}
                 Err(err) => return Err(err).context(kind, format_args!("reading {name}")),
             }
@@ -114,7 +115,7 @@ pub fn list(kind: &'static str, top: &Path, skip: &dyn Fn(&str) -> bool) -> Resu
 pub fn read(
     kind: &'static str,
     top: &Path,
-    (path, meta): &(String, Metadata),
+    (path, meta): &(String, Stat),
     seen: &mut Map<u64, String>,
     budget: &mut Budget,
 ) -> Result<Node, Refusal> {
@@ -122,41 +123,36 @@ pub fn read(
     let doing = format_args!("reading {path}");
     let mut node = Node {
         path: path.clone(),
-        mode: meta.mode() & 0o7777,
-        uid: meta.uid(),
-        gid: meta.gid(),
-        mtime: (meta.mtime(), u32::try_from(meta.mtime_nsec()).unwrap_or(0)),
+        mode: meta.mode & 0o7777,
+        uid: meta.uid,
+        gid: meta.gid,
+        mtime: meta.mtime,
         xattrs: Vec::new(),
         content: Content::Directory,
     };
-    if !meta.is_dir() && meta.nlink() > 1 {
-        if let Some(first) = seen.get(&meta.ino()) {
+    if !meta.is_dir() && meta.nlink > 1 {
+        if let Some(first) = seen.get(&meta.ino) {
             node.content = Content::Same(first.clone());
             return Ok(node);
         }
-        seen.insert(meta.ino(), path.clone());
+        seen.insert(meta.ino, path.clone());
     }
     let attributes = xattr::all(&file).context(kind, doing)?;
     node.xattrs = attributes.into_iter().map(|(name, value)| (name, Bytes(value))).collect();
-    let kind_of = meta.file_type();
-    let numbers = (nix::sys::stat::major(meta.rdev()), nix::sys::stat::minor(meta.rdev()));
-    node.content = if kind_of.is_dir() {
-        Content::Directory
-    } else if kind_of.is_symlink() {
-        let text = file.read_link().context(kind, doing)?;
-        Content::Link(text.into_os_string().into_string().map_err(|_| {
-            Refusal::new(format!("the link {path} does not hold UTF-8"), "give it another target")
-        })?)
-    } else if kind_of.is_fifo() {
-        Content::Fifo
-    } else if kind_of.is_socket() {
-        Content::Socket
-    } else if kind_of.is_char_device() {
-        Content::Character(numbers.0, numbers.1)
-    } else if kind_of.is_block_device() {
-        Content::Block(numbers.0, numbers.1)
-    } else {
-        Content::File(meta.len(), extents(&file, meta.len(), budget).map_err(|e| refuse(kind, path, e))?)
+    let numbers = (major(meta.rdev), minor(meta.rdev));
+    node.content = match meta.format() {
+        libc::S_IFDIR => Content::Directory,
+        libc::S_IFLNK => {
+            let text = fs::link(&file).context(kind, doing)?;
+            Content::Link(text.into_os_string().into_string().map_err(|_| {
+                Refusal::new(format!("the link {path} does not hold UTF-8"), "give it another target")
+            })?)
+        }
+        libc::S_IFIFO => Content::Fifo,
+        libc::S_IFSOCK => Content::Socket,
+        libc::S_IFCHR => Content::Character(numbers.0, numbers.1),
+        libc::S_IFBLK => Content::Block(numbers.0, numbers.1),
+        _ => Content::File(meta.size, extents(&file, meta.size, budget).map_err(|e| refuse(kind, path, e))?),
     };
     Ok(node)
 }
@@ -173,7 +169,7 @@ fn refuse(kind: &'static str, path: &str, errno: Errno) -> Refusal {
 
 /// What is not a hole, in order.
 fn extents(path: &Path, size: u64, budget: &mut Budget) -> Result<Vec<(u64, Bytes)>, Errno> {
-    let file = OpenOptions::new().read(true).open(path).map_err(errno)?;
+    let file = fs::open(path, OFlag::O_RDONLY)?;
     let mut found = Vec::new();
     let mut at = 0;
     while at < size {
@@ -186,16 +182,21 @@ fn extents(path: &Path, size: u64, budget: &mut Budget) -> Result<Vec<(u64, Byte
         let len = end.saturating_sub(start);
         budget.0 = budget.0.checked_sub(len).ok_or(Errno::E2BIG)?;
         let mut bytes = vec![0; usize::try_from(len).map_err(|_| Errno::E2BIG)?];
-        file.read_exact_at(&mut bytes, start).map_err(errno)?;
+        fs::read_at(&file, start, &mut bytes)?;
         found.push((start, Bytes(bytes)));
         at = end.max(start + 1);
     }
     Ok(found)
 }
 
-fn seek(file: &File, at: u64, whence: Whence) -> Result<u64, Errno> {
+fn seek(file: &OwnedFd, at: u64, whence: Whence) -> Result<u64, Errno> {
     let at = off_t::try_from(at).map_err(|_| Errno::EOVERFLOW)?;
     u64::try_from(lseek(file, at, whence)?).map_err(|_| Errno::EIO)
+}
+
+/// Takes away what has a name, if anything has.
+fn clear(path: &Path) -> Result<(), Errno> {
+    if lstat(path).is_ok() { path::remove(path) } else { Ok(()) }
 }
 
 /// Takes names away, children first.
@@ -204,13 +205,7 @@ fn seek(file: &File, at: u64, whence: Whence) -> Result<u64, Errno> {
 /// The errno of the call that did not work.
 pub fn remove(kind: &'static str, top: &Path, paths: &[String]) -> Result<()> {
     for path in paths {
-        let file = top.join(path);
-        let gone = match file.symlink_metadata() {
-            Ok(meta) if meta.is_dir() => std::fs::remove_dir(&file),
-            Ok(_) => std::fs::remove_file(&file),
-            Err(_) => Ok(()),
-        };
-        gone.context(kind, format_args!("removing {path}"))?;
+        clear(&top.join(path)).context(kind, format_args!("removing {path}"))?;
     }
     Ok(())
 }
@@ -236,12 +231,12 @@ pub fn finish(kind: &'static str, top: &Path, nodes: &[&Node]) -> Result<()> {
     let mut parents = Vec::new();
     for node in nodes.iter().filter(|node| node.content == Content::Socket) {
         let path = place(top, node);
-        if path.symlink_metadata().is_err() {
+        if lstat(&path).is_err() {
             mknod(&path, SFlag::S_IFSOCK, Mode::S_IRUSR, 0)
                 .context(kind, format_args!("making {}", node.path))?;
         }
         dress(&path, node).context(kind, format_args!("making {}", node.path))?;
-        let parent = node.path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        let parent = text::split_last(&node.path, '/').map_or("", |(parent, _)| parent);
         parents.extend(nodes.iter().copied().find(|node| node.path == parent));
     }
     directory_times(kind, top, &parents)
@@ -268,32 +263,28 @@ fn make_one(top: &Path, node: &Node, renumbered: &[(&str, (u64, u64))]) -> Resul
     };
     let path = place(top, node);
     if node.content != Content::Directory && !matches!(node.content, Content::Socket) {
-        match path.symlink_metadata() {
-            Ok(meta) if meta.is_dir() => std::fs::remove_dir(&path).map_err(errno)?,
-            Ok(_) => std::fs::remove_file(&path).map_err(errno)?,
-            Err(_) => {}
-        }
+        clear(&path)?;
     }
     match &node.content {
-        Content::Directory => match std::fs::create_dir(&path).map_err(errno) {
+        Content::Directory => match mkdir(&path, 0o777) {
             Ok(()) => {}
-            Err(Errno::EEXIST) if path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) => {}
+            Err(Errno::EEXIST) if lstat(&path).is_ok_and(|meta| meta.is_dir()) => {}
             Err(errno) => return Err(errno),
         },
         Content::File(size, extents) => {
-            let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(errno)?;
+            let file = fs::open(&path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?;
             for (at, bytes) in extents {
-                file.write_all_at(&bytes.0, *at).map_err(errno)?;
+                fs::write_at(&file, *at, &bytes.0)?;
             }
             ftruncate(&file, off_t::try_from(*size).map_err(|_| Errno::EFBIG)?)?;
         }
-        Content::Link(text) => std::os::unix::fs::symlink(text, &path).map_err(errno)?,
+        Content::Link(text) => path::symlink(text, &path)?,
         Content::Fifo => mknod(&path, SFlag::S_IFIFO, Mode::S_IRUSR, 0)?,
         Content::Character(major, minor) => device(SFlag::S_IFCHR, *major, *minor)?,
         Content::Block(major, minor) => device(SFlag::S_IFBLK, *major, *minor)?,
         Content::Socket => return Ok(()),
         // The first name has had its owner and mode already.
-        Content::Same(first) => return std::fs::hard_link(top.join(first), &path).map_err(errno),
+        Content::Same(first) => return path::link(&top.join(first), &path),
     }
     dress(&path, node)
 }
@@ -303,9 +294,9 @@ fn make_one(top: &Path, node: &Node, renumbered: &[(&str, (u64, u64))]) -> Resul
 /// # Errors
 /// The errno of chown(2) or chmod(2).
 pub fn own(path: &Path, node: &Node) -> Result<(), Errno> {
-    std::os::unix::fs::lchown(path, Some(node.uid), Some(node.gid)).map_err(errno)?;
+    path::chown(path, node.uid, node.gid)?;
     if !matches!(node.content, Content::Link(_)) {
-        std::fs::set_permissions(path, Permissions::from_mode(node.mode)).map_err(errno)?;
+        path::chmod(path, node.mode)?;
     }
     Ok(())
 }

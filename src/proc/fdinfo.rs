@@ -19,7 +19,7 @@ pub fn parse(text: &str) -> FdInfo {
     let mut info = FdInfo::default();
     for line in text.lines() {
         let (name, value) = line.split_once(':').unwrap_or((line, ""));
-        let value = value.trim();
+        let value = value.trim_ascii();
         match name {
             "pos" => info.pos = value.parse().unwrap_or(0),
             "flags" => info.flags = i32::from_str_radix(value, 8).unwrap_or(0),
@@ -37,7 +37,7 @@ impl FdInfo {
     pub fn value(&self, name: &str) -> Option<&str> {
         self.rest.iter().find_map(|line| {
             let (found, value) = line.split_once(':')?;
-            (found.trim() == name).then(|| value.trim())
+            (found.trim_ascii() == name).then(|| value.trim_ascii())
         })
     }
 }

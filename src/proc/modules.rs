@@ -1,5 +1,7 @@
 //! /proc/modules (proc_modules(5)) and modules.dep(5).
 
+use crate::text;
+
 /// The names of loaded modules, the first one loaded first: the kernel puts each new one in front.
 #[must_use]
 pub fn loaded(text: &str) -> Vec<String> {
@@ -20,8 +22,8 @@ pub fn file(dep: &str, name: &str) -> Option<String> {
 
 /// The name of the module in a file: up to the first dot, with `_` for `-`.
 fn module_name(path: &str) -> String {
-    let file = path.rsplit('/').next().unwrap_or(path);
-    file.split('.').next().unwrap_or(file).replace('-', "_")
+    let file = text::file_name(path);
+    text::replaced(file.split('.').next().unwrap_or(file), "-", "_")
 }
 
 #[cfg(test)]

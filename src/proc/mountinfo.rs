@@ -1,6 +1,7 @@
 //! /proc/PID/mountinfo (proc_pid_mountinfo(5)).
 
 use crate::error::{Error, Result};
+use crate::text;
 
 /// One mount.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -85,7 +86,7 @@ fn unescape(field: &str) -> String {
     let mut i = 0;
     while let Some(&byte) = bytes.get(i) {
         let code = (byte == b'\\').then(|| field.get(i + 1..i + 4)).flatten();
-        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+        match code.and_then(|digits| u64::from_str_radix(digits, 8).ok()?.try_into().ok()) {
             Some(value) => {
                 out.push(value);
                 i += 4;
@@ -102,7 +103,7 @@ fn unescape(field: &str) -> String {
 /// Whether `path` is `dir` or lies below it.
 #[must_use]
 pub fn below(path: &str, dir: &str) -> bool {
-    let dir = dir.trim_end_matches('/');
+    let dir = text::without_end(dir, "/");
     path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
@@ -115,7 +116,7 @@ pub fn lookup<'a>(table: &[&'a Mount], path: &str) -> Option<&'a Mount> {
         let next = table
             .iter()
             .filter(|m| m.parent == at.id && m.id != at.id && below(path, &m.point))
-            .min_by_key(|m| m.point.trim_end_matches('/').len());
+            .min_by_key(|m| text::without_end(&m.point, "/").len());
         match next {
             Some(mount) => at = mount,
             None => return Some(at),

@@ -1,5 +1,7 @@
 //! /proc/PID/smaps: the mappings of a process with their flags (proc_pid_smaps(5)).
 
+use crate::text;
+
 /// One mapping.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mapping {
@@ -63,7 +65,7 @@ fn header(line: &str) -> Option<Mapping> {
         dev: fields.next()?.to_owned(),
         ino: fields.next()?.parse().ok()?,
         // The kernel escapes only the newline here (seq_file's mangling of "\n").
-        name: fields.next().unwrap_or("").trim_start().replace("\\012", "\n"),
+        name: text::replaced(fields.next().unwrap_or("").trim_ascii_start(), "\\012", "\n"),
         flags: Vec::new(),
     })
 }

@@ -1,5 +1,7 @@
 //! /proc/PID/stat (proc_pid_stat(5)).
 
+use crate::text;
+
 /// The fields that capture uses, named as in the manual page; addresses are 0 without ptrace access.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stat {
@@ -63,7 +65,7 @@ pub const PF_KTHREAD: u64 = 0x0020_0000;
 /// Parses the line. The name may hold spaces and brackets, so fields count from its last bracket.
 #[must_use]
 pub fn parse(text: &str) -> Option<Stat> {
-    let (head, tail) = text.rsplit_once(')')?;
+    let (head, tail) = text::split_last(text, ')')?;
     let (pid, comm) = head.split_once('(')?;
     let fields: Vec<&str> = tail.split_ascii_whitespace().collect();
     // Field 3 of the manual page is the first here. Those behind the name are in every kernel's line.

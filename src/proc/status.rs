@@ -35,7 +35,7 @@ pub fn parse(text: &str) -> Status {
     let mut status = Status::default();
     for line in text.lines() {
         let Some((name, value)) = line.split_once(':') else { continue };
-        let value = value.trim();
+        let value = value.trim_ascii();
         let hex = || u64::from_str_radix(value, 16).unwrap_or(0);
         let number = || value.parse().unwrap_or(0u32);
         match name {

@@ -1,16 +1,17 @@
 //! What a store lies on: a block device, a partition, or a file of fixed length.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{FlockArg, PosixFadviseAdvice, posix_fadvise};
+use nix::fcntl::{FlockArg, OFlag, PosixFadviseAdvice, posix_fadvise};
+use nix::sys::stat::Mode;
+use nix::unistd::{Whence, fdatasync, lseek};
 
 use crate::error::{Context, Error, Result};
 use crate::image::medium::{Source, Target};
+use crate::sys::{fs, path, stat};
 
 /// Bytes that stay when the power goes. The tests have one that stops after any number of sectors.
 pub trait Medium {
@@ -49,7 +50,7 @@ pub enum Access {
 
 /// A block device, or a file.
 pub struct Device {
-    file: File,
+    file: OwnedFd,
     length: u64,
     name: String,
 }
@@ -67,47 +68,45 @@ impl Device {
     /// # Errors
     /// It cannot be opened, or somebody keeps it.
     pub fn open(path: &Path, access: Access) -> Result<Device> {
-        let doing = format_args!("opening {}", path.display());
-        let kind = std::fs::metadata(path).context("store", doing)?.file_type();
-        if !kind.is_block_device() && !kind.is_file() {
+        let doing = format_args!("opening {}", path.to_string_lossy());
+        let found = stat::stat(path).context("store", doing)?;
+        let device = found.format() == libc::S_IFBLK;
+        if !device && !found.is_file() {
             return Err(Error::new("store", doing.to_string(), "neither a block device nor a file"));
         }
         let write = access == Access::Write;
-        let exclusive = if write && kind.is_block_device() { nix::libc::O_EXCL } else { 0 };
+        let mut flags = if write { OFlag::O_RDWR } else { OFlag::O_RDONLY };
+        flags.set(OFlag::O_EXCL, write && device);
         let begin = Instant::now();
         let file = loop {
-            let mut options = OpenOptions::new();
-            let file = options.read(true).write(write).custom_flags(exclusive).open(path);
-            match file.context("store", doing) {
-                Err(err) if err.errno() == Some(Errno::EBUSY) && begin.elapsed() < BUSY => {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                file => break file?,
+            match fs::open(path, flags) {
+                Err(Errno::EBUSY) if begin.elapsed() < BUSY => std::thread::sleep(Duration::from_millis(5)),
+                file => break file.context("store", doing)?,
             }
         };
-        Device::new(file, path.display().to_string(), write && kind.is_file())
+        Device::new(file, path.to_string_lossy().into_owned(), write && !device)
     }
 
     /// Takes an open device or file.
     ///
     /// # Errors
     /// Its length cannot be found, or another process keeps it locked.
-    pub fn new(file: File, name: String, lock: bool) -> Result<Device> {
+    pub fn new(file: OwnedFd, name: String, lock: bool) -> Result<Device> {
         if lock {
             keep_out(&file, &name)?;
         }
         // stat(2) gives no size for a block device.
-        let length = (&file).seek(SeekFrom::End(0)).context("store", format_args!("measuring {name}"))?;
-        Ok(Device { file, length, name })
+        let length = lseek(&file, 0, Whence::SeekEnd).context("store", format_args!("measuring {name}"))?;
+        Ok(Device { file, length: length.unsigned_abs(), name })
     }
 }
 
 /// Waits for the lock of a file. It goes with the open description, at the latest when the process ends.
-fn keep_out(file: &File, name: &str) -> Result<()> {
+fn keep_out(file: &OwnedFd, name: &str) -> Result<()> {
     let begin = Instant::now();
     loop {
-        #[allow(deprecated, reason = "nix's Flock owns the descriptor and hides FileExt")]
-        match nix::fcntl::flock(raw(file), FlockArg::LockExclusiveNonblock) {
+        #[allow(deprecated, reason = "nix's Flock owns the descriptor")]
+        match nix::fcntl::flock(file.as_raw_fd(), FlockArg::LockExclusiveNonblock) {
             Err(Errno::EWOULDBLOCK) if begin.elapsed() < BUSY => {
                 std::thread::sleep(Duration::from_millis(5));
             }
@@ -116,26 +115,22 @@ fn keep_out(file: &File, name: &str) -> Result<()> {
     }
 }
 
-fn raw(file: &File) -> std::os::fd::RawFd {
-    std::os::fd::AsRawFd::as_raw_fd(file)
-}
-
 impl Medium for Device {
     fn length(&self) -> u64 {
         self.length
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.file.read_exact_at(buffer, offset).context("store", format_args!("reading {}", self.name))
+        fs::read_at(&self.file, offset, buffer).context("store", format_args!("reading {}", self.name))
     }
 
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.file.write_all_at(bytes, offset).context("store", format_args!("writing {}", self.name))
+        fs::write_at(&self.file, offset, bytes).context("store", format_args!("writing {}", self.name))
     }
 
     fn sync(&mut self) -> Result<()> {
         // fdatasync(2) also makes the device flush its own cache.
-        self.file.sync_data().context("store", format_args!("flushing {}", self.name))
+        fdatasync(&self.file).context("store", format_args!("flushing {}", self.name))
     }
 
     fn forget(&mut self) -> Result<()> {
@@ -166,10 +161,10 @@ impl Target for Device {
 /// # Errors
 /// It cannot be made.
 pub fn create(path: &Path) -> Result<Device> {
-    let mut options = OpenOptions::new();
-    let options = options.read(true).write(true).create(true).truncate(true).mode(0o600);
-    let file = options.open(path).context("store", format_args!("creating {}", path.display()))?;
-    Device::new(file, path.display().to_string(), false)
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_TRUNC;
+    let file = path::open(path, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+        .context("store", format_args!("creating {}", path.to_string_lossy()))?;
+    Device::new(file, path.to_string_lossy().into_owned(), false)
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! trip over (they may want to check or mount the same file system). When the scripts have mounted the
 //! file system already, the kernel shares its superblock with our mount.
 
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -13,12 +12,13 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statvfs::fstatvfs;
+use nix::unistd::{fsync, ftruncate};
 
 use super::device::{Access, Device, Medium};
 use super::superblock;
 use crate::error::{Context, Error, Result};
-use crate::sys::fsmount;
 use crate::sys::path::openat;
+use crate::sys::{fsmount, stat};
 
 /// A file and the mount it is on. The file is closed first.
 pub struct Mounted {
@@ -44,7 +44,7 @@ pub fn open(
     new_length: u64,
 ) -> Result<Mounted> {
     let mount = mount(device, kind, access == Access::Read)?;
-    let name = format!("{}:/{path}", device.display());
+    let name = format!("{}:/{path}", device.to_string_lossy());
     let doing = format_args!("opening {name}");
     let flags = match access {
         Access::Read => OFlag::O_RDONLY | OFlag::O_CLOEXEC,
@@ -60,15 +60,14 @@ pub fn open(
     }
     let file = openat(&mount, path, flags | OFlag::O_NOFOLLOW, Mode::S_IRUSR | Mode::S_IWUSR)
         .context("store", doing)?;
-    let file = File::from(file);
-    if access == Access::Write && file.metadata().context("store", doing)?.len() == 0 {
+    if access == Access::Write && stat::of(&file).context("store", doing)?.size == 0 {
         grow(&file, &name, new_length)?;
     }
     Ok(Mounted { device: Device::new(file, name, access == Access::Write)?, _mount: mount })
 }
 
 /// Gives a new file its length.
-fn grow(file: &File, name: &str, wanted: u64) -> Result<()> {
+fn grow(file: &OwnedFd, name: &str, wanted: u64) -> Result<()> {
     let doing = format_args!("making {name}");
     let room = fstatvfs(file).context("store", doing)?;
     #[allow(clippy::useless_conversion, reason = "the counts have 32 bits on some processors")]
@@ -81,8 +80,8 @@ fn grow(file: &File, name: &str, wanted: u64) -> Result<()> {
             format!("{free} bytes are free on its file system"),
         ));
     }
-    file.set_len(length).context("store", doing)?;
-    file.sync_all().context("store", doing)
+    ftruncate(file, i64::try_from(length).unwrap_or(i64::MAX)).context("store", doing)?;
+    fsync(file).context("store", doing)
 }
 
 /// Mounts the file system of a device, for this process alone.
@@ -90,7 +89,7 @@ fn grow(file: &File, name: &str, wanted: u64) -> Result<()> {
 /// # Errors
 /// There is no file system that is known, or the errno of the last type that was tried.
 pub fn mount(device: &Path, kind: Option<&str>, read_only: bool) -> Result<OwnedFd> {
-    let doing = format_args!("mounting {}", device.display());
+    let doing = format_args!("mounting {}", device.to_string_lossy());
     let found = superblock::read(device);
     let types: Vec<&str> = match (kind, &found) {
         (Some(kind), _) => vec![kind],

@@ -4,25 +4,26 @@
 //! they read it (block/partitions/efi.c, msdos.c): the GPT entry's unique GUID, or for an MBR the disk's
 //! signature and the number of the partition.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use nix::fcntl::OFlag;
+
 use super::superblock::uuid;
+use crate::sys::fs;
 
 /// The PARTUUID of a partition of a disk.
 #[must_use]
 pub fn part_uuid(disk: &Path, number: u32, sector: u64) -> Option<String> {
-    let disk = File::open(disk).ok()?;
+    let disk = fs::open(disk, OFlag::O_RDONLY).ok()?;
     let mut table = [0; 512];
-    disk.read_exact_at(&mut table, sector).ok()?;
+    fs::read_at(&disk, sector, &mut table).ok()?;
     if table.starts_with(b"EFI PART") {
         let (entries, size) = entry_place(&table, number, sector)?;
         let mut entry = [0; 32];
-        disk.read_exact_at(&mut entry, entries.checked_add(size)?).ok()?;
+        fs::read_at(&disk, entries.checked_add(size)?, &mut entry).ok()?;
         return Some(guid(&entry[16..32]));
     }
-    disk.read_exact_at(&mut table, 0).ok()?;
+    fs::read_at(&disk, 0, &mut table).ok()?;
     (table[510..] == [0x55, 0xaa]).then(|| {
         let signature = u32::from_le_bytes([table[440], table[441], table[442], table[443]]);
         format!("{signature:08x}-{number:02x}")

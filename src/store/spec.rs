@@ -20,6 +20,7 @@ use super::{Store, file, partition, superblock};
 use crate::config::{Config, Key};
 use crate::error::{Error, Result};
 use crate::sys::fs;
+use crate::sys::stat::exists;
 use crate::sys::time::milliseconds;
 use crate::text;
 
@@ -56,7 +57,7 @@ impl Spec {
         }
         let Some(rest) = text.strip_prefix("file:") else { return Ok(Spec::Device(text.into())) };
         let (device, path) = text::split(rest, ":/").ok_or_else(|| bad("it is not file:DEVICE:/PATH"))?;
-        let (path, kind) = match path.rsplit_once(':') {
+        let (path, kind) = match text::split_last(path, ':') {
             Some((path, kind)) => (path, Some(kind.to_owned())),
             None => (path, None),
         };
@@ -120,10 +121,10 @@ pub fn resolve(text: &str, wait: Duration) -> Result<PathBuf> {
 pub fn find(text: &str) -> Option<PathBuf> {
     if text.starts_with('/') {
         let path = PathBuf::from(text);
-        return path.exists().then_some(path);
+        return exists(&path).then_some(path);
     }
     let Some((tag, value)) = text.split_once('=') else { return by_number(text) };
-    let value = value.trim_matches('"');
+    let value = text::without_start(text::without_end(value, "\""), "\"");
     blocks().into_iter().find(|block| block.is(tag, value)).map(|block| block.path)
 }
 
@@ -171,7 +172,7 @@ fn blocks() -> Vec<Block> {
         let size = fs::text(sys.join("size")).ok()?;
         let uevent = fs::text(sys.join("uevent")).ok()?;
         let path = Path::new("/dev").join(value(&uevent, "DEVNAME")?);
-        (size.trim() != "0").then_some(Block { sys, path, uevent })
+        (size.trim_ascii() != "0").then_some(Block { sys, path, uevent })
     };
     fs::names(SYS).unwrap_or_default().into_iter().filter_map(block).collect()
 }
@@ -195,10 +196,11 @@ impl Block {
     fn part_uuid(&self) -> Option<String> {
         let number = value(&self.uevent, "PARTN")?.parse().ok()?;
         // In sysfs a partition's directory is in its disk's.
-        let disk = fs::real(&self.sys).ok()?.parent()?.to_owned();
-        let sector = fs::text(disk.join("queue/logical_block_size")).ok()?;
-        let node = device_node(disk.to_str()?)?;
-        partition::part_uuid(&node, number, sector.trim().parse().ok()?)
+        let real = fs::real(&self.sys).ok()?;
+        let (disk, _) = text::split_last(real.to_str()?, '/')?;
+        let sector = fs::text(format!("{disk}/queue/logical_block_size")).ok()?;
+        let node = device_node(disk)?;
+        partition::part_uuid(&node, number, sector.trim_ascii().parse().ok()?)
     }
 }
 

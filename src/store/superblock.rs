@@ -4,11 +4,12 @@
 //! system that a file was on is still the same one. squashfs has no UUID: the hash of its superblock, which
 //! holds the time it was made and the place of every table, stands for one.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use nix::fcntl::OFlag;
 use sha2::{Digest, Sha256};
+
+use crate::sys::fs;
 
 /// A file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +75,7 @@ const HEAD: usize = 2048;
 #[must_use]
 pub fn read(device: &Path) -> Option<Superblock> {
     let mut head = [0; HEAD];
-    File::open(device).ok()?.read_exact_at(&mut head, 0).ok()?;
+    fs::read_at(fs::open(device, OFlag::O_RDONLY).ok()?, 0, &mut head).ok()?;
     parse(&head)
 }
 
@@ -91,7 +92,7 @@ fn parse(head: &[u8; HEAD]) -> Option<Superblock> {
     };
     let label = &head[found.label.0..found.label.0 + found.label.1];
     let end = label.iter().position(|byte| *byte == 0).unwrap_or(label.len());
-    let label = String::from_utf8_lossy(&label[..end]).trim_end().to_owned();
+    let label = String::from_utf8_lossy(&label[..end]).trim_ascii_end().to_owned();
     // What mkfs.fat writes when nobody gave a name.
     let label = if label == "NO NAME" { String::new() } else { label };
     Some(Superblock { types: found.types, uuid, label })

@@ -8,11 +8,12 @@
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::mem::MaybeUninit;
-use std::ptr::{null, null_mut};
+use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use nix::errno::Errno;
 
+use crate::sys::process::array;
 use crate::sys::ptrace::Sys;
 
 /// The signals that mean a mistake in the program.
@@ -45,10 +46,6 @@ struct Prepared {
 }
 
 static PREPARED: AtomicPtr<Prepared> = AtomicPtr::new(null_mut());
-
-fn array(strings: &[CString]) -> Vec<*const c_char> {
-    strings.iter().map(|s| s.as_ptr()).chain([null()]).collect()
-}
 
 /// Installs the handlers, or gives them a new way out. The memory stays for the life of the process.
 ///

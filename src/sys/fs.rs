@@ -1,6 +1,6 @@
 //! Whole files, links and directories. Their errors are plain numbers, where those of `std::fs` own memory that
 //! every caller must free, and a directory is read without a stream of the C library.
-#![allow(unsafe_code, reason = "getdents64 fills a buffer")]
+#![allow(unsafe_code, reason = "getdents64 and readlinkat fill a buffer")]
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -8,8 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, readlink};
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::libc::off_t;
 use nix::sys::stat::Mode;
+use nix::sys::uio::{pread, pwrite};
 
 use crate::sorted;
 use crate::sys::ptrace::Sys;
@@ -79,6 +81,14 @@ pub fn of_task(pid: u32, name: &str) -> Sys<String> {
     text(format!("/proc/{pid}/{name}"))
 }
 
+/// What /proc/sys/kernel says of the kernel: `osrelease` and `version`, as uname(2) does.
+///
+/// # Errors
+/// As [`text`].
+pub fn kernel(what: &str) -> Sys<String> {
+    text(format!("/proc/sys/kernel/{what}")).map(|text| text.trim_ascii_end().to_owned())
+}
+
 /// Makes a file, or one that is there anew, and writes it.
 ///
 /// # Errors
@@ -99,6 +109,32 @@ fn write_to(path: &Path, bytes: &[u8]) -> Sys<()> {
 /// The errno of write(2).
 pub fn write_all(fd: BorrowedFd<'_>, bytes: &[u8]) -> Sys<()> {
     whole(bytes.len(), &mut |done| nix::unistd::write(fd, &bytes[done..]))
+}
+
+/// Fills the buffer with what is at an offset.
+///
+/// # Errors
+/// The errno of pread(2), EIO if the file ends before.
+pub fn read_at(fd: impl AsFd, offset: u64, buffer: &mut [u8]) -> Sys<()> {
+    read_from(fd.as_fd(), offset, buffer)
+}
+
+#[inline(never)]
+fn read_from(fd: BorrowedFd<'_>, offset: u64, buffer: &mut [u8]) -> Sys<()> {
+    whole(buffer.len(), &mut |done| pread(fd, &mut buffer[done..], place(offset, done)?))
+}
+
+/// Writes all bytes at an offset.
+///
+/// # Errors
+/// The errno of pwrite(2).
+pub fn write_at(fd: impl AsFd, offset: u64, bytes: &[u8]) -> Sys<()> {
+    let fd = fd.as_fd();
+    whole(bytes.len(), &mut |done| pwrite(fd, &bytes[done..], place(offset, done)?))
+}
+
+fn place(offset: u64, done: usize) -> Sys<off_t> {
+    offset.checked_add(done as u64).and_then(|at| at.try_into().ok()).ok_or(Errno::EOVERFLOW)
 }
 
 /// Goes on until `len` bytes were moved: `step` is told how many were, and says how many more. EIO when no more come.
@@ -123,9 +159,23 @@ pub fn link(path: impl AsRef<Path>) -> Sys<PathBuf> {
     link_of(path.as_ref())
 }
 
-#[inline(never)]
 fn link_of(path: &Path) -> Sys<PathBuf> {
-    readlink(&*super::path::text(path)?).map(PathBuf::from)
+    link_in(AT_FDCWD, path)
+}
+
+/// The text of a symbolic link below an open directory.
+///
+/// # Errors
+/// The errno of readlinkat(2).
+#[inline(never)]
+pub fn link_in(directory: BorrowedFd<'_>, path: &Path) -> Sys<PathBuf> {
+    let path = super::path::text(path)?;
+    let mut text = [0_u8; 4096];
+    let (directory, place) = (directory.as_raw_fd(), text.as_mut_ptr());
+    // SAFETY: a string with its end; the kernel writes no more than the length of the buffer.
+    let len = unsafe { libc::syscall(libc::SYS_readlinkat, directory, path.as_ptr(), place, text.len()) };
+    let len = super::descriptor::check(len)?.unsigned_abs() as usize;
+    Ok(OsStr::from_bytes(text.get(..len).unwrap_or_default()).into())
 }
 
 /// The text of a symbolic link. What is not UTF-8 is replaced.

@@ -22,6 +22,7 @@ pub mod signal;
 pub mod sockdiag;
 pub mod socket;
 pub mod start;
+pub mod stat;
 pub mod time;
 pub mod vm;
 pub mod xattr;

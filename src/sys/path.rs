@@ -7,12 +7,19 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::mount::{MntFlags, MsFlags};
-use nix::sys::stat::{FileStat, Mode, SFlag};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag};
 use nix::unistd::UnlinkatFlags;
 
 use crate::sys::ptrace::Sys;
+use crate::sys::stat::lstat;
+
+/// The last part of a path.
+#[must_use]
+pub fn name(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+}
 
 /// A path as the kernel takes it.
 ///
@@ -20,22 +27,6 @@ use crate::sys::ptrace::Sys;
 /// EINVAL if there is a NUL in it.
 pub fn text(path: &Path) -> Sys<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)
-}
-
-/// stat(2).
-///
-/// # Errors
-/// The errno of the call, as for all below.
-pub fn stat(path: impl AsRef<Path>) -> Sys<FileStat> {
-    nix::sys::stat::stat(&*text(path.as_ref())?)
-}
-
-/// lstat(2).
-///
-/// # Errors
-/// The errno.
-pub fn lstat(path: impl AsRef<Path>) -> Sys<FileStat> {
-    nix::sys::stat::lstat(&*text(path.as_ref())?)
 }
 
 /// open(2). The descriptor is closed at execve(2).
@@ -58,8 +49,69 @@ pub fn openat(directory: impl AsFd, path: &str, flags: OFlag, mode: Mode) -> Sys
 ///
 /// # Errors
 /// The errno.
-pub fn unlink(path: &str) -> Sys<()> {
+pub fn unlink(path: impl AsRef<Path>) -> Sys<()> {
     nix::unistd::unlink(&*text(path.as_ref())?)
+}
+
+/// mkdir(2).
+///
+/// # Errors
+/// The errno.
+pub fn mkdir(path: impl AsRef<Path>, mode: u32) -> Sys<()> {
+    nix::unistd::mkdir(&*text(path.as_ref())?, Mode::from_bits_retain(mode))
+}
+
+/// rmdir(2) of a directory, unlink(2) of anything else.
+///
+/// # Errors
+/// The errno, ENOENT if there is nothing.
+#[inline(never)]
+pub fn remove(path: &Path) -> Sys<()> {
+    let flag = if lstat(path)?.is_dir() { UnlinkatFlags::RemoveDir } else { UnlinkatFlags::NoRemoveDir };
+    nix::unistd::unlinkat(AT_FDCWD, &*text(path)?, flag)
+}
+
+/// rename(2).
+///
+/// # Errors
+/// The errno.
+pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Sys<()> {
+    let (from, to) = (text(from.as_ref())?, text(to.as_ref())?);
+    nix::fcntl::renameat(AT_FDCWD, &*from, AT_FDCWD, &*to)
+}
+
+/// link(2).
+///
+/// # Errors
+/// The errno.
+pub fn link(from: &Path, to: &Path) -> Sys<()> {
+    nix::unistd::linkat(AT_FDCWD, &*text(from)?, AT_FDCWD, &*text(to)?, AtFlags::empty())
+}
+
+/// symlink(2).
+///
+/// # Errors
+/// The errno.
+pub fn symlink(target: &str, path: &Path) -> Sys<()> {
+    nix::unistd::symlinkat(&*text(target.as_ref())?, AT_FDCWD, &*text(path)?)
+}
+
+/// chmod(2).
+///
+/// # Errors
+/// The errno.
+pub fn chmod(path: impl AsRef<Path>, mode: u32) -> Sys<()> {
+    let mode = Mode::from_bits_retain(mode);
+    nix::sys::stat::fchmodat(AT_FDCWD, &*text(path.as_ref())?, mode, FchmodatFlags::FollowSymlink)
+}
+
+/// lchown(2).
+///
+/// # Errors
+/// The errno.
+pub fn chown(path: impl AsRef<Path>, uid: u32, gid: u32) -> Sys<()> {
+    let (uid, gid) = (Some(uid.into()), Some(gid.into()));
+    nix::unistd::fchownat(AT_FDCWD, &*text(path.as_ref())?, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)
 }
 
 /// unlinkat(2).
@@ -74,7 +126,7 @@ pub fn unlinkat(directory: &OwnedFd, path: &str, flag: UnlinkatFlags) -> Sys<()>
 ///
 /// # Errors
 /// The errno.
-pub fn rename(directory: &OwnedFd, from: &str, to: &str) -> Sys<()> {
+pub fn rename_in(directory: &OwnedFd, from: &str, to: &str) -> Sys<()> {
     nix::fcntl::renameat(directory, &*text(from.as_ref())?, directory, &*text(to.as_ref())?)
 }
 

@@ -2,13 +2,13 @@
 #![allow(unsafe_code, reason = "fork returns twice, and shared memory is untyped")]
 
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::{CStr, CString, c_char};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU32;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::unistd::{Pid, chdir, execve, pipe2, read, setpgid, write};
+use nix::unistd::{Pid, chdir, pipe2, read, setpgid, write};
 
 use crate::sys::ptrace::Sys;
 
@@ -66,6 +66,24 @@ pub fn spawn(args: &[CString], env: &[CString]) -> Sys<u32> {
     }
 }
 
+/// The array of strings that execve(2) takes. It is good as long as they are there.
+pub(super) fn array(strings: &[CString]) -> Vec<*const c_char> {
+    let mut array: Vec<_> = strings.iter().map(|text| text.as_ptr()).collect();
+    array.push(std::ptr::null());
+    array
+}
+
+/// execve(2).
+///
+/// # Errors
+/// The errno: it only comes back when it did not work.
+pub fn exec(program: &CStr, args: &[CString], env: &[CString]) -> Sys<Infallible> {
+    let (args, env) = (array(args), array(env));
+    // SAFETY: strings with their ends, and arrays of such that end in a null pointer.
+    unsafe { libc::execve(program.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    Err(Errno::last())
+}
+
 /// The child's part of [`spawn`].
 fn replace(args: &[CString], env: &[CString]) -> Sys<Infallible> {
     let program = args.first().ok_or(Errno::EINVAL)?;
@@ -73,7 +91,7 @@ fn replace(args: &[CString], env: &[CString]) -> Sys<Infallible> {
     chdir(c"/")?;
     // SAFETY: the default action runs nothing of ours.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    execve(program, args, env)
+    exec(program, args, env)
 }
 
 /// The errno that a child wrote before it ended.

@@ -11,6 +11,7 @@ use crate::error::{Context, Result};
 use crate::image::Clocks;
 use crate::sys::fs;
 use crate::sys::time;
+use crate::text;
 
 const KIND: &str = "clock";
 const SECOND: i64 = 1_000_000_000;
@@ -43,7 +44,7 @@ fn parse(text: &str) -> Offsets {
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace();
         let name = words.next().unwrap_or("");
-        let mut number = || words.next().and_then(|w| w.parse::<i64>().ok()).unwrap_or(0);
+        let mut number = || words.next().and_then(text::signed).unwrap_or(0);
         let value = number() * SECOND + number();
         match name {
             "monotonic" => offsets.monotonic = value,
@@ -82,7 +83,7 @@ pub const BEGIN_ANEW: &str = "this kernel has no time namespaces (CONFIG_TIME_NS
 /// Whether this kernel has time namespaces, so that [`go_on`] can.
 #[must_use]
 pub fn can_go_on() -> bool {
-    std::path::Path::new("/proc/self/ns/time_for_children").exists()
+    crate::sys::stat::exists("/proc/self/ns/time_for_children")
 }
 
 /// The namespace that [`go_on`] made.

@@ -2,12 +2,13 @@
 //! this folder look at it.
 
 use crate::error::{Context, Refusal, Result};
-use crate::sys::{fs, path, vm};
+use crate::sys::{fs, stat, vm};
 use crate::task::freeze::{self, Process};
 use crate::task::memory::{self, Shared};
 use crate::task::remote::{Area, Batch};
 use crate::task::tree::Body;
 use crate::task::{freeze::put_back, limit, sched, signal, thread, timer, workdir};
+use crate::text;
 
 const KIND: &str = "task";
 
@@ -41,7 +42,7 @@ pub fn namespace(pid: u32, tid: u32, name: &str) -> String {
 #[must_use]
 pub fn label(pid: u32, tid: u32) -> String {
     let text = fs::text(format!("/proc/{pid}/task/{tid}/attr/current")).unwrap_or_default();
-    text.trim_end_matches(['\0', '\n']).to_owned()
+    text::without_end(text::without_end(&text, "\n"), "\0").to_owned()
 }
 
 /// The threads under seccomp(2), which belongs to a thread.
@@ -185,11 +186,11 @@ fn terminal(process: &Process) -> Result<Option<(String, u32)>, Refusal> {
     let folder = format!("/proc/{}/fd", stat.pid);
     for fd in fs::numbers(&folder).context("tty", format_args!("reading descriptors"))? {
         let link = format!("{folder}/{fd}");
-        let Ok(found) = path::stat(&link) else { continue };
+        let Ok(found) = stat::stat(&link) else { continue };
         // tty_nr is the kernel's new_encode_dev: minor bits 0-7 and 20-31, major bits 8-19.
-        let (major, minor) = (nix::sys::stat::major(found.st_rdev), nix::sys::stat::minor(found.st_rdev));
+        let (major, minor) = (nix::sys::stat::major(found.rdev), nix::sys::stat::minor(found.rdev));
         let encoded = minor & 0xff | major << 8 | (minor & !0xff) << 12;
-        if encoded == number && found.st_mode & libc::S_IFMT == libc::S_IFCHR {
+        if encoded == number && found.format() == libc::S_IFCHR {
             let path = fs::link_text(&link).context("tty", format_args!("reading a descriptor"))?;
             return Ok(Some((path, stat.tpgid.cast_unsigned())));
         }

@@ -22,6 +22,12 @@ const KIND: &str = "remote";
 /// Every signal but SIGTRAP, which ends a batch.
 const ALL_BUT_TRAP: u64 = !(1 << (libc::SIGTRAP - 1));
 
+/// A stop that nothing here leads to.
+fn unexpected(doing: std::fmt::Arguments<'_>, stop: Option<(u32, i32)>) -> Error {
+    let status = stop.map_or(0, |(_, status)| status);
+    Error::new(KIND, doing.to_string(), format!("unexpected stop {status:x}"))
+}
+
 /// Makes one call in a stopped task at the instruction `insn`. The task's registers are lost.
 fn borrowed(tid: u32, regs: &Regs, insn: u64, number: Number, args: &[u64; 6]) -> Result<i64> {
     let doing = format_args!("calling {number} in {tid}");
@@ -32,7 +38,7 @@ fn borrowed(tid: u32, regs: &Regs, insn: u64, number: Number, args: &[u64; 6]) -
         ptrace::to_syscall(tid).context(KIND, doing)?;
         match ptrace::wait(tid.cast_signed(), 0).context(KIND, doing)? {
             Some((_, status)) if ptrace::decode(status) == Status::Syscall => {}
-            other => return Err(Error::new(KIND, doing.to_string(), format!("unexpected stop {other:x?}"))),
+            other => return Err(unexpected(doing, other)),
         }
     }
     let regs = ptrace::regs(tid).context(KIND, doing)?;
@@ -151,12 +157,12 @@ impl Area {
     fn failed(&self, tid: u32, batch: &Batch, index: u64) -> Error {
         let index = usize::try_from(index).unwrap_or(usize::MAX);
         let what = batch.what.get(index).copied().filter(|w| !w.is_empty());
-        let number = batch.calls.get(index).map_or(0, |c| c[0]);
-        let args = batch.calls.get(index).map_or([0; 6], |c| [c[1], c[2], c[3], c[4], c[5], c[6]]);
+        let call = batch.calls.get(index).copied().unwrap_or_default();
+        let (number, args) = (call[0], call[1..7].iter().map(|arg| format!(" {arg:x}")).collect::<String>());
         let errno = batch.outcome(index).err().unwrap_or(Errno::EIO);
         match what {
-            Some(what) => Error::os(KIND, format!("{what} in {tid} (call {number}, {args:x?})"), errno),
-            None => Error::os(KIND, format!("call {number} in {tid} with {args:x?}"), errno),
+            Some(what) => Error::os(KIND, format!("{what} in {tid} (call {number},{args})"), errno),
+            None => Error::os(KIND, format!("call {number} in {tid} with{args}"), errno),
         }
     }
 
@@ -246,7 +252,7 @@ impl Area {
         ptrace::cont(tid, 0).context(KIND, doing)?;
         match ptrace::wait(tid.cast_signed(), 0).context(KIND, doing)? {
             Some((_, status)) if ptrace::decode(status) == Status::Interrupted => Ok(()),
-            other => Err(Error::new(KIND, doing.to_string(), format!("unexpected stop {other:x?}"))),
+            other => Err(unexpected(doing, other)),
         }
     }
 }

@@ -44,7 +44,7 @@ crate::section! {
 }
 
 fn text(path: &str) -> String {
-    fs::text(path).map(|t| t.trim().to_owned()).unwrap_or_default()
+    fs::text(path).map(|t| t.trim_ascii().to_owned()).unwrap_or_default()
 }
 
 /// Reads a thread's state.

@@ -17,6 +17,7 @@ use crate::task::freeze::{self, Thread};
 use crate::task::remote::Batch;
 use crate::task::signal::{self, AltStack};
 use crate::task::{creds, sched};
+use crate::text;
 
 const KIND: &str = "thread";
 /// PR_GET_TID_ADDRESS of prctl(2).
@@ -106,7 +107,7 @@ pub fn capture(tgid: u32, thread: &Thread) -> Result<State, Refusal> {
     Ok(State {
         tid,
         comm: fs::text(format!("/proc/{tgid}/task/{tid}/comm"))
-            .map(|name| name.trim_end_matches('\n').to_owned())
+            .map(|name| text::without_end(&name, "\n").to_owned())
             .context(KIND, doing)?,
         regs,
         sets,

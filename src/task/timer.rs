@@ -53,7 +53,7 @@ pub fn parse(text: &str) -> Vec<Posix> {
     let mut timers: Vec<Posix> = Vec::new();
     for line in text.lines() {
         let Some((name, value)) = line.split_once(':') else { continue };
-        let value = value.trim();
+        let value = value.trim_ascii();
         if name == "ID" {
             timers.push(Posix {
                 id: value.parse().unwrap_or(u32::MAX),

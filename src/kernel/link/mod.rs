@@ -23,6 +23,7 @@ use crate::kernel::bytes::Bytes;
 use crate::kernel::root::Root;
 use crate::section;
 use crate::sys::netlink::{CREATE, EXCLUSIVE, Socket, put, put_text};
+use crate::text;
 use seen::{
     ADDRESS, ALIAS, DATA, FLAGS, GROUP, KIND, LINK, LINKINFO, MASTER, MTU, NAME, NEW, QUEUE, SLAVE_DATA,
     SLAVE_KIND,
@@ -184,7 +185,7 @@ fn difference(link: &Seen, old: Option<&Seen>, now: &[Seen], before: &[Seen]) ->
 /// One that did not come.
 pub fn check(state: &State, root: &Root, deadline: Instant) -> Result<()> {
     for link in state.list.iter().filter(|link| !link.device.is_empty()) {
-        let (device, port) = link.device.rsplit_once(':').unwrap_or((&link.device, ""));
+        let (device, port) = text::split_last(&link.device, ':').unwrap_or((&link.device, ""));
         let mut there = || {
             let names = root.sys.names(&format!("{device}/net")).unwrap_or_default();
             names.iter().any(|name| root.sys.line(&format!("{device}/net/{}/dev_port", name.name)) == port)

@@ -28,7 +28,8 @@ use crate::error::{Context, Error, Obstacle, Refusal, Result};
 use crate::proc::mountinfo::Mount;
 use crate::section;
 use crate::sys::mount::join_group;
-use crate::sys::path::{mount, stat, umount2};
+use crate::sys::path::{mount, umount2};
+use crate::sys::stat::stat;
 use crate::text;
 use plan::{New, Paths, Step, Super, plan};
 
@@ -94,7 +95,7 @@ pub fn capture(before: &[Mount], after: &[Mount], root: &Root) -> (State, Vec<(u
 /// The path in sysfs of the device that a file system is on: names of nodes change with the order of probing.
 fn device(mount: &Mount, root: &Root) -> Option<String> {
     if mount.fstype == "ubifs" {
-        let volume = mount.source.rsplit('/').next()?.split(':').next()?;
+        let volume = text::file_name(&mount.source).split(':').next()?;
         let path = format!("class/ubi/{volume}");
         return root.sys.exists(&path).then_some(path);
     }
@@ -104,7 +105,7 @@ fn device(mount: &Mount, root: &Root) -> Option<String> {
     if !mount.source.starts_with("/dev/") {
         return None;
     }
-    let rdev = stat(root.path(&mount.source)).ok()?.st_rdev;
+    let rdev = stat(root.path(&mount.source)).ok()?.rdev;
     block(major(rdev), minor(rdev), root)
 }
 
@@ -212,7 +213,7 @@ fn new(step: &New, root: &Root) -> Result<()> {
     if let Some(device) = device
         && source.starts_with('/')
     {
-        let rdev = stat(root.path(source)).context("mount", format_args!("looking at {source}"))?.st_rdev;
+        let rdev = stat(root.path(source)).context("mount", format_args!("looking at {source}"))?.rdev;
         if !fstype.starts_with("ubi") && block(major(rdev), minor(rdev), root).as_deref() != Some(device) {
             return Err(Error::new(
                 "mount",

@@ -11,6 +11,7 @@ use crate::proc::mountinfo::{Mount, below, lookup};
 use crate::section;
 
 use super::fstype::{Class, change, class, unknown_option};
+use crate::text;
 
 section! {
     /// One change of the mount table.
@@ -179,8 +180,8 @@ fn kept(plan: &mut Plan, now: &[&Mount], old: &Mount, mount: &Mount, index: usiz
 /// Where a mount comes from: a path to bind, or nothing if it is the first of its file system.
 fn source(now: &[&Mount], after: &[Mount], pending: &[usize], mount: &Mount) -> Option<Option<String>> {
     let bind = now.iter().filter(|m| m.dev == mount.dev && below(&mount.root, &m.root)).find_map(|m| {
-        let rest = mount.root.strip_prefix(m.root.trim_end_matches('/'))?;
-        let path = format!("{}{rest}", m.point.trim_end_matches('/'));
+        let rest = mount.root.strip_prefix(text::without_end(&m.root, "/"))?;
+        let path = format!("{}{rest}", text::without_end(&m.point, "/"));
         let path = if path.is_empty() { "/".to_owned() } else { path };
         (lookup(now, &path)?.id == m.id).then_some(path)
     });

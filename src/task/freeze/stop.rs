@@ -110,7 +110,7 @@ impl Frozen {
         for stat in waiting.iter().filter_map(|tid| read_stat(*tid)) {
             let call = fs::of_task(stat.pid, "wchan").unwrap_or_default();
             let refusal = Refusal::new(
-                format!("it does not stop: state {}, waiting in {}", stat.state, call.trim()),
+                format!("it does not stop: state {}, waiting in {}", stat.state, call.trim_ascii()),
                 "let it finish what it waits for (a vfork(2) child must call execve(2)) before `rcsnap ready`",
             );
             self.obstacles.push(Obstacle::process(KIND, stat.pid, stat.comm, "task", refusal));
@@ -120,7 +120,7 @@ impl Frozen {
 
 fn read_status_tgid(tid: u32) -> Option<u32> {
     let text = fs::of_task(tid, "status").ok()?;
-    text.lines().find_map(|l| l.strip_prefix("Tgid:"))?.trim().parse().ok()
+    text.lines().find_map(|l| l.strip_prefix("Tgid:"))?.trim_ascii().parse().ok()
 }
 
 /// Whether two processes share one address space: kcmp(2) with KCMP_VM.

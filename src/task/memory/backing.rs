@@ -7,7 +7,8 @@ use crate::error::{Context, Refusal, Result};
 use crate::proc::smaps::Mapping;
 use crate::sorted::Set;
 use crate::sys::fs;
-use crate::sys::path::stat;
+use crate::sys::stat::stat;
+use crate::text;
 
 /// An object, where it was first met.
 #[derive(Debug, Clone)]
@@ -149,7 +150,7 @@ fn is_persistent(root: &str, path: &str) -> bool {
     use nix::sys::statfs::{self, FsType};
     const RAMFS: FsType = FsType(0x8584_58f6);
     // A deleted file is looked for where it was: in its directory.
-    let folder = path.rsplit_once('/').map_or("/", |(folder, _)| folder);
+    let folder = text::split_last(path, '/').map_or("/", |(folder, _)| folder);
     let full = format!("{root}{folder}/");
     let volatile = [statfs::TMPFS_MAGIC, statfs::PROC_SUPER_MAGIC, statfs::SYSFS_MAGIC, RAMFS];
     statfs::statfs(full.as_str()).map_or(true, |fs| !volatile.contains(&fs.filesystem_type()))
@@ -159,7 +160,7 @@ fn is_persistent(root: &str, path: &str) -> bool {
 fn identity(path: &str) -> Option<(u64, u64)> {
     let found = stat(path).ok()?;
     #[allow(clippy::useless_conversion, reason = "the fields are narrower on 32-bit targets")]
-    Some((found.st_dev.into(), found.st_ino.into()))
+    Some((found.dev, found.ino))
 }
 
 /// Whether the name of a mapped file, in the system's root, leads to that file.

@@ -21,7 +21,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use crate::error::{Context, Error, Result};
 use crate::sorted::{self, Map};
 use crate::sys::abi::Number;
-use crate::sys::{fs, path, ptrace};
+use crate::sys::{fs, ptrace, stat};
 use crate::task::memory::{self, Backing};
 use crate::task::pages::{self, Memory, Place};
 use crate::task::remote::{AREA, Area, Batch, Script};
@@ -36,7 +36,7 @@ const KIND: &str = "puppet";
 const TIOCSPGRP: u64 = 0x5410;
 /// Whether two paths lead to one file.
 fn same_file(one: &str, other: &str) -> bool {
-    let id = |path| path::stat(path).map(|found| (found.st_dev, found.st_ino)).ok();
+    let id = |path| stat::stat(path).map(|found| (found.dev, found.ino)).ok();
     id(one).is_some() && id(one) == id(other)
 }
 
