@@ -45,6 +45,8 @@ crate::section! {
         pub mapped: Vec<crate::task::memory::MappedFile>,
         /// Shared anonymous memory.
         pub objects: Vec<Object>,
+        /// Filters of seccomp(2) that their threads live under.
+        pub filters: Vec<crate::task::seccomp::Filter>,
     }
 }
 
@@ -168,7 +170,13 @@ impl Eye<'_> {
         Ok(Picture {
             meta: meta::meta(self.request.scope, clocks, &processes)?,
             session_leader: root.is_some_and(|p| p.ids.session == p.ids.pid),
-            tree: Tree { root: self.request.root, processes, mapped: self.shared.files.clone(), objects },
+            tree: Tree {
+                root: self.request.root,
+                processes,
+                mapped: self.shared.files.clone(),
+                objects,
+                filters: self.shared.filters.clone(),
+            },
             files: files.entries,
             kernel,
             index,

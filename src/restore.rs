@@ -214,7 +214,11 @@ struct Builder<'a> {
 impl<'a> Builder<'a> {
     fn new(image: &'a Image, init: Option<u32>) -> Result<Builder<'a>> {
         raise_descriptor_limit()?;
-        Ok(Builder { image, puppets: Puppets::new(&image.tree.processes, init)?, kept: Vec::new() })
+        Ok(Builder {
+            image,
+            puppets: Puppets::new(&image.tree.processes, &image.tree.filters, init)?,
+            kept: Vec::new(),
+        })
     }
 
     /// The processes that we rebuild now: all that live but PID 1.

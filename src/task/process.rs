@@ -7,7 +7,7 @@ use crate::task::freeze::{self, Process};
 use crate::task::memory::{self, Shared};
 use crate::task::remote::{Area, Batch};
 use crate::task::tree::Body;
-use crate::task::{freeze::put_back, limit, sched, signal, thread, timer, workdir};
+use crate::task::{freeze::put_back, limit, sched, seccomp, signal, thread, timer, workdir};
 
 const KIND: &str = "task";
 
@@ -44,11 +44,6 @@ pub fn label(pid: u32, tid: u32) -> String {
     text.trim_end_matches(['\0', '\n']).to_owned()
 }
 
-/// The threads under seccomp(2), which belongs to a thread.
-fn filtered(process: &Process) -> impl Iterator<Item = u32> {
-    process.threads.iter().map(|t| t.tid).filter(|tid| freeze::read_status(*tid).seccomp != 0)
-}
-
 /// Reads a live process. Its descriptors are added by the caller. When this returns the process stands as
 /// it stood before: same registers, same memory.
 ///
@@ -62,10 +57,6 @@ pub fn capture(process: &Process, shared: &mut Shared, refuse: &mut Refuse<'_>) 
         complete = false;
         refuse(kind, object, refusal);
     };
-    for tid in filtered(process) {
-        let refusal = Refusal::new("it runs under seccomp", "rerun the service, or turn its seccomp off");
-        told("creds", format!("seccomp of thread {tid}"), refusal);
-    }
     check_sharing(process, &mut told);
     let memory = memory::capture(pid, &process.stat.layout, shared, &mut |object, refusal| {
         told("memory", object, refusal);
@@ -76,7 +67,9 @@ pub fn capture(process: &Process, shared: &mut Shared, refuse: &mut Refuse<'_>) 
     }
     let mut threads = Vec::new();
     for t in &process.threads {
-        match thread::capture(pid, t) {
+        let seccomp = seccomp::capture(t.tid, &mut shared.filters);
+        let seccomp = seccomp.map_err(|refusal| told("seccomp", format!("thread {}", t.tid), refusal));
+        match thread::capture(pid, t, seccomp.unwrap_or_default()) {
             Ok(state) => threads.push(state),
             Err(refusal) => told("thread", format!("thread {}", t.tid), refusal),
         }

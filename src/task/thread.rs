@@ -16,7 +16,7 @@ use crate::task::batch::LONG;
 use crate::task::freeze::{self, Thread};
 use crate::task::remote::Batch;
 use crate::task::signal::{self, AltStack};
-use crate::task::{creds, sched};
+use crate::task::{creds, sched, seccomp};
 
 const KIND: &str = "thread";
 /// PR_GET_TID_ADDRESS of prctl(2).
@@ -61,6 +61,8 @@ crate::section! {
         pub creds: creds::State,
         /// Scheduling.
         pub sched: sched::State,
+        /// System calls that it may make.
+        pub seccomp: seccomp::State,
     }
 }
 
@@ -86,7 +88,7 @@ pub fn ask(batch: &mut Batch, tid: u32) -> Asked {
 ///
 /// # Errors
 /// Something that cannot be carried.
-pub fn capture(tgid: u32, thread: &Thread) -> Result<State, Refusal> {
+pub fn capture(tgid: u32, thread: &Thread, seccomp: seccomp::State) -> Result<State, Refusal> {
     let tid = thread.tid;
     let doing = format_args!("reading thread {tid}");
     let queue = signal::queued(tid, false).context(KIND, doing)?;
@@ -118,6 +120,7 @@ pub fn capture(tgid: u32, thread: &Thread) -> Result<State, Refusal> {
         rseq,
         creds: creds::State::default(),
         sched: sched::capture(tid)?,
+        seccomp,
     })
 }
 

@@ -8,6 +8,7 @@ use crate::proc::smaps::Mapping;
 use crate::sorted::Set;
 use crate::sys::fs;
 use crate::sys::path::stat;
+use crate::task::seccomp::Filter;
 
 /// An object, where it was first met.
 #[derive(Debug, Clone)]
@@ -31,6 +32,8 @@ pub struct Shared {
     pub objects: Vec<Found>,
     /// Open descriptions by device and inode, for memfds: filled by the capture from the file table.
     pub entries: Vec<(u64, u32)>,
+    /// Filters of seccomp(2), without duplicates.
+    pub filters: Vec<Filter>,
     /// What stands before every path of the system.
     pub(super) root: String,
     /// Mapped files whose names were found to lead to them: device, inode, path.

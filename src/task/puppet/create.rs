@@ -77,7 +77,7 @@ impl Puppets<'_> {
         let doing = format_args!("making process {pid}");
         let sibling = self.init.is_some() && self.process(pid).is_some();
         clone::puppet(pid, sibling).context(KIND, doing)?;
-        ptrace::seize(pid, ptrace::FOLLOW | ptrace::EXITKILL).context(KIND, doing)?;
+        ptrace::seize(pid, self.options | ptrace::EXITKILL).context(KIND, doing)?;
         ptrace::interrupt(pid).context(KIND, doing)?;
         first_stop(pid)?;
         ptrace::set_sigmask(pid, ALL_BUT_TRAP).context(KIND, doing)?;

@@ -29,7 +29,7 @@ use crate::task::tree::{Body, Process};
 use create::{clone_call, first_stop};
 use supply::take_lock;
 
-use crate::task::{creds, freeze, limit, sched, signal, thread, timer, workdir};
+use crate::task::{creds, freeze, limit, sched, seccomp, signal, thread, timer, workdir};
 
 const KIND: &str = "puppet";
 /// Numbers of tty_ioctl(2), whose type differs between C libraries.
@@ -56,6 +56,8 @@ struct Own {
 pub struct Puppets<'a> {
     /// The processes of the image.
     pub processes: &'a [Process],
+    /// Its filters of seccomp(2).
+    filters: &'a [seccomp::Filter],
     /// Opened program and library files, by index.
     pub files: Vec<OwnedFd>,
     /// Shared anonymous memory, by index.
@@ -66,6 +68,8 @@ pub struct Puppets<'a> {
     pub init: Option<u32>,
     /// The time namespace of our children, for PID 1 to enter (setns(2)).
     pub time: Option<OwnedFd>,
+    /// How they are seized.
+    options: i32,
     base: u64,
     /// The end of user addresses.
     top: u64,
@@ -104,7 +108,11 @@ impl<'a> Puppets<'a> {
     ///
     /// # Errors
     /// /proc cannot be read, or there is no room.
-    pub fn new(processes: &'a [Process], init: Option<u32>) -> Result<Puppets<'a>> {
+    pub fn new(
+        processes: &'a [Process],
+        filters: &'a [seccomp::Filter],
+        init: Option<u32>,
+    ) -> Result<Puppets<'a>> {
         let me = std::process::id();
         let top = crate::sys::vm::top();
         let base = choose_base(processes, top)?;
@@ -118,6 +126,13 @@ impl<'a> Puppets<'a> {
         };
         Ok(Puppets {
             processes,
+            filters,
+            options: ptrace::FOLLOW
+                | if processes.iter().filter_map(|p| p.body.as_ref()).any(seccomp::is_used) {
+                    ptrace::SUSPEND_SECCOMP
+                } else {
+                    0
+                },
             files: Vec::new(),
             objects: Vec::new(),
             entries: Vec::new(),
@@ -153,7 +168,7 @@ impl<'a> Puppets<'a> {
     /// It cannot be traced.
     pub fn seize(&mut self, pid: u32) -> Result<()> {
         let doing = format_args!("seizing {pid}");
-        ptrace::seize(pid, ptrace::FOLLOW).context(KIND, doing)?;
+        ptrace::seize(pid, self.options).context(KIND, doing)?;
         ptrace::interrupt(pid).context(KIND, doing)?;
         first_stop(pid)?;
         let regs = ptrace::regs(pid).context(KIND, doing)?;
@@ -279,6 +294,9 @@ impl<'a> Puppets<'a> {
         workdir::restore(&mut script.batch, &body.workdir);
         script.ensure(64, 64 * 32)?;
         signal::restore_actions(&mut script.batch, &body.actions, self.init == Some(pid));
+        let common = seccomp::common(&body.threads);
+        let leader = body.threads.first().map_or(&[][..], |leader| &leader.seccomp.filters);
+        seccomp::restore(&mut script, leader.get(..common).unwrap_or(&[]), self.filters)?;
         script.flush()?;
         for thread in body.threads.iter().skip(1) {
             let mut batch = Batch::new(area.base());
@@ -297,15 +315,19 @@ impl<'a> Puppets<'a> {
         script.flush()?;
         // The leader gives up its rights last.
         for thread in body.threads.iter().rev() {
-            let mut batch = Batch::new(area.base());
-            thread::restore(&mut batch, thread, &self.own.creds);
+            let mut script = Script::new(area, thread.tid);
+            let rest = thread.seccomp.filters.get(common..).unwrap_or(&[]);
+            seccomp::restore(&mut script, rest, self.filters)?;
+            seccomp::restrict(&mut script, &thread.seccomp);
+            script.flush()?;
+            thread::restore(&mut script.batch, thread, &self.own.creds);
             if thread.tid == pid {
-                batch.call(
+                script.batch.call(
                     libc::SYS_prctl,
                     &[libc::PR_SET_DUMPABLE as u64, u64::from(body.dumpable & 1), 0, 0, 0],
                 );
             }
-            area.run(thread.tid, &mut batch)?;
+            script.flush()?;
         }
         Ok(())
     }
