@@ -2,12 +2,12 @@
 //! this folder look at it.
 
 use crate::error::{Context, Refusal, Result};
-use crate::sys::{fs, path, vm};
+use crate::sys::{fs, path};
 use crate::task::freeze::{self, Process};
 use crate::task::memory::{self, Shared};
 use crate::task::remote::{Area, Batch};
 use crate::task::tree::Body;
-use crate::task::{freeze::put_back, limit, sched, seccomp, signal, thread, timer, workdir};
+use crate::task::{freeze::put_back, limit, sched, seccomp, sharing, signal, thread, timer, workdir};
 
 const KIND: &str = "task";
 
@@ -49,7 +49,12 @@ pub fn label(pid: u32, tid: u32) -> String {
 ///
 /// # Errors
 /// It died, or something that must work does not.
-pub fn capture(process: &Process, shared: &mut Shared, refuse: &mut Refuse<'_>) -> Result<Option<Captured>> {
+pub fn capture(
+    process: &Process,
+    shared: &mut Shared,
+    groups: &sharing::Groups,
+    refuse: &mut Refuse<'_>,
+) -> Result<Option<Captured>> {
     let pid = process.pid;
     let status = freeze::read_status(pid);
     let mut complete = true;
@@ -57,7 +62,6 @@ pub fn capture(process: &Process, shared: &mut Shared, refuse: &mut Refuse<'_>) 
         complete = false;
         refuse(kind, object, refusal);
     };
-    check_sharing(process, &mut told);
     let memory = memory::capture(pid, &process.stat.layout, shared, &mut |object, refusal| {
         told("memory", object, refusal);
     })?;
@@ -70,7 +74,14 @@ pub fn capture(process: &Process, shared: &mut Shared, refuse: &mut Refuse<'_>) 
         let seccomp = seccomp::capture(t.tid, &mut shared.filters);
         let seccomp = seccomp.map_err(|refusal| told("seccomp", format!("thread {}", t.tid), refusal));
         match thread::capture(pid, t, seccomp.unwrap_or_default()) {
-            Ok(state) => threads.push(state),
+            Ok(mut state) => {
+                if groups.is_apart(pid, t.tid) {
+                    let own = workdir::capture(pid, t.tid, &shared.root);
+                    state.workdir =
+                        own.map_err(|refusal| told("workdir", format!("thread {}", t.tid), refusal)).ok();
+                }
+                threads.push(state);
+            }
             Err(refusal) => told("thread", format!("thread {}", t.tid), refusal),
         }
     }
@@ -79,7 +90,7 @@ pub fn capture(process: &Process, shared: &mut Shared, refuse: &mut Refuse<'_>) 
         told("timer", "POSIX timer".into(), refusal);
     }
     let workdir =
-        workdir::capture(pid, status.umask).map_err(|refusal| told("workdir", "cwd".into(), refusal));
+        workdir::capture(pid, pid, &shared.root).map_err(|refusal| told("workdir", "cwd".into(), refusal));
     let terminal = terminal(process).map_err(|refusal| told("tty", "controlling terminal".into(), refusal));
     let (Ok(workdir), Ok(terminal), true) = (workdir, terminal, complete) else { return Ok(None) };
     let mut body = Body {
@@ -152,20 +163,6 @@ fn ask_inside(
     area.eject(pid, &leader.regs)?;
     put_back(leader, &sets)?;
     Ok((subreaper, refusals))
-}
-
-/// Threads that do not share what threads share, and processes that share what they do not.
-fn check_sharing(process: &Process, told: &mut Refuse<'_>) {
-    const SHARED: [(i32, &str); 2] = [(2, "descriptor table"), (3, "directories")];
-    for t in process.threads.iter().skip(1) {
-        for (kind, name) in SHARED {
-            if !vm::same_object(process.pid, t.tid, kind).unwrap_or(true) {
-                let refusal =
-                    Refusal::new(format!("it has {name} of its own (unshare(2))"), "rerun the service");
-                told("thread", format!("thread {}", t.tid), refusal);
-            }
-        }
-    }
 }
 
 /// The controlling terminal of a session leader: the path of one of its descriptors on it.

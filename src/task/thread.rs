@@ -16,7 +16,7 @@ use crate::task::batch::LONG;
 use crate::task::freeze::{self, Thread};
 use crate::task::remote::Batch;
 use crate::task::signal::{self, AltStack};
-use crate::task::{creds, sched, seccomp};
+use crate::task::{creds, sched, seccomp, workdir};
 
 const KIND: &str = "thread";
 /// PR_GET_TID_ADDRESS of prctl(2).
@@ -63,6 +63,8 @@ crate::section! {
         pub sched: sched::State,
         /// System calls that it may make.
         pub seccomp: seccomp::State,
+        /// Directories of its own.
+        pub workdir: Option<workdir::State>,
     }
 }
 
@@ -121,6 +123,7 @@ pub fn capture(tgid: u32, thread: &Thread, seccomp: seccomp::State) -> Result<St
         creds: creds::State::default(),
         sched: sched::capture(tid)?,
         seccomp,
+        workdir: None,
     })
 }
 

@@ -35,7 +35,7 @@ pub struct Shared {
     /// Filters of seccomp(2), without duplicates.
     pub filters: Vec<Filter>,
     /// What stands before every path of the system.
-    pub(super) root: String,
+    pub root: String,
     /// Mapped files whose names were found to lead to them: device, inode, path.
     known: Set<(String, u64, String)>,
 }

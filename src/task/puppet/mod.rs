@@ -285,13 +285,6 @@ impl<'a> Puppets<'a> {
             script.ensure(1, 0)?;
             memory::guard(&mut script.batch, *guard);
         }
-        self.place_fds(&mut script, body)?;
-        for lock in &body.locks {
-            script.ensure(1, 48)?;
-            take_lock(&mut script.batch, lock);
-        }
-        script.ensure(8, 4096 + body.workdir.cwd.len() + body.workdir.root.len())?;
-        workdir::restore(&mut script.batch, &body.workdir);
         script.ensure(64, 64 * 32)?;
         signal::restore_actions(&mut script.batch, &body.actions, self.init == Some(pid));
         let common = seccomp::common(&body.threads);
@@ -304,6 +297,27 @@ impl<'a> Puppets<'a> {
             area.run(pid, &mut batch)?;
             first_stop(thread.tid)?;
         }
+        // While descriptor 0 is the conductor, and a thread sees the root that the conductor has.
+        for thread in &body.threads {
+            if let Some(own) = &thread.workdir {
+                let mut script = Script::new(area, thread.tid);
+                script.batch.call(libc::SYS_unshare, &[libc::CLONE_FS as u64]);
+                workdir::restore(&mut script, own)?;
+            }
+        }
+        let mut script = Script::new(area, pid);
+        let sharing = self.process(pid).map(|p| &p.ids.sharing);
+        if sharing.is_some_and(|sharing| sharing.directories == pid) {
+            workdir::restore(&mut script, &body.workdir)?;
+        }
+        if sharing.is_some_and(|sharing| sharing.files == pid) {
+            self.place_fds(&mut script, body)?;
+            for lock in &body.locks {
+                script.ensure(1, 48)?;
+                take_lock(&mut script.batch, lock);
+            }
+        }
+        script.flush()?;
         sched::restore_process(pid, &body.sched, &self.own.process)?;
         for thread in &body.threads {
             sched::restore(thread.tid, &thread.sched, &self.own.sched)?;
