@@ -30,7 +30,7 @@ use crate::task::freeze::{self, Frozen};
 use crate::task::memory::{Object, Shared};
 use crate::task::pages::{self, Memory, Origins, Space};
 use crate::task::tree::{Ids, Process, plan};
-use crate::task::{process, sharing};
+use crate::task::{clock, process, sharing};
 
 const KIND: &str = "capture";
 
@@ -238,6 +238,7 @@ impl Eye<'_> {
             root: self.request.prefix,
             tables: &tables,
             processes: &tasks,
+            ahead: clock::ahead(self.request.root)?,
             externals: self.request.externals,
             policy: self.request.policy,
         })?;

@@ -86,7 +86,8 @@ pub fn capture(
         }
     }
     let posix = timer::parse(&fs::of_task(pid, "timers").unwrap_or_default());
-    if let Err(refusal) = timer::check(&posix) {
+    let tids: Vec<u32> = process.threads.iter().map(|t| t.tid).collect();
+    if let Err(refusal) = timer::check(&posix, pid, &tids) {
         told("timer", "POSIX timer".into(), refusal);
     }
     let workdir =

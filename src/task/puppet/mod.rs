@@ -22,6 +22,7 @@ use crate::error::{Context, Error, Result};
 use crate::sorted::{self, Map};
 use crate::sys::abi::Number;
 use crate::sys::{fs, path, ptrace};
+use crate::task::clock::Offsets;
 use crate::task::memory::{self, Backing};
 use crate::task::pages::{self, Memory, Place};
 use crate::task::remote::{AREA, Area, Batch, Script};
@@ -68,6 +69,8 @@ pub struct Puppets<'a> {
     pub init: Option<u32>,
     /// The time namespace of our children, for PID 1 to enter (setns(2)).
     pub time: Option<OwnedFd>,
+    /// How far the clocks of puppets are ahead of ours; nothing, if they begin anew.
+    pub ahead: Option<Offsets>,
     /// How they are seized.
     options: i32,
     base: u64,
@@ -138,6 +141,7 @@ impl<'a> Puppets<'a> {
             entries: Vec::new(),
             init,
             time: None,
+            ahead: None,
             base,
             top,
             own,
@@ -377,7 +381,7 @@ impl<'a> Puppets<'a> {
         }
         let mut script = Script::new(area, pid);
         signal::restore_queue(&mut script, pid, None, &body.queue)?;
-        timer::arm(&mut script, &body.timers)?;
+        timer::arm(&mut script, &body.timers, self.ahead)?;
         script.flush()
     }
 
