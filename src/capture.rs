@@ -288,19 +288,10 @@ impl Eye<'_> {
 
     /// What tasks share that are no threads of one process.
     fn sharing(&mut self, frozen: &Frozen) -> Result<sharing::Groups> {
-        let obstacles = &mut self.obstacles;
-        let groups = sharing::find(&frozen.processes, &mut |p, object, reason| {
-            let refusal = sharing::refusal(reason);
-            obstacles.push(Obstacle::process("sharing", p.pid, &*p.stat.comm, object, refusal));
-        })?;
-        let root = frozen.processes.get(&self.request.root).filter(|_| self.request.scope == Scope::Tree);
-        if let Some(root) = root
-            && let Some(object) = sharing::outside(root.pid, root.stat.ppid)
-        {
-            let reason = format!("it shares it with {}, which is outside the image", root.stat.ppid);
-            self.refuse("sharing", root.pid, &root.stat.comm, object.to_owned(), sharing::refusal(reason));
-        }
-        Ok(groups)
+        let root = (self.request.scope == Scope::Tree).then_some(self.request.root);
+        sharing::find(&frozen.processes, root, &mut |p, object, refusal| {
+            self.refuse("sharing", p.pid, &p.stat.comm, object.to_owned(), refusal);
+        })
     }
 
     /// The ids of a process; what lies outside a tree becomes 0.

@@ -69,14 +69,22 @@ fn group(tasks: &[u32], kind: i32) -> Result<Map<u32, u32>> {
     Ok(found.into())
 }
 
-/// Compares all live tasks. What is refused is told with its owner and the object.
+/// Compares all live tasks. What is refused is told with its owner and the object. `root`: of a tree, whose parent is
+/// outside.
 ///
 /// # Errors
 /// The errno of kcmp(2).
 pub fn find(
     processes: &Map<u32, Process>,
-    refuse: &mut dyn FnMut(&Process, &'static str, String),
+    root: Option<u32>,
+    told: &mut dyn FnMut(&Process, &'static str, Refusal),
 ) -> Result<Groups> {
+    let mut refuse = |p: &Process, object, reason| told(p, object, refusal(reason));
+    if let Some(root) = root.and_then(|root| processes.get(&root))
+        && let Some(object) = outside(root.pid, root.stat.ppid)
+    {
+        refuse(root, object, format!("it shares it with {}, which is outside the image", root.stat.ppid));
+    }
     let live = || processes.values().filter(|p| !p.threads.is_empty());
     let leaders: Vec<u32> = live().map(|p| p.pid).collect();
     // Leaders come last, so that a process stands for its threads.
@@ -103,8 +111,7 @@ pub fn find(
 }
 
 /// What a process shares with another one outside the image, if anything.
-#[must_use]
-pub fn outside(pid: u32, other: u32) -> Option<&'static str> {
+fn outside(pid: u32, other: u32) -> Option<&'static str> {
     let same = |kind: &(i32, &str)| descriptor::kcmp(pid, other, kind.0) == Ok(Ordering::Equal);
     [MEMORY, FILES, DIRECTORIES].iter().find(|kind| same(kind)).map(|kind| kind.1)
 }

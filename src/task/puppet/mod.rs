@@ -21,7 +21,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use crate::error::{Context, Error, Result};
 use crate::sorted::{self, Map};
 use crate::sys::abi::Number;
-use crate::sys::{fs, path, ptrace};
+use crate::sys::{fs, ptrace};
 use crate::task::clock::Offsets;
 use crate::task::memory::{self, Backing};
 use crate::task::pages::{self, Memory, Place};
@@ -35,12 +35,6 @@ use crate::task::{creds, freeze, limit, sched, seccomp, signal, thread, timer, w
 const KIND: &str = "puppet";
 /// Numbers of tty_ioctl(2), whose type differs between C libraries.
 const TIOCSPGRP: u64 = 0x5410;
-/// Whether two paths lead to one file.
-fn same_file(one: &str, other: &str) -> bool {
-    let id = |path| path::stat(path).map(|found| (found.st_dev, found.st_ino)).ok();
-    id(one).is_some() && id(one) == id(other)
-}
-
 /// Every signal but SIGTRAP.
 const ALL_BUT_TRAP: u64 = !(1 << (libc::SIGTRAP - 1));
 
@@ -346,23 +340,6 @@ impl<'a> Puppets<'a> {
                 );
             }
             script.flush()?;
-        }
-        Ok(())
-    }
-
-    /// PR_SET_MM_MAP with the program's file, and PR_SET_THP_DISABLE.
-    fn describe(&self, script: &mut Script<'_>, body: &Body) -> Result<()> {
-        let exe = self.backing_fd(&Backing::File(body.memory.exe))?;
-        script.batch.call(libc::SYS_pidfd_getfd, &[0, exe, 0]);
-        // The program stays where it is the same: the kernel refuses one while files of the present one are
-        // mapped (EBUSY), and the mappings of `rcsnap ready` are those of rcsnap.
-        let same = same_file("/proc/self/exe", &format!("/proc/self/fd/{exe}"));
-        memory::set_layout(&mut script.batch, &body.memory, if same { u64::from(u32::MAX) } else { 1 });
-        script.batch.call(libc::SYS_close, &[1]);
-        let personality = u64::from_str_radix(&body.sched.personality, 16).unwrap_or(0);
-        script.batch.call(libc::SYS_personality, &[personality]);
-        if body.no_thp {
-            script.batch.call(libc::SYS_prctl, &[libc::PR_SET_THP_DISABLE as u64, 1, 0, 0, 0]);
         }
         Ok(())
     }
