@@ -29,8 +29,8 @@ use crate::sys::{fs, vm};
 use crate::task::freeze::{self, Frozen};
 use crate::task::memory::{Object, Shared};
 use crate::task::pages::{self, Memory, Origins, Space};
-use crate::task::process;
 use crate::task::tree::{Ids, Process, plan};
+use crate::task::{clock, process, sharing};
 
 const KIND: &str = "capture";
 
@@ -45,6 +45,8 @@ crate::section! {
         pub mapped: Vec<crate::task::memory::MappedFile>,
         /// Shared anonymous memory.
         pub objects: Vec<Object>,
+        /// Filters of seccomp(2) that their threads live under.
+        pub filters: Vec<crate::task::seccomp::Filter>,
     }
 }
 
@@ -150,8 +152,9 @@ struct Eye<'a> {
 impl Eye<'_> {
     fn look(&mut self, frozen: &Frozen) -> Result<Picture> {
         self.check_namespaces(frozen);
-        let mut files = self.files(frozen)?;
-        let mut processes = self.processes(frozen, &mut files)?;
+        let groups = self.sharing(frozen)?;
+        let mut files = self.files(frozen, &groups)?;
+        let mut processes = self.processes(frozen, &mut files, &groups)?;
         // After the timers were read: the time that passed meanwhile makes them a little late, never early.
         let clocks = meta::clocks(self.request.root)?;
         self.check_plan(&processes);
@@ -168,7 +171,13 @@ impl Eye<'_> {
         Ok(Picture {
             meta: meta::meta(self.request.scope, clocks, &processes)?,
             session_leader: root.is_some_and(|p| p.ids.session == p.ids.pid),
-            tree: Tree { root: self.request.root, processes, mapped: self.shared.files.clone(), objects },
+            tree: Tree {
+                root: self.request.root,
+                processes,
+                mapped: self.shared.files.clone(),
+                objects,
+                filters: self.shared.filters.clone(),
+            },
             files: files.entries,
             kernel,
             index,
@@ -213,11 +222,11 @@ impl Eye<'_> {
         }
     }
 
-    fn files(&mut self, frozen: &Frozen) -> Result<file::Captured> {
+    fn files(&mut self, frozen: &Frozen, groups: &sharing::Groups) -> Result<file::Captured> {
         let tables: Vec<(u32, String)> = frozen
             .processes
             .values()
-            .filter(|p| !p.threads.is_empty())
+            .filter(|p| !p.threads.is_empty() && groups.of(p.pid).files == p.pid)
             .map(|p| (p.pid, p.stat.comm.clone()))
             .collect();
         let mut tasks: Vec<u32> = frozen.processes.keys().copied().collect();
@@ -229,6 +238,7 @@ impl Eye<'_> {
             root: self.request.prefix,
             tables: &tables,
             processes: &tasks,
+            ahead: clock::ahead(self.request.root)?,
             externals: self.request.externals,
             policy: self.request.policy,
         })?;
@@ -241,58 +251,51 @@ impl Eye<'_> {
         Ok(captured)
     }
 
-    fn processes(&mut self, frozen: &Frozen, files: &mut file::Captured) -> Result<Vec<Process>> {
+    fn processes(
+        &mut self,
+        frozen: &Frozen,
+        files: &mut file::Captured,
+        groups: &sharing::Groups,
+    ) -> Result<Vec<Process>> {
         let mut list = Vec::new();
         for p in frozen.processes.values() {
             let comm = p.stat.comm.clone();
-            let mut ids = self.ids(frozen, p);
+            let mut ids = self.ids(frozen, p, groups);
             let mut body = None;
             if ids.exit.is_none() {
                 if self.obstacles.is_empty() {
                     self.clock.check()?;
                 }
                 let mut told = Vec::new();
-                let captured = process::capture(p, &mut self.shared, &mut |kind, object, refusal| {
-                    told.push(Obstacle::process(kind, p.pid, &*comm, object, refusal));
-                })?;
+                let captured =
+                    process::capture(p, &mut self.shared, groups, &mut |kind, object, refusal| {
+                        told.push(Obstacle::process(kind, p.pid, &*comm, object, refusal));
+                    })?;
                 self.obstacles.append(&mut told);
                 let Some(captured) = captured else { continue };
                 ids.subreaper = captured.subreaper;
                 body = Some(captured.body);
                 if let Some(body) = &mut body {
-                    body.fds = files.fds.remove(&p.pid).unwrap_or_default();
+                    body.fds = files.fds.get(&ids.sharing.files).cloned().unwrap_or_default();
                     let mine = files.posix_locks.iter().filter(|lock| lock.pid == p.pid);
                     body.locks = mine.cloned().collect();
                 }
             }
             list.push(Process { ids, comm, body });
         }
-        self.check_tables(frozen);
         Ok(list)
     }
 
-    /// Processes that share a descriptor table, directories, handlers or memory without being threads.
-    fn check_tables(&mut self, frozen: &Frozen) {
-        const SHARED: [(i32, &str); 3] = [(1, "memory"), (2, "descriptor table"), (3, "directories")];
-        let live: Vec<_> = frozen.processes.values().filter(|p| !p.threads.is_empty()).collect();
-        for p in &live {
-            // Sharing comes from clone(2), so it is found between a child and its parent or sibling.
-            for q in
-                live.iter().filter(|q| q.pid < p.pid && (q.pid == p.stat.ppid || q.stat.ppid == p.stat.ppid))
-            {
-                for (kind, name) in SHARED {
-                    if crate::sys::vm::same_object(p.pid, q.pid, kind).unwrap_or(false) {
-                        let reason = format!("it shares its {name} with {}[{}]", q.stat.comm, q.pid);
-                        let refusal = Refusal::new(reason, "rerun the service");
-                        self.obstacles.push(Obstacle::process("tree", p.pid, &*p.stat.comm, name, refusal));
-                    }
-                }
-            }
-        }
+    /// What tasks share that are no threads of one process.
+    fn sharing(&mut self, frozen: &Frozen) -> Result<sharing::Groups> {
+        let root = (self.request.scope == Scope::Tree).then_some(self.request.root);
+        sharing::find(&frozen.processes, root, &mut |p, object, refusal| {
+            self.refuse("sharing", p.pid, &p.stat.comm, object.to_owned(), refusal);
+        })
     }
 
     /// The ids of a process; what lies outside a tree becomes 0.
-    fn ids(&self, frozen: &Frozen, p: &freeze::Process) -> Ids {
+    fn ids(&self, frozen: &Frozen, p: &freeze::Process, groups: &sharing::Groups) -> Ids {
         let stat = &p.stat;
         let mut ids = Ids {
             pid: p.pid,
@@ -301,6 +304,7 @@ impl Eye<'_> {
             session: stat.session,
             subreaper: false,
             exit: p.threads.is_empty().then_some(stat.exit_code),
+            sharing: groups.of(p.pid),
         };
         if self.request.scope == Scope::Tree {
             let root = frozen.processes.get(&self.request.root).map(|r| &r.stat);

@@ -102,9 +102,10 @@ pub fn tree(path: &std::path::Path, wait: bool, externals: Vec<OwnedFd>) -> Resu
     }
     check_kernel(&image.meta)?;
     signal::clean_slate();
-    clock::go_on(&image.meta.clocks)?;
+    let ahead = clock::go_on(&image.meta.clocks)?;
     let mut times = Times::new();
     let mut builder = Builder::new(&image, None)?;
+    builder.puppets.ahead = ahead;
     builder.build(externals, &mut source, &mut times)?;
     builder.finish()?;
     builder.release()?;
@@ -173,9 +174,10 @@ pub fn system(
     times.enter(Stage::Kernel).map_err(before)?;
     kernel::restore(kernel, tmpfs, root, deadline, &mut |_| {}).map_err(before)?;
     signal::clean_slate();
-    let goes_on = clock::go_on(&image.meta.clocks).map_err(before)?;
+    let ahead = clock::go_on(&image.meta.clocks).map_err(before)?;
     let mut builder = Builder::new(image, Some(1)).map_err(before)?;
-    if goes_on {
+    builder.puppets.ahead = ahead;
+    if ahead.is_some() {
         builder.puppets.time = Some(clock::namespace().map_err(before)?);
     }
     builder.build(Vec::new(), source, times).map_err(before)?;
@@ -212,7 +214,11 @@ struct Builder<'a> {
 impl<'a> Builder<'a> {
     fn new(image: &'a Image, init: Option<u32>) -> Result<Builder<'a>> {
         raise_descriptor_limit()?;
-        Ok(Builder { image, puppets: Puppets::new(&image.tree.processes, init)?, kept: Vec::new() })
+        Ok(Builder {
+            image,
+            puppets: Puppets::new(&image.tree.processes, &image.tree.filters, init)?,
+            kept: Vec::new(),
+        })
     }
 
     /// The processes that we rebuild now: all that live but PID 1.

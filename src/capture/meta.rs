@@ -38,11 +38,10 @@ pub fn meta(scope: Scope, clocks: Clocks, processes: &[Process]) -> Result<Meta>
 /// A clock cannot be read.
 pub fn clocks(root: u32) -> Result<Clocks> {
     let read = |clock| time::nanoseconds(clock).context(KIND, format_args!("reading a clock"));
-    let theirs = crate::task::clock::offsets(root)?;
-    let ours = crate::task::clock::offsets(std::process::id())?;
+    let ahead = crate::task::clock::ahead(root)?;
     Ok(Clocks {
-        monotonic: read(libc::CLOCK_MONOTONIC)? - ours.monotonic + theirs.monotonic,
-        boottime: read(libc::CLOCK_BOOTTIME)? - ours.boottime + theirs.boottime,
+        monotonic: read(libc::CLOCK_MONOTONIC)? + ahead.monotonic,
+        boottime: read(libc::CLOCK_BOOTTIME)? + ahead.boottime,
         realtime: read(libc::CLOCK_REALTIME)?,
     })
 }

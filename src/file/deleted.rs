@@ -21,7 +21,7 @@ use super::{Description, Opener, World, pipe, place, regular};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sys::abi;
 use crate::sys::path::{self, openat, rename_in, unlinkat};
-use crate::sys::stat::stat;
+use crate::sys::stat::{Stat, stat};
 use crate::text;
 
 const KIND: &str = "deleted";
@@ -68,22 +68,38 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
     // What is in a FIFO is in memory wherever its name was.
     let memory = format == libc::S_IFIFO || place::in_memory(place::magic(desc)?);
     if special || !memory || !matches!(format, libc::S_IFREG | libc::S_IFDIR | libc::S_IFIFO) {
-        return Err(Refusal::new(
-            "it was deleted while open, and is not on tmpfs",
-            "restart its owner before `rcsnap ready`, after whatever replaced the file",
-        ));
+        return Err(not_in_memory());
     }
     let first = world.first(desc);
     let body = if first == desc.entry { Some(body(desc, world)?) } else { None };
     Ok(Box::new(State { first, offset: desc.info.pos, body }))
 }
 
-fn body(desc: &Description, world: &World<'_>) -> Result<Body, Refusal> {
-    let old = desc.link.strip_suffix(" (deleted)").unwrap_or(&desc.link);
+/// A deleted directory that somebody stands in: `link` is the text of his link. `root` stands before every path.
+///
+/// # Errors
+/// A refusal, as the head of the file says.
+pub fn folder(link: &str, fd: &OwnedFd, root: &str) -> Result<Body, Refusal> {
+    if !place::in_memory(place::magic_of(fd, link)?) {
+        return Err(not_in_memory());
+    }
+    empty(link, &place::stat(fd, KIND)?, root)
+}
+
+fn not_in_memory() -> Refusal {
+    Refusal::new(
+        "it was deleted while open, and is not on tmpfs",
+        "restart its owner before `rcsnap ready`, after whatever replaced the file",
+    )
+}
+
+/// What can be said without its contents.
+fn empty(link: &str, of: &Stat, root: &str) -> Result<Body, Refusal> {
+    let old = link.strip_suffix(" (deleted)").unwrap_or(link);
     let (mut dir, name) = text::split_last(old, '/').unwrap_or(("", old));
     let here = |dir: &str| {
-        let path = world.inside(if dir.is_empty() { "/" } else { dir });
-        stat(&path).is_ok_and(|found| found.dev == desc.stat.dev)
+        let path = format!("{root}{}", if dir.is_empty() { "/" } else { dir });
+        stat(&path).is_ok_and(|found| found.dev == of.dev)
     };
     while !here(dir) {
         let Some((parent, _)) = text::split_last(dir, '/') else {
@@ -92,24 +108,27 @@ fn body(desc: &Description, world: &World<'_>) -> Result<Body, Refusal> {
         };
         dir = parent;
     }
-    let content = if desc.stat.format() == libc::S_IFREG {
-        let own = Opener::again(desc.fd.as_fd(), libc::O_RDONLY | abi::LARGE, KIND)?;
-        Some(content::read(&own, desc.stat.size)?)
-    } else {
-        None
-    };
-    let dir = if dir.is_empty() { "/" } else { dir }.to_owned();
-    let pipe = if desc.stat.format() == libc::S_IFIFO { pipe::body(desc, world)? } else { None };
-    let Description { stat, .. } = desc;
     Ok(Body {
-        dir,
+        dir: if dir.is_empty() { "/" } else { dir }.to_owned(),
         name: name.to_owned(),
-        content,
-        pipe,
-        mode: stat.mode & 0o7777,
-        uid: stat.uid,
-        gid: stat.gid,
+        content: None,
+        pipe: None,
+        mode: of.mode & 0o7777,
+        uid: of.uid,
+        gid: of.gid,
     })
+}
+
+fn body(desc: &Description, world: &World<'_>) -> Result<Body, Refusal> {
+    let mut body = empty(&desc.link, &desc.stat, world.root)?;
+    if desc.stat.format() == libc::S_IFREG {
+        let own = Opener::again(desc.fd.as_fd(), libc::O_RDONLY | abi::LARGE, KIND)?;
+        body.content = Some(content::read(&own, desc.stat.size)?);
+    }
+    if desc.stat.format() == libc::S_IFIFO {
+        body.pipe = pipe::body(desc, world)?;
+    }
+    Ok(body)
 }
 
 /// Opens one description; the first one makes the file.
@@ -132,7 +151,11 @@ pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
     Ok(fd)
 }
 
-fn make(body: &Body) -> Result<OwnedFd> {
+/// Makes it under its old name for a moment.
+///
+/// # Errors
+/// The errno of the calls.
+pub fn make(body: &Body) -> Result<OwnedFd> {
     let doing = format_args!("making {} in {} for a moment", body.name, body.dir);
     let dir = place::open(&body.dir, libc::O_DIRECTORY | libc::O_RDONLY, KIND)?;
     let name = body.name.as_str();

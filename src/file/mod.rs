@@ -228,6 +228,10 @@ pub struct Who {
 /// it with a batch in the puppet `who.pid`. It is not asked for a process that is no more: the kind makes a
 /// child with that number for the moment.
 pub trait Actor {
+    /// How far this clock of the puppets is ahead of ours; nothing, if theirs begin anew.
+    fn ahead(&self, _clock: i32) -> Option<i64> {
+        Some(0)
+    }
     /// socketpair(2) of AF_UNIX with this type (SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET) as `who`.
     ///
     /// # Errors

@@ -54,10 +54,17 @@ crate::section! {
 ///
 /// # Errors
 /// The errno of fstatfs(2).
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "f_type is 32 bits in a word")]
 pub fn magic(desc: &Description) -> Result<u32> {
-    let stat = nix::sys::statfs::fstatfs(&desc.fd)
-        .context("place", format_args!("asking where {} is", desc.link))?;
+    magic_of(&desc.fd, &desc.link)
+}
+
+/// The same for a descriptor with this name.
+///
+/// # Errors
+/// The errno of fstatfs(2).
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "f_type is 32 bits in a word")]
+pub fn magic_of(fd: &OwnedFd, link: &str) -> Result<u32> {
+    let stat = nix::sys::statfs::fstatfs(fd).context("place", format_args!("asking where {link} is"))?;
     Ok(stat.filesystem_type().0 as u32)
 }
 

@@ -11,6 +11,7 @@ use crate::error::{Context, Error, Obstacle, Refusal, Result};
 use crate::sorted::{self, Map};
 use crate::sys::abi;
 use crate::sys::descriptor::{self, FcntlNumber};
+use crate::task::clock::Offsets;
 
 const KIND: &str = "file";
 
@@ -25,6 +26,8 @@ pub struct Request<'a> {
     pub tables: &'a [(u32, String)],
     /// Every process and thread in the image, sorted.
     pub processes: &'a [u32],
+    /// How far the clocks of the tasks are ahead of ours.
+    pub ahead: Offsets,
     /// Descriptions of the caller: those of the tasks that are the same become [`State::External`].
     pub externals: &'a [BorrowedFd<'a>],
     /// What the configuration allows.
@@ -57,6 +60,7 @@ pub fn capture(request: &Request<'_>) -> Result<Captured> {
         scope: request.scope,
         root: request.root,
         policy: request.policy,
+        ahead: request.ahead,
         processes: request.processes,
         descriptions: &found.descriptions,
         known: Known::default(),
@@ -311,6 +315,7 @@ mod tests {
             root: "",
             tables: &tables,
             processes: &processes,
+            ahead: Default::default(),
             externals: &externals,
             policy,
         };

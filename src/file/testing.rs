@@ -45,7 +45,15 @@ pub fn world<T>(descriptions: &[Description], work: impl FnOnce(&World<'_>) -> T
 fn world_of<T>(scope: Scope, descriptions: &[Description], work: impl FnOnce(&World<'_>) -> T) -> T {
     let processes = [std::process::id()];
     let policy = Policy::default();
-    work(&World { scope, root: "", policy, processes: &processes, descriptions, known: Known::default() })
+    work(&World {
+        scope,
+        root: "",
+        policy,
+        ahead: Default::default(),
+        processes: &processes,
+        descriptions,
+        known: Known::default(),
+    })
 }
 
 /// Capture and restore of one kind.

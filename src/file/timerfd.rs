@@ -1,18 +1,21 @@
 //! A timer with a descriptor (timerfd_create(2)).
 //!
 //! What: clock, time left, interval, expirations that nobody has read.
-//! Reads: fdinfo `clockid`, `ticks`, `settime flags`, `it_value` (what is left) and `it_interval`.
-//! Rebuilds: relative on the clocks that count from boot, because the restored system lives in a time
-//!   namespace in which they go on; absolute on the wall clock, so that it fires when it is due. The unread
-//!   count goes in with TFD_IOC_SET_TICKS (CONFIG_CHECKPOINT_RESTORE).
+//! Reads: fdinfo `clockid`, `ticks`, `settime flags`, `it_value` (what is left) and `it_interval`, and the clock.
+//! Rebuilds: for the moment when it was due, so that what a capture and a restore take counts: on the clocks that
+//!   count from boot, because the restored system lives in a time namespace in which they go on; on the wall clock,
+//!   if it was set so. Without time namespaces, with what was left. The unread count goes in with TFD_IOC_SET_TICKS
+//!   (CONFIG_CHECKPOINT_RESTORE).
 //! Loses: without that option, the exact number of unread expirations: one is left.
 //! Refuses: nothing.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use super::{Description, Opener, World};
 use crate::error::{Context, Error, Refusal, Result};
-use crate::sys::{anonymous, ioctl, time};
+use crate::proc::fdinfo;
+use crate::sys::{anonymous, fs, ioctl, time};
+use crate::task::clock;
 use crate::text;
 
 const KIND: &str = "timerfd";
@@ -30,6 +33,9 @@ crate::section! {
         /// Time left in seconds and nanoseconds, or the moment it is due if the clock is the wall clock and
         /// the flags say so. (0, 0) means that it is not armed.
         pub value: (i64, i64),
+        /// When the time left was read, in nanoseconds of the CLOCK_BOOTTIME
+        /// or, for all other clocks, the CLOCK_MONOTONIC that its owner sees.
+        pub read: i64,
         /// The interval.
         pub interval: (i64, i64),
     }
@@ -39,20 +45,34 @@ crate::section! {
 ///
 /// # Errors
 /// If fdinfo cannot be understood.
-pub fn capture(desc: &Description, _world: &World<'_>) -> Result<Box<State>, Refusal> {
+pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
+    let doing = format_args!("reading the timer");
     let missing = || Error::new(KIND, "reading the timer", "fdinfo does not show it");
-    let line = |name| desc.info.value(name).ok_or_else(missing);
+    // What the list of all descriptors says of it is older than the clock is now.
+    anonymous::touch_timer(desc.fd.as_fd()).context(KIND, doing)?;
+    let text = fs::text(format!("/proc/self/fdinfo/{}", desc.fd.as_raw_fd())).context(KIND, doing)?;
+    let info = fdinfo::parse(&text);
+    let line = |name| info.value(name).ok_or_else(missing);
     let clock: i32 = line("clockid")?.parse().map_err(|_| missing())?;
     let set = i32::from_str_radix(line("settime flags")?, 8).map_err(|_| missing())?;
-    let left = pair(line("it_value")?).ok_or_else(missing)?;
+    let steady = if clock::is_boottime(clock) { libc::CLOCK_BOOTTIME } else { libc::CLOCK_MONOTONIC };
+    let mut read = time::nanoseconds(steady).context(KIND, doing)? + world.ahead.of(clock);
+    let mut left = pair(line("it_value")?).ok_or_else(missing)?;
     let interval = pair(line("it_interval")?).ok_or_else(missing)?;
     let ticks = line("ticks")?.parse().map_err(|_| missing())?;
+    if left == (0, 0) && ticks > 0 {
+        // It has fired since, and waits for a reader.
+        left = interval;
+    }
+    if left == (0, 0) {
+        read = 0;
+    }
     let absolute = wall(clock) && set & libc::TFD_TIMER_ABSTIME != 0 && left != (0, 0);
     if !absolute {
-        return Ok(Box::new(State { clock, flags: 0, ticks, value: left, interval }));
+        return Ok(Box::new(State { clock, flags: 0, ticks, value: left, read, interval }));
     }
     let now = time::now(libc::CLOCK_REALTIME).context(KIND, format_args!("reading the wall clock"))?;
-    Ok(Box::new(State { clock, flags: set, ticks, value: sum(left, now), interval }))
+    Ok(Box::new(State { clock, flags: set, ticks, value: sum(left, now), read, interval }))
 }
 
 /// Whether a clock is set by people: CLOCK_REALTIME and CLOCK_REALTIME_ALARM.
@@ -75,18 +95,28 @@ fn sum(a: (i64, i64), b: (i64, i64)) -> (i64, i64) {
 ///
 /// # Errors
 /// The errno of the calls.
-pub fn restore(state: &State, _opener: &mut Opener) -> Result<OwnedFd> {
+pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
     let fd =
         anonymous::timerfd(state.clock).context(KIND, format_args!("making one on clock {}", state.clock))?;
-    let set = |value| {
-        anonymous::set_timer(fd.as_fd(), state.flags, value, state.interval)
-            .context(KIND, format_args!("arming"))
+    let set = |flags, value| {
+        anonymous::set_timer(fd.as_fd(), flags, value, state.interval).context(KIND, format_args!("arming"))
     };
-    set(state.value)?;
+    let relative = state.flags == 0 && state.value != (0, 0);
+    match opener.actor.ahead(state.clock).filter(|_| relative) {
+        None => set(state.flags, state.value)?,
+        Some(ahead) => {
+            let left = state.value.0 * NANO + state.value.1;
+            let (flags, at) = match clock::due(state.clock, state.read - ahead, left, 0) {
+                Ok(at) => (libc::TFD_TIMER_ABSTIME, at),
+                Err(left) => (0, left),
+            };
+            set(flags, (at / NANO, at % NANO))?;
+        }
+    }
     // After arming, which clears the count.
     if state.ticks > 0 && ioctl::set(fd.as_fd(), &ioctl::SET_TICKS, &state.ticks).is_err() {
         if state.value == (0, 0) {
-            set((0, 1))?;
+            set(0, (0, 1))?;
         }
         crate::log!(
             Warning,

@@ -9,6 +9,7 @@ use crate::sorted::Map;
 use crate::sys::ioctl;
 use crate::sys::sockdiag::Unix;
 use crate::sys::stat::stat;
+use crate::task::clock::Offsets;
 
 /// What is captured: everything under PID 1, or one tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct World<'a> {
     pub root: &'a str,
     /// What the configuration allows.
     pub policy: Policy<'a>,
+    /// How far the clocks of the tasks are ahead of ours.
+    pub ahead: Offsets,
     /// Every process and thread in the image, sorted.
     pub processes: &'a [u32],
     /// Every description of every task in the image; the index is the entry number.

@@ -46,6 +46,8 @@ numbers! {
     SETRESGID = SYS_setresgid, 210;
     /// setresuid(2).
     SETRESUID = SYS_setresuid, 208;
+    /// timerfd_gettime(2).
+    TIMERFD_GETTIME = SYS_timerfd_gettime, 410;
     /// timerfd_settime(2).
     TIMERFD_SETTIME = SYS_timerfd_settime, 411;
     /// timer_gettime(2).

@@ -52,6 +52,15 @@ pub fn kcmp_file(a: (u32, i32), b: (u32, i32)) -> Result<Ordering, Errno> {
     order(check(result)?)
 }
 
+/// Compares what two tasks have of a sort (KCMP_VM and its like); the order is arbitrary but total.
+///
+/// # Errors
+/// The errno of kcmp(2).
+pub fn kcmp(a: u32, b: u32, kind: i32) -> Result<Ordering, Errno> {
+    // SAFETY: numbers only.
+    order(check(unsafe { libc::syscall(libc::SYS_kcmp, a, b, kind, 0, 0) })?)
+}
+
 /// One watch of an epoll: `struct kcmp_epoll_slot`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]

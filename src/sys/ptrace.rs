@@ -18,10 +18,15 @@ pub const FOLLOW: i32 = libc::PTRACE_O_TRACESYSGOOD
     | libc::PTRACE_O_TRACECLONE;
 /// PTRACE_O_EXITKILL: the tracee dies with its tracer. For puppets; never for PID 1 or a captured task.
 pub const EXITKILL: i32 = libc::PTRACE_O_EXITKILL;
+/// PTRACE_O_SUSPEND_SECCOMP (4.3): while it is traced, the tracee lives as if it had no seccomp(2). Needs
+/// CAP_SYS_ADMIN and CONFIG_CHECKPOINT_RESTORE.
+pub const SUSPEND_SECCOMP: i32 = libc::PTRACE_O_SUSPEND_SECCOMP;
 
 const PEEKSIGINFO: Request = 0x4209;
 const GETSIGMASK: Request = 0x420a;
 const SETSIGMASK: Request = 0x420b;
+const SECCOMP_GET_FILTER: Request = 0x420c;
+const SECCOMP_GET_METADATA: Request = 0x420d;
 const GET_RSEQ_CONFIGURATION: Request = 0x420f;
 const NT_PRSTATUS: u32 = 1;
 /// Room for the general registers of any ABI that the kernel runs.
@@ -43,6 +48,21 @@ fn request(request: Request, tid: u32, addr: usize, data: usize) -> Sys<libc::c_
 /// PTRACE_SEIZE: attach without stopping.
 pub fn seize(tid: u32, options: i32) -> Sys<()> {
     request(libc::PTRACE_SEIZE, tid, 0, options as usize).map(drop)
+}
+
+/// PTRACE_SETOPTIONS: other options than those of the seizing.
+pub fn set_options(tid: u32, options: i32) -> Sys<()> {
+    request(libc::PTRACE_SETOPTIONS, tid, 0, options as usize).map(drop)
+}
+
+/// A filter of seccomp(2), the oldest is 0: its instructions of 64 bits, and its flags. ENOENT behind the newest.
+pub fn seccomp_filter(tid: u32, index: usize) -> Sys<(Vec<u64>, u64)> {
+    let count = request(SECCOMP_GET_FILTER, tid, index, 0)?;
+    let mut code = vec![0_u64; usize::try_from(count).unwrap_or(0)];
+    request(SECCOMP_GET_FILTER, tid, index, code.as_mut_ptr().addr())?;
+    let mut metadata = [index as u64, 0];
+    request(SECCOMP_GET_METADATA, tid, size_of_val(&metadata), metadata.as_mut_ptr().addr())?;
+    Ok((code, metadata[1]))
 }
 
 /// PTRACE_INTERRUPT: ask for a stop, PTRACE_EVENT_STOP.

@@ -212,18 +212,6 @@ pub fn top() -> u64 {
     beyond
 }
 
-/// Whether two processes share one address space (kcmp(2), KCMP_VM).
-pub fn same_memory(a: u32, b: u32) -> Sys<bool> {
-    const KCMP_VM: i32 = 1;
-    same_object(a, b, KCMP_VM)
-}
-
-/// Whether two tasks share an object of struct task_struct: `kind` is a KCMP_* number of kcmp(2).
-pub fn same_object(a: u32, b: u32, kind: i32) -> Sys<bool> {
-    // SAFETY: plain numbers.
-    Errno::result(unsafe { libc::syscall(libc::SYS_kcmp, a, b, kind, 0, 0) }).map(|order| order == 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::{map_area, top};

@@ -51,6 +51,10 @@ impl Puppets<'_> {
 }
 
 impl Actor for Puppets<'_> {
+    fn ahead(&self, clock: i32) -> Option<i64> {
+        self.ahead.map(|ahead| ahead.of(clock))
+    }
+
     fn socketpair(&mut self, who: &Who, kind: i32) -> Result<(OwnedFd, OwnedFd)> {
         let doing = format_args!("making a socket pair as {}", who.pid);
         let area = self.area(who.pid)?;

@@ -55,25 +55,63 @@ fn parse(text: &str) -> Offsets {
     offsets
 }
 
-/// Lets everybody whom we make from now on see the clocks go on from `captured`. Returns whether the kernel
-/// can.
+impl Offsets {
+    /// The one that a clock follows.
+    #[must_use]
+    pub fn of(&self, clock: i32) -> i64 {
+        if is_boottime(clock) { self.boottime } else { self.monotonic }
+    }
+}
+
+/// Whether a clock counts the time of sleep too.
+#[must_use]
+pub fn is_boottime(clock: i32) -> bool {
+    matches!(clock, libc::CLOCK_BOOTTIME | libc::CLOCK_BOOTTIME_ALARM)
+}
+
+/// When a timer is due that had `left` nanoseconds to go when its clock read `read`: `Ok` on that clock, for those
+/// that count from boot; `Err` is what is left of it now, for all others, whose timers go by CLOCK_MONOTONIC. `ahead`
+/// is how far the clocks of the one that arms it are ahead of ours.
+///
+/// # Errors
+/// The time that is left.
+pub fn due(clock: i32, read: i64, left: i64, ahead: i64) -> std::result::Result<i64, i64> {
+    let at = read.saturating_add(left);
+    if clock == libc::CLOCK_MONOTONIC || is_boottime(clock) {
+        return Ok(at.max(1));
+    }
+    let now = time::nanoseconds(libc::CLOCK_MONOTONIC).unwrap_or(0);
+    Err(at.saturating_sub(now + ahead).max(1))
+}
+
+/// How far the clocks of a process are ahead of ours.
+///
+/// # Errors
+/// It is gone.
+pub fn ahead(pid: u32) -> Result<Offsets> {
+    let (theirs, ours) = (offsets(pid)?, offsets(std::process::id())?);
+    Ok(Offsets { monotonic: theirs.monotonic - ours.monotonic, boottime: theirs.boottime - ours.boottime })
+}
+
+/// Lets everybody whom we make from now on see the clocks go on from `captured`. Returns how far theirs are ahead of
+/// ours; nothing, if the kernel cannot.
 ///
 /// # Errors
 /// The offsets are not accepted.
-pub fn go_on(captured: &Clocks) -> Result<bool> {
+pub fn go_on(captured: &Clocks) -> Result<Option<Offsets>> {
     let now = |clock| time::nanoseconds(clock).context(KIND, format_args!("reading a clock"));
     let own = offsets(std::process::id())?;
     // What the clocks of the kernel say, without our own namespace.
     let monotonic = captured.monotonic - (now(libc::CLOCK_MONOTONIC)? - own.monotonic);
     let boottime = captured.boottime - (now(libc::CLOCK_BOOTTIME)? - own.boottime);
     if crate::sys::clone::new_time_namespace().is_err() {
-        return Ok(false);
+        return Ok(None);
     }
     let line = |name: &str, ns: i64| format!("{name} {} {}\n", ns.div_euclid(SECOND), ns.rem_euclid(SECOND));
     let text = line("monotonic", monotonic) + &line("boottime", boottime);
     fs::write("/proc/self/timens_offsets", text)
         .context(KIND, format_args!("setting the offsets of the clocks"))?;
-    Ok(true)
+    Ok(Some(Offsets { monotonic: monotonic - own.monotonic, boottime: boottime - own.boottime }))
 }
 
 /// What it means when the kernel has no time namespaces.

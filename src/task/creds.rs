@@ -3,8 +3,8 @@
 //! Rebuilds: in an order where no step needs what an earlier one gave away (credentials(7),
 //!   capabilities(7), "Effect of user ID changes").
 //! Loses: keyrings (keyrings(7)): nobody but the thread itself can see which it has.
-//! Refuses: seccomp, in this version, and a label of a security module that is not the one of PID 1, or, in a
-//!   tree, of the caller (`process.rs`, before anything is injected).
+//! Refuses: a label of a security module that is not the one of PID 1, or, in a tree, of the caller (`capture.rs`,
+//!   before anything is injected).
 
 use crate::proc::status::Status;
 use crate::sys::abi;

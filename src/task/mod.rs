@@ -12,6 +12,8 @@ pub mod process;
 pub mod puppet;
 pub mod remote;
 pub mod sched;
+pub mod seccomp;
+pub mod sharing;
 pub mod signal;
 pub mod thread;
 pub mod timer;

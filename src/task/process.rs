@@ -2,12 +2,12 @@
 //! this folder look at it.
 
 use crate::error::{Context, Refusal, Result};
-use crate::sys::{fs, stat, vm};
+use crate::sys::{fs, stat};
 use crate::task::freeze::{self, Process};
 use crate::task::memory::{self, Shared};
 use crate::task::remote::{Area, Batch};
 use crate::task::tree::Body;
-use crate::task::{freeze::put_back, limit, sched, signal, thread, timer, workdir};
+use crate::task::{freeze::put_back, limit, sched, seccomp, sharing, signal, thread, timer, workdir};
 use crate::text;
 
 const KIND: &str = "task";
@@ -45,17 +45,17 @@ pub fn label(pid: u32, tid: u32) -> String {
     text::without_end(text::without_end(&text, "\n"), "\0").to_owned()
 }
 
-/// The threads under seccomp(2), which belongs to a thread.
-fn filtered(process: &Process) -> impl Iterator<Item = u32> {
-    process.threads.iter().map(|t| t.tid).filter(|tid| freeze::read_status(*tid).seccomp != 0)
-}
-
 /// Reads a live process. Its descriptors are added by the caller. When this returns the process stands as
 /// it stood before: same registers, same memory.
 ///
 /// # Errors
 /// It died, or something that must work does not.
-pub fn capture(process: &Process, shared: &mut Shared, refuse: &mut Refuse<'_>) -> Result<Option<Captured>> {
+pub fn capture(
+    process: &Process,
+    shared: &mut Shared,
+    groups: &sharing::Groups,
+    refuse: &mut Refuse<'_>,
+) -> Result<Option<Captured>> {
     let pid = process.pid;
     let status = freeze::read_status(pid);
     let mut complete = true;
@@ -63,11 +63,6 @@ pub fn capture(process: &Process, shared: &mut Shared, refuse: &mut Refuse<'_>) 
         complete = false;
         refuse(kind, object, refusal);
     };
-    for tid in filtered(process) {
-        let refusal = Refusal::new("it runs under seccomp", "rerun the service, or turn its seccomp off");
-        told("creds", format!("seccomp of thread {tid}"), refusal);
-    }
-    check_sharing(process, &mut told);
     let memory = memory::capture(pid, &process.stat.layout, shared, &mut |object, refusal| {
         told("memory", object, refusal);
     })?;
@@ -77,17 +72,27 @@ pub fn capture(process: &Process, shared: &mut Shared, refuse: &mut Refuse<'_>) 
     }
     let mut threads = Vec::new();
     for t in &process.threads {
-        match thread::capture(pid, t) {
-            Ok(state) => threads.push(state),
+        let seccomp = seccomp::capture(t.tid, &mut shared.filters);
+        let seccomp = seccomp.map_err(|refusal| told("seccomp", format!("thread {}", t.tid), refusal));
+        match thread::capture(pid, t, seccomp.unwrap_or_default()) {
+            Ok(mut state) => {
+                if groups.is_apart(pid, t.tid) {
+                    let own = workdir::capture(pid, t.tid, &shared.root);
+                    state.workdir =
+                        own.map_err(|refusal| told("workdir", format!("thread {}", t.tid), refusal)).ok();
+                }
+                threads.push(state);
+            }
             Err(refusal) => told("thread", format!("thread {}", t.tid), refusal),
         }
     }
     let posix = timer::parse(&fs::of_task(pid, "timers").unwrap_or_default());
-    if let Err(refusal) = timer::check(&posix) {
+    let tids: Vec<u32> = process.threads.iter().map(|t| t.tid).collect();
+    if let Err(refusal) = timer::check(&posix, pid, &tids) {
         told("timer", "POSIX timer".into(), refusal);
     }
     let workdir =
-        workdir::capture(pid, status.umask).map_err(|refusal| told("workdir", "cwd".into(), refusal));
+        workdir::capture(pid, pid, &shared.root).map_err(|refusal| told("workdir", "cwd".into(), refusal));
     let terminal = terminal(process).map_err(|refusal| told("tty", "controlling terminal".into(), refusal));
     let (Ok(workdir), Ok(terminal), true) = (workdir, terminal, complete) else { return Ok(None) };
     let mut body = Body {
@@ -160,20 +165,6 @@ fn ask_inside(
     area.eject(pid, &leader.regs)?;
     put_back(leader, &sets)?;
     Ok((subreaper, refusals))
-}
-
-/// Threads that do not share what threads share, and processes that share what they do not.
-fn check_sharing(process: &Process, told: &mut Refuse<'_>) {
-    const SHARED: [(i32, &str); 2] = [(2, "descriptor table"), (3, "directories")];
-    for t in process.threads.iter().skip(1) {
-        for (kind, name) in SHARED {
-            if !vm::same_object(process.pid, t.tid, kind).unwrap_or(true) {
-                let refusal =
-                    Refusal::new(format!("it has {name} of its own (unshare(2))"), "rerun the service");
-                told("thread", format!("thread {}", t.tid), refusal);
-            }
-        }
-    }
 }
 
 /// The controlling terminal of a session leader: the path of one of its descriptors on it.

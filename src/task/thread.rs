@@ -16,7 +16,7 @@ use crate::task::batch::LONG;
 use crate::task::freeze::{self, Thread};
 use crate::task::remote::Batch;
 use crate::task::signal::{self, AltStack};
-use crate::task::{creds, sched};
+use crate::task::{creds, sched, seccomp, workdir};
 use crate::text;
 
 const KIND: &str = "thread";
@@ -62,6 +62,10 @@ crate::section! {
         pub creds: creds::State,
         /// Scheduling.
         pub sched: sched::State,
+        /// System calls that it may make.
+        pub seccomp: seccomp::State,
+        /// Directories of its own.
+        pub workdir: Option<workdir::State>,
     }
 }
 
@@ -87,7 +91,7 @@ pub fn ask(batch: &mut Batch, tid: u32) -> Asked {
 ///
 /// # Errors
 /// Something that cannot be carried.
-pub fn capture(tgid: u32, thread: &Thread) -> Result<State, Refusal> {
+pub fn capture(tgid: u32, thread: &Thread, seccomp: seccomp::State) -> Result<State, Refusal> {
     let tid = thread.tid;
     let doing = format_args!("reading thread {tid}");
     let queue = signal::queued(tid, false).context(KIND, doing)?;
@@ -119,6 +123,8 @@ pub fn capture(tgid: u32, thread: &Thread) -> Result<State, Refusal> {
         rseq,
         creds: creds::State::default(),
         sched: sched::capture(tid)?,
+        seccomp,
+        workdir: None,
     })
 }
 

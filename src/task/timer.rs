@@ -1,18 +1,24 @@
 //! What: interval timers (setitimer(2), alarm(2)) and POSIX timers (timer_create(2)) of a process.
-//! Reads: getitimer(2) and timer_gettime(2) inside the process, /proc/PID/timers for ids and clocks.
+//! Reads: clock_gettime(2), getitimer(2) and timer_gettime(2) inside the process, /proc/PID/timers for ids and clocks.
 //! Rebuilds: POSIX timers under their exact ids, with PR_TIMER_CREATE_RESTORE_IDS (6.15) or by creating and
-//!   deleting upwards; all are armed last.
-//! Loses: overruns that were not collected yet.
-//! Refuses: timers on the CPU clock of another process, and ids too high to reach.
+//!   deleting upwards; all are armed last, for the moment when they were due: what a capture and a restore take counts.
+//!   Without time namespaces, with what was left.
+//! Loses: overruns that were not collected yet. Whether a timer on the wall clock was set for a moment.
+//! Refuses: timers on the CPU clock of another process, or on that of one thread of several if it is not named
+//!   (CLOCK_THREAD_CPUTIME_ID); ids above 5000.
 
 use crate::error::{Refusal, Result};
 use crate::sorted;
 use crate::sys::abi;
 use crate::task::batch::{LONG, long};
+use crate::task::clock::{self, Offsets};
 use crate::task::remote::{Batch, Script};
 
 /// Bytes of struct itimerspec, which has 64-bit members everywhere.
 const ITIMER: usize = 32;
+const NANO: u64 = 1_000_000_000;
+/// The CPU clock of the process that asks, as the kernel numbers it.
+const OWN: i32 = -6;
 /// Without PR_TIMER_CREATE_RESTORE_IDS every id below must be created once.
 const MAX_ID: u32 = 5000;
 
@@ -20,6 +26,8 @@ crate::section! {
     /// All timers of a process.
     #[derive(Default)]
     pub struct State {
+        /// CLOCK_MONOTONIC and CLOCK_BOOTTIME when the times left were read, in nanoseconds.
+        pub read: [i64; 2],
         /// ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF: interval s, us, remaining s, us.
         pub intervals: [[u64; 4]; 3],
         /// POSIX timers by id.
@@ -95,15 +103,26 @@ pub fn parse(text: &str) -> Vec<Posix> {
     timers
 }
 
+/// Whether a negative clock is that of the process or of a thread of it. It names whose it is, and 0 is who made the
+/// timer (CPUCLOCK_PID and its like of include/linux/posix-timers.h).
+fn is_own(clock: i32, pid: u32, threads: &[u32]) -> bool {
+    const PER_THREAD: i32 = 4;
+    match (!(clock >> 3)).cast_unsigned() {
+        0 => clock & PER_THREAD == 0 || threads.len() == 1,
+        tid if clock & PER_THREAD != 0 => threads.contains(&tid),
+        other => other == pid,
+    }
+}
+
 /// Refuses what cannot be rebuilt.
 ///
 /// # Errors
 /// The refusal.
-pub fn check(timers: &[Posix]) -> Result<(), Refusal> {
+pub fn check(timers: &[Posix], pid: u32, threads: &[u32]) -> Result<(), Refusal> {
     for timer in timers {
-        // Negative clocks name a process or thread (clock_getcpuclockid(3)); -6 and -2 are one's own.
-        if timer.clock < 0 {
-            return Err(Refusal::new("a timer runs on a CPU clock of its own", "rerun the service"));
+        if timer.clock < 0 && !is_own(timer.clock, pid, threads) {
+            let reason = "a timer runs on the CPU clock of another process, or of one of several threads";
+            return Err(Refusal::new(reason, "rerun the service"));
         }
         if timer.id > MAX_ID {
             return Err(Refusal::new(format!("timer id {} is too high", timer.id), "rerun the service"));
@@ -112,7 +131,7 @@ pub fn check(timers: &[Posix]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Asks for the values; the rooms of the interval timers, then of the POSIX timers.
+/// Asks for the values; the rooms of the interval timers, then of the POSIX timers, then of two clocks.
 pub fn ask(batch: &mut Batch, posix: &[Posix]) -> Vec<u64> {
     let mut rooms = Vec::new();
     for which in 0..3 {
@@ -124,6 +143,11 @@ pub fn ask(batch: &mut Batch, posix: &[Posix]) -> Vec<u64> {
     for timer in posix {
         let room = batch.room(ITIMER);
         batch.call(abi::TIMER_GETTIME, &[u64::from(timer.id), room]);
+        rooms.push(room);
+    }
+    for clock in [libc::CLOCK_MONOTONIC, libc::CLOCK_BOOTTIME] {
+        let room = batch.room(16);
+        batch.call(abi::CLOCK_GETTIME, &[clock as u64, room]);
         rooms.push(room);
     }
     rooms
@@ -139,6 +163,9 @@ pub fn capture(batch: &Batch, rooms: &[u64], mut posix: Vec<Posix>) -> State {
     }
     for (timer, room) in posix.iter_mut().zip(rooms.iter().skip(3)) {
         timer.setting = four(*room);
+    }
+    for (read, room) in state.read.iter_mut().zip(rooms.iter().skip(3 + posix.len())) {
+        *read = nanoseconds([batch.word(*room), batch.word(*room + 8)], 1);
     }
     state.posix = posix;
     state
@@ -195,11 +222,23 @@ pub fn restore(script: &mut Script<'_>, state: &State, exact: bool) -> Result<()
     Ok(())
 }
 
-/// Arms every timer: the last thing before a process runs.
+/// Seconds and a rest in units of so many nanoseconds.
+fn nanoseconds([seconds, rest]: [u64; 2], unit: u64) -> i64 {
+    seconds.saturating_mul(NANO).saturating_add(rest * unit).cast_signed()
+}
+
+/// Arms every timer: the last thing before a process runs. `ahead` says how far its clocks are ahead of ours, if they
+/// go on.
 ///
 /// # Errors
 /// As [`Script::ensure`].
-pub fn arm(script: &mut Script<'_>, state: &State) -> Result<()> {
+pub fn arm(script: &mut Script<'_>, state: &State, ahead: Option<Offsets>) -> Result<()> {
+    // How to set a timer that goes by this clock.
+    let due = |clock: i32, left: i64| {
+        let now = ahead.filter(|_| clock >= 0);
+        let read = state.read[usize::from(clock::is_boottime(clock))];
+        now.map_or(Err(left.max(1)), |ahead| clock::due(clock, read, left, ahead.monotonic))
+    };
     let words = |w: &[u64; 4]| w.iter().flat_map(|w| w.to_ne_bytes()).collect::<Vec<u8>>();
     for (which, setting) in (0..).zip(&state.intervals) {
         if *setting == [0; 4] {
@@ -207,8 +246,12 @@ pub fn arm(script: &mut Script<'_>, state: &State) -> Result<()> {
         }
         script.ensure(1, ITIMER)?;
         let mut setting = *setting;
-        if setting[2] == 0 && setting[3] == 0 {
-            setting[3] = 1; // about to fire
+        // Only the first goes by a clock; the others count what the process uses. Relative, like those of
+        // CLOCK_REALTIME, and at least one of its units.
+        let clock = if which == 0 { libc::CLOCK_REALTIME } else { OWN };
+        if let Err(left) = due(clock, nanoseconds([setting[2], setting[3]], 1000)) {
+            let left = left.cast_unsigned().div_ceil(1000);
+            (setting[2], setting[3]) = (left / 1_000_000, left % 1_000_000);
         }
         let room = script.batch.longs(&setting);
         script.batch.call(libc::SYS_setitimer, &[which, room, 0]);
@@ -217,11 +260,13 @@ pub fn arm(script: &mut Script<'_>, state: &State) -> Result<()> {
     for timer in state.posix.iter().filter(|t| t.setting != [0; 4]) {
         script.ensure(1, ITIMER)?;
         let mut setting = timer.setting;
-        if setting[2] == 0 && setting[3] == 0 {
-            setting[3] = 1;
-        }
+        let (flags, at) = match due(timer.clock, nanoseconds([setting[2], setting[3]], 1)) {
+            Ok(at) => (libc::TIMER_ABSTIME as u64, at.cast_unsigned()),
+            Err(left) => (0, left.cast_unsigned()),
+        };
+        (setting[2], setting[3]) = (at / NANO, at % NANO);
         let room = script.batch.bytes(&words(&setting));
-        script.batch.call(abi::TIMER_SETTIME, &[u64::from(timer.id), 0, room, 0]);
+        script.batch.call(abi::TIMER_SETTIME, &[u64::from(timer.id), flags, room, 0]);
         script.batch.doing("arming a timer");
     }
     Ok(())
@@ -239,12 +284,23 @@ mod tests {
         assert_eq!(timers.len(), 2);
         assert_eq!((timers[0].id, timers[0].signal, timers[0].value, timers[0].clock), (1, 10, 42, 1));
         assert_eq!((timers[1].notify, timers[1].tid), (1 | libc::SIGEV_THREAD_ID, 78));
-        assert!(check(&timers).is_ok());
+        assert!(check(&timers, 77, &[]).is_ok());
     }
 
     #[test]
-    fn a_cpu_clock_of_its_own_is_refused() {
-        let timers = parse("ID: 0\nsignal: 14/0\nnotify: signal/pid.7\nClockID: -1234\n");
-        assert!(check(&timers).is_err());
+    fn a_cpu_clock_of_somebody_else_is_refused() {
+        let mut timers = parse("ID: 0\nsignal: 14/0\nnotify: signal/pid.7\nClockID: -6\n");
+        let mut is_carried = |clock: i32, threads: &[u32]| {
+            timers[0].clock = clock;
+            check(&timers, 7, threads).is_ok()
+        };
+        // The process and its one thread; then by their numbers.
+        assert!(is_carried(-6, &[7]) && is_carried(-2, &[7]));
+        assert!(is_carried(!7 << 3 | 2, &[7, 8]) && is_carried(!8 << 3 | 6, &[7, 8]));
+        assert!(
+            !is_carried(-2, &[7, 8])
+                && !is_carried(!9 << 3 | 2, &[7, 8])
+                && !is_carried(!9 << 3 | 6, &[7, 8])
+        );
     }
 }

@@ -9,7 +9,7 @@ use crate::error::Refusal;
 use crate::file::Fd;
 use crate::sorted::{self, Map, Set};
 use crate::task::signal::Action;
-use crate::task::{limit, memory, sched, thread, timer, workdir};
+use crate::task::{limit, memory, sched, sharing, thread, timer, workdir};
 
 crate::section! {
     /// The ids of a process.
@@ -26,6 +26,8 @@ crate::section! {
         pub subreaper: bool,
         /// Wait status of a zombie.
         pub exit: Option<i32>,
+        /// What it shares with other processes.
+        pub sharing: sharing::State,
     }
 }
 
@@ -153,6 +155,7 @@ pub fn plan(all: &[Ids], root: u32, exists: bool) -> Result<Vec<Step>, (u32, Ref
 impl Planner<'_> {
     /// Makes a process and all below it. `from`: session and group of the maker at this moment.
     fn create(&mut self, by: Option<u32>, ids: &Ids, from: (u32, u32)) -> Result<(), (u32, Refusal)> {
+        self.check_sharing(by, ids)?;
         self.steps.push(Step::Create { by, pid: ids.pid });
         self.made.insert(ids.pid);
         self.now.insert(ids.pid, from);
@@ -160,6 +163,19 @@ impl Planner<'_> {
             self.steps.push(Step::Subreaper(ids.pid));
         }
         self.children(ids, from.0, Some(ids.pid))
+    }
+
+    /// What a process shares it has from its maker: only the first of those that share comes without.
+    fn check_sharing(&self, by: Option<u32>, ids: &Ids) -> Result<(), (u32, Refusal)> {
+        let mut made = self.all.iter().filter(|p| self.made.contains(&p.pid));
+        let from = self.all.iter().find(|p| Some(p.pid) == by);
+        let has = from.map_or(0, |p| p.sharing.flags(&ids.sharing));
+        match made.find(|p| p.sharing.flags(&ids.sharing) & !has != 0) {
+            None => Ok(()),
+            Some(p) => {
+                Err((ids.pid, sharing::refusal(format!("it shares with {}, which does not make it", p.pid))))
+            }
+        }
     }
 
     /// Makes the children of a process: first those that need the session it was born in, then, after its
@@ -257,9 +273,11 @@ impl Planner<'_> {
 #[cfg(test)]
 mod tests {
     use super::{Ids, Step, plan};
+    use crate::task::sharing::State;
 
     fn ids(pid: u32, ppid: u32, pgrp: u32, session: u32) -> Ids {
-        Ids { pid, ppid, pgrp, session, subreaper: false, exit: None }
+        let sharing = State { files: pid, directories: pid };
+        Ids { pid, ppid, pgrp, session, subreaper: false, exit: None, sharing }
     }
 
     #[test]
@@ -300,6 +318,18 @@ mod tests {
         assert!(steps.contains(&Step::Create { by: Some(12), pid: 11 }));
         assert!(steps.contains(&Step::Group { pid: 13, group: 11 }));
         assert_eq!(steps.last(), Some(&Step::End { by: Some(12), pid: 11 }));
+    }
+
+    #[test]
+    fn sharing_past_the_maker_is_refused() {
+        let mut all = [ids(10, 0, 10, 10), ids(11, 10, 10, 10), ids(12, 10, 10, 10)];
+        (all[0].sharing.files, all[1].sharing.files) = (11, 11);
+        assert!(plan(&all, 10, false).is_ok());
+        // PID 1 is not made anew.
+        assert_eq!(plan(&all, 10, true).unwrap_err().0, 11);
+        (all[1].sharing.files, all[2].sharing.directories) = (12, 12);
+        all[1].sharing.directories = 12;
+        assert_eq!(plan(&all, 10, false).unwrap_err().0, 12);
     }
 
     #[test]

@@ -125,5 +125,6 @@ fn read_status_tgid(tid: u32) -> Option<u32> {
 
 /// Whether two processes share one address space: kcmp(2) with KCMP_VM.
 fn shares_memory(a: u32, b: u32) -> bool {
-    crate::sys::vm::same_memory(a, b).unwrap_or(false)
+    const KCMP_VM: i32 = 1;
+    crate::sys::descriptor::kcmp(a, b, KCMP_VM) == Ok(std::cmp::Ordering::Equal)
 }

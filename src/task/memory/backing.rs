@@ -8,6 +8,7 @@ use crate::proc::smaps::Mapping;
 use crate::sorted::Set;
 use crate::sys::fs;
 use crate::sys::stat::stat;
+use crate::task::seccomp::Filter;
 use crate::text;
 
 /// An object, where it was first met.
@@ -32,8 +33,10 @@ pub struct Shared {
     pub objects: Vec<Found>,
     /// Open descriptions by device and inode, for memfds: filled by the capture from the file table.
     pub entries: Vec<(u64, u32)>,
+    /// Filters of seccomp(2), without duplicates.
+    pub filters: Vec<Filter>,
     /// What stands before every path of the system.
-    pub(super) root: String,
+    pub root: String,
     /// Mapped files whose names were found to lead to them: device, inode, path.
     known: Set<(String, u64, String)>,
 }

@@ -77,7 +77,7 @@ impl Puppets<'_> {
         let doing = format_args!("making process {pid}");
         let sibling = self.init.is_some() && self.process(pid).is_some();
         clone::puppet(pid, sibling).context(KIND, doing)?;
-        ptrace::seize(pid, ptrace::FOLLOW | ptrace::EXITKILL).context(KIND, doing)?;
+        ptrace::seize(pid, self.options | ptrace::EXITKILL).context(KIND, doing)?;
         ptrace::interrupt(pid).context(KIND, doing)?;
         first_stop(pid)?;
         ptrace::set_sigmask(pid, ALL_BUT_TRAP).context(KIND, doing)?;
@@ -94,7 +94,9 @@ impl Puppets<'_> {
         let signal = if self.process(pid).is_some() { libc::SIGCHLD } else { 0 };
         let area = self.area(by)?;
         let mut batch = Batch::new(area.base());
-        clone_call(&mut batch, pid, 0, signal);
+        let sharing = |pid| self.process(pid).map(|p| &p.ids.sharing);
+        let flags = sharing(by).zip(sharing(pid)).map_or(0, |(by, child)| by.flags(child));
+        clone_call(&mut batch, pid, u64::from(flags.cast_unsigned()), signal);
         area.run(by, &mut batch)?;
         first_stop(pid)?;
         self.areas.insert(pid, Area::inherited(self.base, pid));

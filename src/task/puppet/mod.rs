@@ -21,7 +21,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use crate::error::{Context, Error, Result};
 use crate::sorted::{self, Map};
 use crate::sys::abi::Number;
-use crate::sys::{fs, ptrace, stat};
+use crate::sys::{fs, ptrace};
+use crate::task::clock::Offsets;
 use crate::task::memory::{self, Backing};
 use crate::task::pages::{self, Memory, Place};
 use crate::task::remote::{AREA, Area, Batch, Script};
@@ -29,17 +30,11 @@ use crate::task::tree::{Body, Process};
 use create::{clone_call, first_stop};
 use supply::take_lock;
 
-use crate::task::{creds, freeze, limit, sched, signal, thread, timer, workdir};
+use crate::task::{creds, freeze, limit, sched, seccomp, signal, thread, timer, workdir};
 
 const KIND: &str = "puppet";
 /// Numbers of tty_ioctl(2), whose type differs between C libraries.
 const TIOCSPGRP: u64 = 0x5410;
-/// Whether two paths lead to one file.
-fn same_file(one: &str, other: &str) -> bool {
-    let id = |path| stat::stat(path).map(|found| (found.dev, found.ino)).ok();
-    id(one).is_some() && id(one) == id(other)
-}
-
 /// Every signal but SIGTRAP.
 const ALL_BUT_TRAP: u64 = !(1 << (libc::SIGTRAP - 1));
 
@@ -56,6 +51,8 @@ struct Own {
 pub struct Puppets<'a> {
     /// The processes of the image.
     pub processes: &'a [Process],
+    /// Its filters of seccomp(2).
+    filters: &'a [seccomp::Filter],
     /// Opened program and library files, by index.
     pub files: Vec<OwnedFd>,
     /// Shared anonymous memory, by index.
@@ -66,6 +63,10 @@ pub struct Puppets<'a> {
     pub init: Option<u32>,
     /// The time namespace of our children, for PID 1 to enter (setns(2)).
     pub time: Option<OwnedFd>,
+    /// How far the clocks of puppets are ahead of ours; nothing, if they begin anew.
+    pub ahead: Option<Offsets>,
+    /// How they are seized.
+    options: i32,
     base: u64,
     /// The end of user addresses.
     top: u64,
@@ -104,7 +105,11 @@ impl<'a> Puppets<'a> {
     ///
     /// # Errors
     /// /proc cannot be read, or there is no room.
-    pub fn new(processes: &'a [Process], init: Option<u32>) -> Result<Puppets<'a>> {
+    pub fn new(
+        processes: &'a [Process],
+        filters: &'a [seccomp::Filter],
+        init: Option<u32>,
+    ) -> Result<Puppets<'a>> {
         let me = std::process::id();
         let top = crate::sys::vm::top();
         let base = choose_base(processes, top)?;
@@ -118,11 +123,19 @@ impl<'a> Puppets<'a> {
         };
         Ok(Puppets {
             processes,
+            filters,
+            options: ptrace::FOLLOW
+                | if processes.iter().filter_map(|p| p.body.as_ref()).any(seccomp::is_used) {
+                    ptrace::SUSPEND_SECCOMP
+                } else {
+                    0
+                },
             files: Vec::new(),
             objects: Vec::new(),
             entries: Vec::new(),
             init,
             time: None,
+            ahead: None,
             base,
             top,
             own,
@@ -153,7 +166,7 @@ impl<'a> Puppets<'a> {
     /// It cannot be traced.
     pub fn seize(&mut self, pid: u32) -> Result<()> {
         let doing = format_args!("seizing {pid}");
-        ptrace::seize(pid, ptrace::FOLLOW).context(KIND, doing)?;
+        ptrace::seize(pid, self.options).context(KIND, doing)?;
         ptrace::interrupt(pid).context(KIND, doing)?;
         first_stop(pid)?;
         let regs = ptrace::regs(pid).context(KIND, doing)?;
@@ -270,15 +283,11 @@ impl<'a> Puppets<'a> {
             script.ensure(1, 0)?;
             memory::guard(&mut script.batch, *guard);
         }
-        self.place_fds(&mut script, body)?;
-        for lock in &body.locks {
-            script.ensure(1, 48)?;
-            take_lock(&mut script.batch, lock);
-        }
-        script.ensure(8, 4096 + body.workdir.cwd.len() + body.workdir.root.len())?;
-        workdir::restore(&mut script.batch, &body.workdir);
         script.ensure(64, 64 * 32)?;
         signal::restore_actions(&mut script.batch, &body.actions, self.init == Some(pid));
+        let common = seccomp::common(&body.threads);
+        let leader = body.threads.first().map_or(&[][..], |leader| &leader.seccomp.filters);
+        seccomp::restore(&mut script, leader.get(..common).unwrap_or(&[]), self.filters)?;
         script.flush()?;
         for thread in body.threads.iter().skip(1) {
             let mut batch = Batch::new(area.base());
@@ -286,6 +295,27 @@ impl<'a> Puppets<'a> {
             area.run(pid, &mut batch)?;
             first_stop(thread.tid)?;
         }
+        // While descriptor 0 is the conductor, and a thread sees the root that the conductor has.
+        for thread in &body.threads {
+            if let Some(own) = &thread.workdir {
+                let mut script = Script::new(area, thread.tid);
+                script.batch.call(libc::SYS_unshare, &[libc::CLONE_FS as u64]);
+                workdir::restore(&mut script, own)?;
+            }
+        }
+        let mut script = Script::new(area, pid);
+        let sharing = self.process(pid).map(|p| &p.ids.sharing);
+        if sharing.is_some_and(|sharing| sharing.directories == pid) {
+            workdir::restore(&mut script, &body.workdir)?;
+        }
+        if sharing.is_some_and(|sharing| sharing.files == pid) {
+            self.place_fds(&mut script, body)?;
+            for lock in &body.locks {
+                script.ensure(1, 48)?;
+                take_lock(&mut script.batch, lock);
+            }
+        }
+        script.flush()?;
         sched::restore_process(pid, &body.sched, &self.own.process)?;
         for thread in &body.threads {
             sched::restore(thread.tid, &thread.sched, &self.own.sched)?;
@@ -297,32 +327,19 @@ impl<'a> Puppets<'a> {
         script.flush()?;
         // The leader gives up its rights last.
         for thread in body.threads.iter().rev() {
-            let mut batch = Batch::new(area.base());
-            thread::restore(&mut batch, thread, &self.own.creds);
+            let mut script = Script::new(area, thread.tid);
+            let rest = thread.seccomp.filters.get(common..).unwrap_or(&[]);
+            seccomp::restore(&mut script, rest, self.filters)?;
+            seccomp::restrict(&mut script, &thread.seccomp);
+            script.flush()?;
+            thread::restore(&mut script.batch, thread, &self.own.creds);
             if thread.tid == pid {
-                batch.call(
+                script.batch.call(
                     libc::SYS_prctl,
                     &[libc::PR_SET_DUMPABLE as u64, u64::from(body.dumpable & 1), 0, 0, 0],
                 );
             }
-            area.run(thread.tid, &mut batch)?;
-        }
-        Ok(())
-    }
-
-    /// PR_SET_MM_MAP with the program's file, and PR_SET_THP_DISABLE.
-    fn describe(&self, script: &mut Script<'_>, body: &Body) -> Result<()> {
-        let exe = self.backing_fd(&Backing::File(body.memory.exe))?;
-        script.batch.call(libc::SYS_pidfd_getfd, &[0, exe, 0]);
-        // The program stays where it is the same: the kernel refuses one while files of the present one are
-        // mapped (EBUSY), and the mappings of `rcsnap ready` are those of rcsnap.
-        let same = same_file("/proc/self/exe", &format!("/proc/self/fd/{exe}"));
-        memory::set_layout(&mut script.batch, &body.memory, if same { u64::from(u32::MAX) } else { 1 });
-        script.batch.call(libc::SYS_close, &[1]);
-        let personality = u64::from_str_radix(&body.sched.personality, 16).unwrap_or(0);
-        script.batch.call(libc::SYS_personality, &[personality]);
-        if body.no_thp {
-            script.batch.call(libc::SYS_prctl, &[libc::PR_SET_THP_DISABLE as u64, 1, 0, 0, 0]);
+            script.flush()?;
         }
         Ok(())
     }
@@ -341,7 +358,7 @@ impl<'a> Puppets<'a> {
         }
         let mut script = Script::new(area, pid);
         signal::restore_queue(&mut script, pid, None, &body.queue)?;
-        timer::arm(&mut script, &body.timers)?;
+        timer::arm(&mut script, &body.timers, self.ahead)?;
         script.flush()
     }
 

@@ -8,8 +8,8 @@ use super::{KIND, Puppets};
 use crate::error::{Context, Error, Result};
 use crate::image::pages::Run;
 use crate::sorted;
-use crate::sys::{abi, descriptor, fs, path, vm};
-use crate::task::memory::{Backing, MappedFile, Object};
+use crate::sys::{abi, descriptor, fs, path, stat, vm};
+use crate::task::memory::{self, Backing, MappedFile, Object};
 use crate::task::pages::Place;
 use crate::task::remote::{Batch, Script};
 use crate::task::tree::Body;
@@ -60,6 +60,12 @@ fn deleted_file(object: &Object) -> Result<OwnedFd> {
     Ok(file)
 }
 
+/// Whether two paths lead to one file.
+fn same_file(one: &str, other: &str) -> bool {
+    let id = |path| stat::stat(path).map(|found| (found.dev, found.ino)).ok();
+    id(one).is_some() && id(one) == id(other)
+}
+
 /// The lowest number below `fd` that no descriptor of the process has.
 fn first_gap(fds: &[crate::file::Fd], fd: i32) -> i32 {
     (0..fd).find(|n| fds.iter().all(|f| f.fd != *n)).unwrap_or(fd)
@@ -99,6 +105,23 @@ impl Puppets<'_> {
         };
         let fd = fd.ok_or_else(|| Error::new(KIND, "mapping a file", "the image does not have it"))?;
         Ok(u64::from(fd.as_raw_fd().cast_unsigned()))
+    }
+
+    /// PR_SET_MM_MAP with the program's file, and PR_SET_THP_DISABLE.
+    pub(super) fn describe(&self, script: &mut Script<'_>, body: &Body) -> Result<()> {
+        let exe = self.backing_fd(&Backing::File(body.memory.exe))?;
+        script.batch.call(libc::SYS_pidfd_getfd, &[0, exe, 0]);
+        // The program stays where it is the same: the kernel refuses one while files of the present one are
+        // mapped (EBUSY), and the mappings of `rcsnap ready` are those of rcsnap.
+        let same = same_file("/proc/self/exe", &format!("/proc/self/fd/{exe}"));
+        memory::set_layout(&mut script.batch, &body.memory, if same { u64::from(u32::MAX) } else { 1 });
+        script.batch.call(libc::SYS_close, &[1]);
+        let personality = u64::from_str_radix(&body.sched.personality, 16).unwrap_or(0);
+        script.batch.call(libc::SYS_personality, &[personality]);
+        if body.no_thp {
+            script.batch.call(libc::SYS_prctl, &[libc::PR_SET_THP_DISABLE as u64, 1, 0, 0, 0]);
+        }
+        Ok(())
     }
 
     /// Gives the process its descriptors. Numbers are known beforehand: pidfd_getfd(2) returns the lowest free one, and they are taken in ascending order.

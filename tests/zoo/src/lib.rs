@@ -125,18 +125,15 @@ impl Zoo {
         }
     }
 
-    /// Records a problem unless a timer has counted down by `gone` while `elapsed` nanoseconds went by on
-    /// [`time::steady`]. A timer stands still while a capture reads and a restore writes, and the clock does not; where
-    /// the clock cannot be moved, it goes on for the time on the shelf too.
-    pub fn counts(&mut self, what: &str, gone: i64, elapsed: i64) {
-        let off = elapsed - gone;
+    /// Records a problem unless a timer has counted down by `gone` while `elapsed` nanoseconds, between these two,
+    /// went by on [`time::steady`]. Where the clock cannot be moved, it goes on for the time on the shelf too.
+    pub fn counts(&mut self, what: &str, gone: i64, elapsed: std::ops::RangeInclusive<i64>) {
         let (early, late) = match time::has_namespace() {
-            true if time::pace() == 1 => (500_000_000, 500_000_000),
-            true => (500_000_000, time::slack_ms() * 1_000_000),
-            false => (1_500_000_000, i64::MAX),
+            true => (0, 20_000_000 * time::pace()),
+            false => (1_500_000_000, i64::MAX / 2),
         };
-        if off < -early || off > late {
-            self.problems.push(format!("{what} is {off} ns off the clock"));
+        if gone < elapsed.start() - late || gone > elapsed.end() + early {
+            self.problems.push(format!("{what} counted {gone} ns while {elapsed:?} went by"));
         }
     }
 

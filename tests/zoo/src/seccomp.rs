@@ -23,6 +23,10 @@ fn step(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
 /// # Errors
 /// The errno of the call.
 pub fn install(calls: &[libc::c_long], listed: u32, others: u32) -> Outcome {
+    with_flags(calls, listed, others, 0)
+}
+
+fn with_flags(calls: &[libc::c_long], listed: u32, others: u32, flags: usize) -> Outcome {
     let mut program = vec![step(LOAD, 0, 0, 0)];
     for (i, call) in calls.iter().enumerate() {
         let left = (calls.len() - i) as u8;
@@ -32,8 +36,10 @@ pub fn install(calls: &[libc::c_long], listed: u32, others: u32) -> Outcome {
     program.push(step(RETURN, 0, 0, listed));
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     sys::set_prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
-    raw!(SYS_seccomp, 1, 0, &raw const filter)?;
-    Ok(())
+    match raw!(SYS_seccomp, 1, flags, &raw const filter)? {
+        0 => Ok(()),
+        tid => Err(format!("thread {tid} has another filter").into()),
+    }
 }
 
 /// Installs a filter under which one call fails with this errno.
@@ -42,4 +48,13 @@ pub fn install(calls: &[libc::c_long], listed: u32, others: u32) -> Outcome {
 /// The errno of the call.
 pub fn deny(call: libc::c_long, errno: u32) -> Outcome {
     install(&[call], ERRNO | errno, ALLOW)
+}
+
+/// The same for all threads of the process, which must have the same filters.
+///
+/// # Errors
+/// The errno of the call, or a thread that has others.
+pub fn deny_all(call: libc::c_long, errno: u32) -> Outcome {
+    const TSYNC: usize = 1;
+    with_flags(&[call], ERRNO | errno, ALLOW, TSYNC)
 }

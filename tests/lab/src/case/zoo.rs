@@ -68,18 +68,15 @@ pub struct Args {
 
 /// Programs of what rcsnap may refuse, and the kind that it then names. All others it must carry; these it must
 /// carry or refuse by name.
-const MAY_REFUSE: [(&str, &str); 11] = [
+const MAY_REFUSE: [(&str, &str); 8] = [
     ("linked", "regular"),
     ("memfd_closed", "memory"),
     ("memory_deleted", "memory"),
+    ("memory_shared", "sharing"),
     ("netlink", "netlink"),
     ("pty", "tty"),
-    ("seccomp", "creds"),
-    ("sharing", "tree"),
     ("stopped", "freeze"),
     ("vfork", "freeze"),
-    ("workdir_deleted", "workdir"),
-    ("workdir_thread", "thread"),
 ];
 
 /// One line of the table.

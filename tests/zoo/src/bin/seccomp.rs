@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use zoo::proc::status;
-use zoo::seccomp::{ALLOW, KILL, TRAP, deny, install};
+use zoo::seccomp::{ALLOW, KILL, TRAP, deny, deny_all, install};
 use zoo::{Outcome, Zoo, fd, raw, sys};
 
 static TRAPPED: AtomicI32 = AtomicI32::new(0);
@@ -21,6 +21,7 @@ fn program(zoo: &mut Zoo) -> Outcome {
     let trapped = zoo.fork(trapped)?;
     let narrow = zoo.fork(narrow)?;
     let threaded = zoo.fork(threaded)?;
+    let synced = zoo.fork(synced)?;
     let (ask, asked) = fd::pipe(0)?;
     let (answered, answer) = fd::pipe(0)?;
     let strict = zoo.fork_blocked(move |zoo| strict(zoo, ask, answer))?;
@@ -31,6 +32,7 @@ fn program(zoo: &mut Zoo) -> Outcome {
     zoo.reap("a process with a trapping filter", trapped);
     zoo.reap_as("a process that may do next to nothing", narrow, "signal 31");
     zoo.reap("a process with a filter on one thread", threaded);
+    zoo.reap("a process whose threads have one filter", synced);
     fd::write(asked, b"?")?;
     zoo.expect("the strict process's answer", fd::read(answered, 1)?, b"!".to_vec());
     zoo.reap_as("a strict process", strict, "signal 9");
@@ -125,6 +127,19 @@ fn threaded(zoo: &mut Zoo) -> Outcome {
         thread.join().map_err(|_| "the thread panicked")?,
         (98, "2".to_owned()),
     );
+    Ok(())
+}
+
+/// A filter that a thread inherited is still the same one: only then may another be given to all at once.
+fn synced(zoo: &mut Zoo) -> Outcome {
+    deny(libc::SYS_getpriority, 97)?;
+    let go = zoo.go();
+    let thread = std::thread::spawn(move || zoo::wait_for(go.as_ref()));
+    zoo.arrive();
+    zoo.wait();
+    deny_all(libc::SYS_getpriority, 96)?;
+    zoo.expect("errno of a denied call", denied(), 96);
+    thread.join().map_err(|_| "the thread panicked")?;
     Ok(())
 }
 

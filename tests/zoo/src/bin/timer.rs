@@ -1,5 +1,6 @@
 //! Kind `timer`: timers of a process fire when they are due and not before, and clocks go on.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use zoo::time::{
@@ -9,9 +10,13 @@ use zoo::{Outcome, Zoo, raw, sys, timed};
 
 /// A millisecond in nanoseconds.
 const MS: i64 = 1_000_000;
+/// What the silent timers are set to.
+const FAR: i64 = 1_000_000 * MS;
+/// Processor time that the timers on CPU clocks wait for: more than it takes to come there.
+const USED: i64 = 600 * MS;
 
 static REAL: AtomicI64 = AtomicI64::new(0);
-static TIMES: [AtomicI64; 4] = [const { AtomicI64::new(0) }; 4];
+static TIMES: [AtomicI64; 6] = [const { AtomicI64::new(0) }; 6];
 static TICKS: AtomicUsize = AtomicUsize::new(0);
 
 extern "C" fn on_alarm(_: i32) {
@@ -24,7 +29,7 @@ extern "C" fn on_timer(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void)
     if index == 3 {
         TICKS.fetch_add(1, Ordering::SeqCst);
     }
-    let _ = TIMES[index % 4].compare_exchange(0, steady(), Ordering::SeqCst, Ordering::SeqCst);
+    let _ = TIMES[index % 6].compare_exchange(0, steady(), Ordering::SeqCst, Ordering::SeqCst);
 }
 
 fn main() {
@@ -34,7 +39,8 @@ fn main() {
 fn catch(signal: i32, handler: usize, flags: i32) -> Outcome {
     let mut action: libc::sigaction = sys::zeroed();
     action.sa_sigaction = handler;
-    action.sa_flags = flags | libc::SA_RESTART;
+    // What is overdue fires at once, and a capture may come upon a handler: it leaves the mask as it is.
+    action.sa_flags = flags | libc::SA_RESTART | libc::SA_NODEFER;
     sys!(sigaction(signal, &raw const action, std::ptr::null_mut()))?;
     Ok(())
 }
@@ -76,6 +82,12 @@ fn program(zoo: &mut Zoo) -> Outcome {
     let ticking = create(libc::CLOCK_MONOTONIC, libc::SIGEV_SIGNAL, 3)?;
     let silent = create(libc::CLOCK_MONOTONIC, libc::SIGEV_NONE, 0)?;
     let disarmed = create(libc::CLOCK_REALTIME, libc::SIGEV_SIGNAL, 0)?;
+    // Not on the way of the others: they need the processor, not time.
+    let process = create(libc::CLOCK_PROCESS_CPUTIME_ID, libc::SIGEV_SIGNAL, 4)?;
+    let thread = create(libc::CLOCK_THREAD_CPUTIME_ID, libc::SIGEV_SIGNAL, 5)?;
+    // The CPU clocks of this very process and thread by their numbers (clock_getcpuclockid(3)).
+    let named = [2, 6].map(|sort| create(!sys::gettid() << 3 | sort, libc::SIGEV_NONE, 0));
+    let far = [libc::CLOCK_BOOTTIME, libc::CLOCK_REALTIME].map(|clock| create(clock, libc::SIGEV_NONE, 0));
     raw!(SYS_timer_delete, gap)?;
 
     let (start, monotonic_before) = (steady(), monotonic());
@@ -91,7 +103,19 @@ fn program(zoo: &mut Zoo) -> Outcome {
     let wall_due = clock(libc::CLOCK_REALTIME) + later_ms() * 1_000_000;
     arm(wall, libc::TIMER_ABSTIME, wall_due, 0)?;
     arm(ticking, 0, 100 * MS, 100 * MS)?;
-    arm(silent, 0, 1_000_000 * MS, 7000 * MS)?;
+    let [boot_far, wall_far] = far;
+    let far = [silent, boot_far?, wall_far?];
+    for timer in far {
+        arm(timer, 0, FAR, 7000 * MS)?;
+    }
+    let armed = steady();
+    arm(process, 0, USED, USED)?;
+    arm(thread, 0, USED, 0)?;
+    let [own_process, own_thread] = named;
+    let named = [own_process?, own_thread?];
+    for timer in named {
+        arm(timer, 0, 100_000_000 * MS, 5 * MS)?;
+    }
 
     zoo.keep("ids and targets of the timers", timers);
     let boot_before = clock(libc::CLOCK_BOOTTIME);
@@ -108,23 +132,25 @@ fn program(zoo: &mut Zoo) -> Outcome {
         zoo.check("CLOCK_MONOTONIC_RAW does not go back", clock(libc::CLOCK_MONOTONIC_RAW) >= raw_before);
     }
     zoo.check("CLOCK_REALTIME does not go back", clock(libc::CLOCK_REALTIME) >= wall_before);
-    countdowns(zoo, silent, disarmed, start)?;
+    countdowns(zoo, &far, disarmed, start..=armed)?;
+    used(zoo, named)?;
     let ticks = TICKS.load(Ordering::SeqCst);
     zoo::time::sleep_until(monotonic() + 1_000_000_000);
     let more = TICKS.load(Ordering::SeqCst) - ticks;
     zoo.check(&format!("an interval timer goes on ({more} of about 10 ticks)"), (3..=40).contains(&more));
     fired(zoo, start, due, wall_due);
-    zoo.expect("the id of the next timer", create(libc::CLOCK_MONOTONIC, libc::SIGEV_NONE, 0)?, disarmed + 1);
+    zoo.expect("the id of the next timer", create(libc::CLOCK_MONOTONIC, libc::SIGEV_NONE, 0)?, far[2] + 1);
     Ok(())
 }
 
 /// What has not fired yet still counts down from what it was set to.
-fn countdowns(zoo: &mut Zoo, silent: i32, disarmed: i32, start: i64) -> Outcome {
-    let [interval, left] = remaining(silent)?;
-    let gone = 1_000_000 * MS - left;
-    let elapsed = steady() - start;
-    zoo.counts("a silent timer", gone, elapsed);
-    zoo.expect("the interval of a silent timer", interval, 7_000_000_000);
+fn countdowns(zoo: &mut Zoo, far: &[i32], disarmed: i32, start: RangeInclusive<i64>) -> Outcome {
+    for timer in far {
+        let before = steady() - start.end();
+        let [interval, left] = remaining(*timer)?;
+        zoo.counts(&format!("the silent timer {timer}"), FAR - left, before..=steady() - start.start());
+        zoo.expect("the interval of a silent timer", interval, 7_000_000_000);
+    }
     zoo.expect("the value of a disarmed timer", remaining(disarmed)?[1], 0);
     let mut left: libc::itimerval = sys::zeroed();
     sys!(getitimer(libc::ITIMER_VIRTUAL, &raw mut left))?;
@@ -136,10 +162,27 @@ fn countdowns(zoo: &mut Zoo, silent: i32, disarmed: i32, start: i64) -> Outcome 
     Ok(())
 }
 
+/// Timers on CPU clocks fire when that much of the processor was used, and not before.
+fn used(zoo: &mut Zoo, named: [i32; 2]) -> Outcome {
+    let fired = || [4, 5].map(|index| TIMES[index].load(Ordering::SeqCst) != 0);
+    zoo.expect("timers on CPU clocks that have fired", fired(), [false, false]);
+    for timer in named {
+        let [interval, left] = remaining(timer)?;
+        zoo.expect("the interval of a named CPU timer", interval, 5 * MS);
+        zoo.check("what is left of it", (90_000_000 * MS..=100_000_000 * MS).contains(&left));
+    }
+    let start = clock(libc::CLOCK_PROCESS_CPUTIME_ID);
+    while clock(libc::CLOCK_PROCESS_CPUTIME_ID) - start < 2 * USED && fired() != [true, true] {
+        std::hint::spin_loop();
+    }
+    zoo.expect("the same when their time was used", fired(), [true, true]);
+    Ok(())
+}
+
 /// Each one-shot timer fired once it was due.
 fn fired(zoo: &mut Zoo, start: i64, due: i64, wall_due: i64) {
     let all =
-        || REAL.load(Ordering::SeqCst) != 0 && TIMES.iter().all(|time| time.load(Ordering::SeqCst) != 0);
+        || REAL.load(Ordering::SeqCst) != 0 && TIMES[..4].iter().all(|time| time.load(Ordering::SeqCst) != 0);
     zoo.check("every timer fires", zoo::eventually(15_000, all));
     let time = |index: usize| TIMES[index].load(Ordering::SeqCst);
     zoo.due("a relative POSIX timer", time(0), due, slack_ms());

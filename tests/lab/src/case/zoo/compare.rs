@@ -25,8 +25,9 @@ const VOLATILE: [&str; 9] = [
     ".id[1]",
     ".Deleted.body.name",
 ];
-/// Times left, which shrink while the program runs; senders.
-const LISTS: [&str; 4] = [".intervals", ".setting", ".Timerfd.value", ".who["];
+/// Times left, which shrink while the program runs, and when they were read; senders.
+const LISTS: [&str; 6] =
+    [".intervals", ".setting", ".timers.read", ".Timerfd.value", ".Timerfd.read", ".who["];
 
 /// Differences as `where: before, after`, at most a handful.
 pub fn differences(before: &Path, after: &Path) -> Result<Vec<String>> {

@@ -1,0 +1,164 @@
+//! What: descriptor tables and directories that processes share (CLONE_FILES and CLONE_FS of clone(2)), and the
+//!   directories that a thread has of its own (unshare(2)).
+//! Reads: kcmp(2), whose answers are an order: tasks that share are neighbours in it.
+//! Rebuilds: by the same flags, when one of those that share makes the other; the last of them places the descriptors
+//!   and goes to the directories for all. A thread calls unshare(2).
+//! Loses: nothing.
+//! Refuses: memory that is shared without being threads; sharing with a process outside a tree, with PID 1, or
+//!   between processes of which neither is made by one that shares; a descriptor table of a thread of its own;
+//!   directories that a thread shares past its process.
+
+use std::cell::Cell;
+use std::cmp::Ordering;
+
+use crate::error::{Context, Refusal, Result};
+use crate::sorted::{self, Map};
+use crate::sys::descriptor;
+use crate::task::freeze::Process;
+
+const KIND: &str = "sharing";
+const REMEDY: &str = "rerun the service";
+/// Numbers of kcmp(2) with the names of what they compare.
+const MEMORY: (i32, &str) = (1, "memory");
+const FILES: (i32, &str) = (2, "descriptor table");
+const DIRECTORIES: (i32, &str) = (3, "directories");
+
+crate::section! {
+    /// Which process stands for all that share something with a process: the last one, itself if it is alone.
+    pub struct State {
+        /// The descriptor table.
+        pub files: u32,
+        /// Working directory, root directory and umask.
+        pub directories: u32,
+    }
+}
+
+impl State {
+    /// What clone(2) must be told so that `child` shares with this one what it should.
+    #[must_use]
+    pub fn flags(&self, child: &State) -> i32 {
+        let flag = |same: bool, flag: i32| if same { flag } else { 0 };
+        flag(self.files == child.files, libc::CLONE_FILES)
+            | flag(self.directories == child.directories, libc::CLONE_FS)
+    }
+}
+
+/// Who shares what with whom.
+#[derive(Debug)]
+pub struct Groups {
+    files: Map<u32, u32>,
+    directories: Map<u32, u32>,
+}
+
+/// For each task the last one of the list that shares the object with it.
+fn group(tasks: &[u32], kind: i32) -> Result<Map<u32, u32>> {
+    let trouble = Cell::new(Ok(()));
+    let order = |a: &u32, b: &u32| {
+        descriptor::kcmp(*a, *b, kind).unwrap_or_else(|errno| {
+            trouble.set(Err(errno));
+            Ordering::Equal
+        })
+    };
+    let mut list = tasks.to_vec();
+    sorted::sort_by(&mut list, order);
+    let mut found = Vec::new();
+    for same in list.chunk_by(|a, b| order(a, b) == Ordering::Equal) {
+        found.extend(same.iter().map(|task| (*task, same.last().copied().unwrap_or(*task))));
+    }
+    trouble.get().context(KIND, format_args!("comparing tasks"))?;
+    Ok(found.into())
+}
+
+/// Compares all live tasks. What is refused is told with its owner and the object. `root`: of a tree, whose parent is
+/// outside.
+///
+/// # Errors
+/// The errno of kcmp(2).
+pub fn find(
+    processes: &Map<u32, Process>,
+    root: Option<u32>,
+    told: &mut dyn FnMut(&Process, &'static str, Refusal),
+) -> Result<Groups> {
+    let mut refuse = |p: &Process, object, reason| told(p, object, refusal(reason));
+    if let Some(root) = root.and_then(|root| processes.get(&root))
+        && let Some(object) = outside(root.pid, root.stat.ppid)
+    {
+        refuse(root, object, format!("it shares it with {}, which is outside the image", root.stat.ppid));
+    }
+    let live = || processes.values().filter(|p| !p.threads.is_empty());
+    let leaders: Vec<u32> = live().map(|p| p.pid).collect();
+    // Leaders come last, so that a process stands for its threads.
+    let mut tasks: Vec<u32> = live().flat_map(|p| p.threads.iter().skip(1).map(|t| t.tid)).collect();
+    tasks.extend(&leaders);
+    let memory = group(&leaders, MEMORY.0)?;
+    let groups = Groups { files: group(&tasks, FILES.0)?, directories: group(&tasks, DIRECTORIES.0)? };
+    for p in live() {
+        if memory[&p.pid] != p.pid {
+            refuse(p, MEMORY.1, format!("it shares its memory with {}", memory[&p.pid]));
+        }
+        for tid in p.threads.iter().skip(1).map(|t| t.tid) {
+            if groups.files[&tid] != groups.files[&p.pid] {
+                refuse(p, FILES.1, format!("thread {tid} has one of its own (unshare(2))"));
+            }
+            let shared =
+                groups.directories.values().filter(|last| **last == groups.directories[&tid]).count();
+            if groups.is_apart(p.pid, tid) && shared > 1 {
+                refuse(p, DIRECTORIES.1, format!("thread {tid} shares them past its process"));
+            }
+        }
+    }
+    Ok(groups)
+}
+
+/// What a process shares with another one outside the image, if anything.
+fn outside(pid: u32, other: u32) -> Option<&'static str> {
+    let same = |kind: &(i32, &str)| descriptor::kcmp(pid, other, kind.0) == Ok(Ordering::Equal);
+    [MEMORY, FILES, DIRECTORIES].iter().find(|kind| same(kind)).map(|kind| kind.1)
+}
+
+/// A refusal of this kind.
+#[must_use]
+pub fn refusal(reason: String) -> Refusal {
+    Refusal::new(reason, REMEDY)
+}
+
+impl Groups {
+    /// The state of a process.
+    #[must_use]
+    pub fn of(&self, pid: u32) -> State {
+        let last = |map: &Map<u32, u32>| map.get(&pid).copied().unwrap_or(pid);
+        State { files: last(&self.files), directories: last(&self.directories) }
+    }
+
+    /// Whether a thread has directories that its process does not have.
+    #[must_use]
+    pub fn is_apart(&self, pid: u32, tid: u32) -> bool {
+        self.directories.get(&tid) != self.directories.get(&pid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FILES, group, outside};
+    use crate::sys::clone;
+
+    #[test]
+    fn threads_share_and_children_do_not() {
+        let child = clone::puppet_anywhere().unwrap();
+        let own = std::process::id();
+        let (told, tells) = std::sync::mpsc::channel();
+        let (ends, end) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            told.send(nix::unistd::gettid().as_raw().cast_unsigned()).unwrap();
+            let _ = end.recv();
+        });
+        let tid = tells.recv().unwrap();
+        let found = group(&[tid, child, own], FILES.0).unwrap();
+        assert_eq!((found[&tid], found[&own], found[&child]), (own, own, child));
+        assert_eq!((outside(own, tid), outside(own, child)), (Some("memory"), None));
+        drop(ends);
+        thread.join().unwrap();
+        clone::kill(child).unwrap();
+        crate::sys::ptrace::wait(child.cast_signed(), 0).unwrap();
+    }
+}
