@@ -55,11 +55,17 @@ crate::section! {
 ///
 /// # Errors
 /// The errno of fstatfs(2).
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "f_type is 32 bits in a word")]
 pub fn magic(desc: &Description) -> Result<u32> {
-    let stat = nix::sys::statfs::fstatfs(&desc.fd)
-        .context("place", format_args!("asking where {} is", desc.link))?;
-    Ok(stat.filesystem_type().0 as u32)
+    magic_of(&desc.fd).context("place", format_args!("asking where {} is", desc.link))
+}
+
+/// The magic number of the file system of an open file.
+///
+/// # Errors
+/// The errno of fstatfs(2).
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "f_type is 32 bits in a word")]
+pub fn magic_of(file: &OwnedFd) -> nix::Result<u32> {
+    Ok(nix::sys::statfs::fstatfs(file)?.filesystem_type().0 as u32)
 }
 
 /// Whether a file system with this magic number lives in memory and takes ordinary files.

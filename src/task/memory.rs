@@ -6,17 +6,20 @@
 //!   that random generators in them draw fresh. Names of anonymous memory.
 //! Refuses: a program that was deleted, or whose name leads to another file now, and a mapped file that did;
 //!   a deleted file on persistent storage (one in memory is carried), and a shared, writable mapping of a file
-//!   there; a memfd that nobody has open; System V shared memory; device memory; huge pages of hugetlbfs;
+//!   there; a memfd that nobody has open; device memory; huge pages of hugetlbfs;
 //!   shadow stacks; sealed or tagged mappings; userfaultfd; mappings of an unknown sort, as `[uprobes]`.
 
 mod backing;
+mod segment;
 pub mod vdso;
 
 pub use backing::{Found, Shared};
+pub use segment::attach;
 
 use crate::error::{Context, Refusal, Result};
 use crate::proc::smaps::{self, Mapping};
 use crate::proc::stat::Layout;
+use crate::proc::sysvipc::Perm;
 use crate::sys::fs;
 use crate::task::batch::long;
 use crate::task::remote::{AREA, Batch};
@@ -35,6 +38,15 @@ crate::section! {
         File(u32),
         /// An open description, for memfds: index into the file table.
         Entry(u32),
+        /// System V shared memory.
+        Segment {
+            /// Its id.
+            id: i32,
+            /// Its bytes, in whole pages.
+            len: u64,
+            /// It was not attached with SHM_RDONLY.
+            writable: bool,
+        },
     }
 }
 
@@ -76,6 +88,8 @@ crate::section! {
         pub size: u64,
         /// The name that the deleted file had; empty for anonymous memory.
         pub path: String,
+        /// The segment of System V that it is.
+        pub segment: Option<Perm>,
     }
 }
 

@@ -2,6 +2,7 @@
 //! this folder look at it.
 
 use crate::error::{Context, Refusal, Result};
+use crate::kernel::sysvipc::adjusts;
 use crate::sys::{fs, path, vm};
 use crate::task::freeze::{self, Process};
 use crate::task::memory::{self, Shared};
@@ -65,6 +66,10 @@ pub fn capture(process: &Process, shared: &mut Shared, refuse: &mut Refuse<'_>) 
     for tid in filtered(process) {
         let refusal = Refusal::new("it runs under seccomp", "rerun the service, or turn its seccomp off");
         told("creds", format!("seccomp of thread {tid}"), refusal);
+    }
+    if adjusts(pid, process.threads.len()) {
+        let reason = "it may have adjustments (SEM_UNDO), which nobody can read";
+        told("sysvipc", "semaphores".into(), Refusal::new(reason, "rerun the service"));
     }
     check_sharing(process, &mut told);
     let memory = memory::capture(pid, &process.stat.layout, shared, &mut |object, refusal| {

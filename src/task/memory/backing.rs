@@ -5,6 +5,7 @@ use nix::sys::stat::{major, minor};
 use super::{Backing, KIND, MappedFile};
 use crate::error::{Context, Refusal, Result};
 use crate::proc::smaps::Mapping;
+use crate::proc::sysvipc::Perm;
 use crate::sorted::Set;
 use crate::sys::fs;
 use crate::sys::path::stat;
@@ -20,6 +21,10 @@ pub struct Found {
     pub range: (u64, u64),
     /// The name that it had, if it was a file.
     pub path: String,
+    /// The segment of System V that it is, its pages in bytes, and how many processes have it attached.
+    pub segment: Option<(Perm, u64, u64)>,
+    /// Mappings of it that were met.
+    pub met: u64,
 }
 
 /// Lists that the address spaces of all processes share.
@@ -70,13 +75,17 @@ impl Shared {
         Ok(())
     }
 
-    fn object(&mut self, pid: u32, map: &Mapping, path: &str) -> u32 {
+    pub(super) fn object(&mut self, pid: u32, map: &Mapping, path: &str) -> u32 {
         let found = self.objects.iter().position(|o| o.dev == map.dev && o.ino == map.ino);
         let index = found.unwrap_or_else(|| {
             let (dev, range) = (map.dev.clone(), (map.start, map.end));
-            self.objects.push(Found { dev, ino: map.ino, pid, range, path: path.to_owned() });
+            let (path, segment) = (path.to_owned(), None);
+            self.objects.push(Found { dev, ino: map.ino, pid, range, path, segment, met: 0 });
             self.objects.len() - 1
         });
+        if let Some(object) = self.objects.get_mut(index) {
+            object.met += 1;
+        }
         u32::try_from(index).unwrap_or(u32::MAX)
     }
 }
@@ -106,6 +115,10 @@ pub fn exe(pid: u32, root: &str) -> Result<String, Refusal> {
 /// It cannot be carried.
 pub fn backing(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Backing, Refusal> {
     let deleted = map.name.strip_suffix(" (deleted)");
+    // Before all others: an id may be 0, and it is the inode number.
+    if deleted.is_some_and(|name| name.starts_with("/SYSV")) {
+        return super::segment::backing(pid, map, shared);
+    }
     if map.ino == 0 {
         return match map.name.as_str() {
             "" | "[heap]" | "[stack]" => Ok(Backing::Anonymous),
@@ -121,9 +134,6 @@ pub fn backing(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Backing, 
                 Refusal::new("the memfd behind it is not open any more", "rerun the service")
             })?;
             Ok(Backing::Entry(entry.1))
-        }
-        Some(name) if name.starts_with("/SYSV") => {
-            Err(Refusal::new("it is System V shared memory", "rerun the service"))
         }
         Some(name) if !is_persistent(&shared.root, name) => {
             Ok(Backing::Shared(shared.object(pid, map, name)))
@@ -175,8 +185,20 @@ fn leads_to(pid: u32, map: &Mapping, root: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{exe, leads_to};
+    use super::{Found, exe, leads_to};
     use crate::proc::smaps;
+    use crate::proc::sysvipc::Perm;
+
+    #[test]
+    fn segment_that_others_have_attached_too_is_refused() {
+        let perm = Perm { key: 1, id: 2, mode: 0o600, uid: 0, gid: 0, cuid: 0, cgid: 0 };
+        let segment = Some((perm, 4096, 2));
+        let (dev, path) = (String::new(), String::new());
+        let mut found = Found { dev, ino: 2, pid: 1, range: (0, 4096), path, segment, met: 1 };
+        assert!(found.outside().unwrap().reason.contains("outside the image"));
+        found.met = 2;
+        assert!(found.outside().is_none());
+    }
 
     #[test]
     fn mapped_files_are_known_by_more_than_their_names() {

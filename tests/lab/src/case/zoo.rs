@@ -68,7 +68,7 @@ pub struct Args {
 
 /// Programs of what rcsnap may refuse, and the kind that it then names. All others it must carry; these it must
 /// carry or refuse by name.
-const MAY_REFUSE: [(&str, &str); 11] = [
+const MAY_REFUSE: [(&str, &str); 12] = [
     ("linked", "regular"),
     ("memfd_closed", "memory"),
     ("memory_deleted", "memory"),
@@ -77,6 +77,7 @@ const MAY_REFUSE: [(&str, &str); 11] = [
     ("seccomp", "creds"),
     ("sharing", "tree"),
     ("stopped", "freeze"),
+    ("sysvipc_undo", "sysvipc"),
     ("vfork", "freeze"),
     ("workdir_deleted", "workdir"),
     ("workdir_thread", "thread"),
