@@ -50,10 +50,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 pub use table::{Captured, Request, capture, floor, required, restore};
 pub use world::{Known, Policy, Scope, World, allowed};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Refusal, Result};
 use crate::proc::fdinfo::FdInfo;
 use crate::sorted::Map;
 use crate::sys::descriptor;
+use crate::sys::socket::Peeked;
 
 /// What fstat(2) says of a description.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -117,6 +118,8 @@ pub struct Description {
     pub holders: Vec<(u32, i32)>,
     /// Which of the caller's externals it is.
     pub external: Option<u32>,
+    /// What is in the queue of a unix socket.
+    pub queue: Result<Vec<Peeked>, Refusal>,
 }
 
 impl Description {

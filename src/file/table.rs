@@ -89,13 +89,10 @@ pub(super) fn entries(world: &World<'_>) -> Result<Vec<Entry>, Refusal> {
 fn obstacle(desc: &Description, request: &Request<'_>, refusal: Refusal) -> Obstacle {
     let (pid, fd) = desc.holders.first().copied().unwrap_or_default();
     let name = request.tables.iter().find(|(table, _)| *table == pid).map_or("", |(_, comm)| comm.as_str());
-    Obstacle::process(
-        sort(desc).map_or(KIND, Sort::name),
-        pid,
-        name,
-        format!("fd {fd} {}", desc.link),
-        refusal,
-    )
+    // Nobody holds what is in the queue of a socket.
+    let object =
+        if pid == 0 { format!("{} in a queue", desc.link) } else { format!("fd {fd} {}", desc.link) };
+    Obstacle::process(sort(desc).map_or(KIND, Sort::name), pid, name, object, refusal)
 }
 
 fn entry(desc: &Description, world: &World<'_>, outsider: Option<&Outsider>) -> Result<Entry, Refusal> {
