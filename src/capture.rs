@@ -233,11 +233,7 @@ impl Eye<'_> {
             policy: self.request.policy,
         })?;
         self.obstacles.append(&mut captured.obstacles);
-        let memfds = (0..).zip(&captured.entries).filter_map(|(entry, e)| match &e.state {
-            file::State::Memfd(memfd) => Some((memfd.inode, entry)),
-            _ => None,
-        });
-        self.shared.entries = memfds.collect();
+        self.shared.entries = std::mem::take(&mut captured.nameless);
         Ok(captured)
     }
 

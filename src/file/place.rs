@@ -91,6 +91,12 @@ pub fn find(desc: &Description, world: &World<'_>) -> Result<Place, Refusal> {
         names.extend(desc.link.strip_suffix(" (deleted)").map(str::to_owned));
         names.extend(device_name(desc.stat.rdev, desc.stat.format() == libc::S_IFBLK, world));
     }
+    // One of several names may be gone: the others are looked for beside it.
+    if let Some((folder, _)) = desc.link.strip_suffix(" (deleted)").and_then(|old| old.rsplit_once('/')) {
+        for other in fs::entries(world.inside(&format!("{folder}/"))).unwrap_or_default() {
+            names.push(format!("{folder}/{}", other.name.to_string_lossy()));
+        }
+    }
     let leads =
         |name: &String| name.starts_with('/') && at(name).is_some_and(|found| same(found) || device(found));
     let Some(path) = names.into_iter().find(leads) else {

@@ -11,6 +11,7 @@ use crate::error::{Context, Error, Obstacle, Refusal, Result};
 use crate::sorted::{self, Map};
 use crate::sys::abi;
 use crate::sys::descriptor::{self, FcntlNumber};
+use crate::task::memory::Nameless;
 
 const KIND: &str = "file";
 
@@ -42,6 +43,8 @@ pub struct Captured {
     pub posix_locks: Vec<lock::Posix>,
     /// What cannot be carried.
     pub obstacles: Vec<Obstacle>,
+    /// Memfds and deleted files, for those who map them.
+    pub nameless: Vec<Nameless>,
     /// Paths of open read-only files on persistent storage: their identity must match at a restore.
     pub inputs: Vec<String>,
 }
@@ -69,6 +72,12 @@ pub fn capture(request: &Request<'_>) -> Result<Captured> {
                     && regular.input.is_some()
                 {
                     captured.inputs.push(regular.place.path.clone());
+                }
+                if desc.stat.format() == libc::S_IFREG
+                    && matches!(entry.state, State::Memfd(_) | State::Deleted(_))
+                {
+                    let id = (desc.stat.dev, desc.stat.ino);
+                    captured.nameless.push(Nameless { id, entry: desc.entry, writes: desc.writes() });
                 }
                 captured.entries.push(entry);
             }

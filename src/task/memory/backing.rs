@@ -27,6 +27,17 @@ pub struct Found {
     pub met: u64,
 }
 
+/// An open description of memory or of a file without a name.
+#[derive(Debug, Clone, Copy)]
+pub struct Nameless {
+    /// Device and inode number.
+    pub id: (u64, u64),
+    /// Its place in the file table.
+    pub entry: u32,
+    /// Whether it can be written through.
+    pub writes: bool,
+}
+
 /// Lists that the address spaces of all processes share.
 #[derive(Debug, Default)]
 pub struct Shared {
@@ -34,8 +45,8 @@ pub struct Shared {
     pub files: Vec<MappedFile>,
     /// Shared anonymous memory and deleted files, without duplicates.
     pub objects: Vec<Found>,
-    /// Open descriptions by device and inode, for memfds: filled by the capture from the file table.
-    pub entries: Vec<(u64, u32)>,
+    /// Open descriptions of memfds and deleted files, from the file table.
+    pub entries: Vec<Nameless>,
     /// What stands before every path of the system.
     pub(super) root: String,
     /// Mapped files whose names were found to lead to them: device, inode, path.
@@ -128,17 +139,7 @@ pub fn backing(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Backing, 
     }
     match deleted {
         Some("/dev/zero") => Ok(Backing::Shared(shared.object(pid, map, ""))),
-        Some(name) if name.starts_with("/memfd:") => {
-            let found = shared.entries.iter().find(|(ino, _)| *ino == map.ino);
-            let entry = found.ok_or_else(|| {
-                Refusal::new("the memfd behind it is not open any more", "rerun the service")
-            })?;
-            Ok(Backing::Entry(entry.1))
-        }
-        Some(name) if !is_persistent(&shared.root, name) => {
-            Ok(Backing::Shared(shared.object(pid, map, name)))
-        }
-        Some(_) => Err(Refusal::new("the file behind it was deleted", "restart it after an update")),
+        Some(name) => nameless(pid, map, name, shared),
         None if map.name.starts_with('/') => {
             shared.check(pid, map)?;
             let writable = map.shared && map.has(b"mw");
@@ -154,11 +155,38 @@ pub fn backing(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Backing, 
     }
 }
 
+/// A memfd, or a file that was deleted. What nobody has open any more is an object of its own.
+fn nameless(pid: u32, map: &Mapping, name: &str, shared: &mut Shared) -> Result<Backing, Refusal> {
+    let own = format!("/proc/{pid}/map_files/{:x}-{:x}", map.start, map.end);
+    let found = stat(&own).context(KIND, format_args!("looking at {own}"))?;
+    #[allow(clippy::useless_conversion, reason = "the fields are narrower on 32-bit targets")]
+    let id = (u64::from(found.st_dev), u64::from(found.st_ino));
+    // A mapping that may be written cannot be made through a description that only reads.
+    let writes = map.shared && map.has(b"mw");
+    let mut open = shared.entries.iter().filter(|open| open.id == id).peekable();
+    if open.peek().is_some() {
+        let fit = open.find(|open| open.writes || !writes);
+        let reason = "it may be written, and what is open of the file behind it only reads";
+        return fit
+            .map(|open| Backing::Entry(open.entry))
+            .ok_or_else(|| Refusal::new(reason, "rerun the service"));
+    }
+    // What the kernel makes has made-up names, and lies on no file system that is mounted.
+    let folder = name.rsplit_once('/').map_or("/", |(folder, _)| folder);
+    let there = identity(&format!("{}{folder}/", shared.root)).is_some_and(|(device, _)| device == id.0);
+    if name.starts_with("/memfd:") || there && found.st_nlink == 0 {
+        return Ok(Backing::Shared(shared.object(pid, map, name)));
+    }
+    Err(Refusal::new(
+        "the file behind it was deleted, and has another name or no directory",
+        "restart it after an update",
+    ))
+}
+
 /// Whether a file lies on a file system that outlives a reboot.
 fn is_persistent(root: &str, path: &str) -> bool {
     use nix::sys::statfs::{self, FsType};
     const RAMFS: FsType = FsType(0x8584_58f6);
-    // A deleted file is looked for where it was: in its directory.
     let folder = path.rsplit_once('/').map_or("/", |(folder, _)| folder);
     let full = format!("{root}{folder}/");
     let volatile = [statfs::TMPFS_MAGIC, statfs::PROC_SUPER_MAGIC, statfs::SYSFS_MAGIC, RAMFS];

@@ -12,7 +12,7 @@ use crate::kernel::root::Dir;
 use crate::kernel::sysvipc;
 use crate::sorted;
 use crate::sys::ipc::Attached;
-use crate::sys::{abi, descriptor, fs, path, vm};
+use crate::sys::{abi, anonymous, descriptor, fs, path, vm};
 use crate::task::memory::{Backing, MappedFile, Object};
 use crate::task::pages::Place;
 use crate::task::remote::{Batch, Script};
@@ -46,6 +46,11 @@ pub fn make_objects(objects: &[Object], base: i32, attached: &mut Vec<Attached>)
             fd
         } else if o.path.is_empty() {
             vm::shared_anonymous(o.size).context("memory", doing)?
+        } else if let Some(name) = o.path.strip_prefix("/memfd:") {
+            let name = path::text(Path::new(name)).context("memory", doing)?;
+            let fd = anonymous::memfd(&name).context("memory", doing)?;
+            nix::unistd::ftruncate(&fd, o.size.cast_signed()).context("memory", doing)?;
+            fd
         } else {
             deleted_file(o)?
         };

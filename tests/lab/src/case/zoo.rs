@@ -68,10 +68,7 @@ pub struct Args {
 
 /// Programs of what rcsnap may refuse, and the kind that it then names. All others it must carry; these it must
 /// carry or refuse by name.
-const MAY_REFUSE: [(&str, &str); 12] = [
-    ("linked", "regular"),
-    ("memfd_closed", "memory"),
-    ("memory_deleted", "memory"),
+const MAY_REFUSE: [(&str, &str); 9] = [
     ("netlink", "netlink"),
     ("pty", "tty"),
     ("seccomp", "creds"),
