@@ -29,6 +29,7 @@ pub mod multicast;
 pub mod netlink;
 pub mod options;
 pub mod owner;
+pub mod packet;
 pub mod path;
 pub mod pidfd;
 pub mod pipe;
@@ -227,6 +228,8 @@ crate::section! {
         Inet(Box<inet::State>),
         /// A netlink socket.
         Netlink(Box<netlink::State>),
+        /// A packet socket.
+        Packet(Box<packet::State>),
         /// Watches for changes of files.
         Inotify(Box<inotify::State>),
     }
@@ -255,6 +258,7 @@ impl State {
             State::Unix(_) => "unix",
             State::Inet(_) => "inet",
             State::Netlink(_) => "netlink",
+            State::Packet(_) => "packet",
             State::Inotify(_) => "inotify",
         }
     }

@@ -92,6 +92,8 @@ const RAW: List = (255, &[1]);
 const ICMPV6: List = (58, &[1]);
 /// PKTINFO BROADCAST_ERROR NO_ENOBUFS LISTEN_ALL_NSID CAP_ACK EXT_ACK GET_STRICT_CHK.
 const NETLINK: List = (270, &[3, 4, 5, 8, 10, 11, 12]);
+/// COPY_THRESH AUXDATA ORIGDEV VERSION RESERVE LOSS VNET_HDR TIMESTAMP TX_HAS_OFF QDISC_BYPASS IGNORE_OUTGOING VNET_HDR_SZ.
+const PACKET: List = (263, &[7, 8, 9, 10, 12, 14, 15, 17, 19, 20, 23, 24]);
 
 /// The longest value of the lists (TCP_CONGESTION is 16, ICMPV6_FILTER is 32, IP_OPTIONS is 40).
 const LONGEST: usize = 64;
@@ -103,6 +105,7 @@ fn lists((family, kind, protocol): Sort) -> Vec<List> {
         // The IPv4 options act on a v6 socket's mapped side.
         libc::AF_INET6 => lists.extend([IP, IPV6]),
         libc::AF_NETLINK => lists.push(NETLINK),
+        libc::AF_PACKET => lists.push(PACKET),
         _ => {}
     }
     match (family, kind, protocol) {
