@@ -114,6 +114,7 @@ const ALL: &[Mutation] = &[
     wrong("unix", "options", "files[].state.Unix.options.settings", Nothing),
     wrong("inet", "unread", "files[].state.Inet.role.Pair.unread", Nothing),
     wrong("inet", "options", "files[].state.Inet.options.settings", Nothing),
+    wrong("udp", "filter", "files[].state.Inet.options.filter", Nothing),
     wrong("udp", "options", "files[].state.Inet.options.settings", Nothing),
     wrong("netlink", "groups", "files[].state.Netlink.groups", Nothing),
     wrong("netlink", "options", "files[].state.Netlink.options.settings", Nothing),
