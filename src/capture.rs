@@ -243,11 +243,7 @@ impl Eye<'_> {
             policy: self.request.policy,
         })?;
         self.obstacles.append(&mut captured.obstacles);
-        let memfds = (0..).zip(&captured.entries).filter_map(|(entry, e)| match &e.state {
-            file::State::Memfd(memfd) => Some((memfd.inode, entry)),
-            _ => None,
-        });
-        self.shared.entries = memfds.collect();
+        self.shared.entries = std::mem::take(&mut captured.nameless);
         Ok(captured)
     }
 
@@ -344,7 +340,7 @@ impl Eye<'_> {
     }
 
     /// What pages are read from: each process's memory, then each shared object.
-    fn origins(&self, frozen: &Frozen, processes: &[Process]) -> Result<(Vec<Object>, Origins)> {
+    fn origins(&mut self, frozen: &Frozen, processes: &[Process]) -> Result<(Vec<Object>, Origins)> {
         let mut spaces = Vec::new();
         for p in processes {
             let live = frozen.processes.get(&p.ids.pid).is_some_and(|f| !f.threads.is_empty());
@@ -353,7 +349,11 @@ impl Eye<'_> {
         let mut objects = Vec::new();
         for found in &self.shared.objects {
             let (file, size) = pages::open_object(found.pid, found.range)?;
-            objects.push(Object { size, path: found.path.clone() });
+            if let (Some(refusal), Scope::Tree) = (found.outside(), self.request.scope) {
+                self.obstacles.push(Obstacle::kernel("sysvipc", "shared memory", refusal));
+            }
+            let segment = found.segment.as_ref().map(|(perm, ..)| perm.clone());
+            objects.push(Object { size, path: found.path.clone(), segment });
             spaces.push(Space::Object(file));
         }
         Ok((objects, Origins { spaces }))

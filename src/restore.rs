@@ -247,7 +247,7 @@ impl<'a> Builder<'a> {
         let raise = |fd| descriptor::raise(fd, base).context(KIND, format_args!("moving a descriptor"));
         let externals = externals.into_iter().map(raise).collect::<Result<_>>()?;
         self.puppets.files = puppet::open_files(&image.tree.mapped, base)?;
-        self.puppets.objects = puppet::make_objects(&image.tree.objects, base)?;
+        self.puppets.objects = puppet::make_objects(&image.tree.objects, base, &mut self.puppets.attached)?;
         self.puppets.entries = file::restore(&image.files, externals, &mut self.puppets, base)?;
         times.enter(Stage::Memory)?;
         for pid in self.live() {
@@ -283,6 +283,8 @@ impl<'a> Builder<'a> {
         if let Some(Place::Later(kept)) = init.and_then(|at| places.get_mut(at)) {
             self.kept = std::mem::take(kept);
         }
+        drop(places);
+        puppet::cut(&image.tree.objects, &self.puppets.objects)?;
         Ok(())
     }
 

@@ -8,6 +8,8 @@
 
 #[path = "kernel/files.rs"]
 mod files;
+#[path = "kernel/ipc.rs"]
+mod ipc;
 #[path = "kernel/network.rs"]
 mod network;
 #[path = "kernel/world.rs"]

@@ -80,7 +80,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
 /// # Errors
 /// A refusal, as the head of the file says.
 pub fn folder(link: &str, fd: &OwnedFd, root: &str) -> Result<Body, Refusal> {
-    if !place::in_memory(place::magic_of(fd, link)?) {
+    if !place::in_memory(place::magic_of(fd).context(KIND, format_args!("asking where {link} is"))?) {
         return Err(not_in_memory());
     }
     empty(link, &place::stat(fd, KIND)?, root)

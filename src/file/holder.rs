@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use super::{Description, Fd, Stat, lock};
+use super::{Description, Fd, Stat, lock, unix_queue};
 use crate::error::{Context, Error, Result};
 use crate::proc::fdinfo::{self, FdInfo};
 use crate::sorted::{self, Map};
@@ -80,7 +80,72 @@ pub fn gather(tables: &[(u32, String)], externals: &[BorrowedFd<'_>]) -> Result<
     for fds in found.fds.values_mut() {
         sorted::sort_by_key(fds, |fd| fd.fd);
     }
+    on_their_way(&mut found.descriptions, externals)?;
     Ok(found)
+}
+
+/// Adds the descriptions that nobody holds, because they wait in the queue of a unix socket (SCM_RIGHTS); such a
+/// socket may be among them.
+fn on_their_way(descriptions: &mut Vec<Description>, externals: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut at = 0;
+    while let Some(desc) = descriptions.get_mut(at) {
+        at += 1;
+        if desc.stat.format() != libc::S_IFSOCK {
+            continue;
+        }
+        desc.queue = unix_queue::look(&desc.fd);
+        let rights = desc.queue.iter().flatten().flat_map(|seen| &seen.rights);
+        let copies =
+            rights.map(|fd| descriptor::copy(fd.as_fd(), 0)).collect::<std::result::Result<Vec<_>, _>>();
+        let copies = copies.context(KIND, format_args!("copying a descriptor"))?;
+        for fd in copies {
+            if find(fd.as_fd(), descriptions).context(KIND, format_args!("comparing"))?.is_none() {
+                let entry = u32::try_from(descriptions.len()).unwrap_or(u32::MAX);
+                descriptions.push(own(fd, entry, externals)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A description of which we have the only descriptor.
+fn own(fd: OwnedFd, entry: u32, externals: &[BorrowedFd<'_>]) -> Result<Description> {
+    let doing = format_args!("looking at a descriptor in a queue");
+    let number = fd.as_raw_fd();
+    let link = fs::link_text(format!("/proc/self/fd/{number}")).context(KIND, doing)?;
+    let mut info = fdinfo::parse(&fs::text(format!("/proc/self/fdinfo/{number}")).context(KIND, doing)?);
+    info.flags &= !libc::O_CLOEXEC;
+    let stat = nix::sys::stat::fstat(&fd).context(KIND, doing)?.into();
+    let external = external(&fd, externals).context(KIND, doing)?;
+    Ok(Description { entry, fd, link, info, stat, holders: Vec::new(), external, queue: Ok(Vec::new()) })
+}
+
+/// Which of the descriptions one of our descriptors refers to.
+///
+/// # Errors
+/// The errno of fstat(2) or kcmp(2).
+pub fn find(fd: BorrowedFd<'_>, descriptions: &[Description]) -> nix::Result<Option<usize>> {
+    let stat = Stat::from(nix::sys::stat::fstat(fd)?);
+    let id = std::process::id();
+    for (at, desc) in descriptions.iter().enumerate() {
+        if (desc.stat.dev, desc.stat.ino) == (stat.dev, stat.ino)
+            && descriptor::kcmp_file((id, fd.as_raw_fd()), (id, desc.fd.as_raw_fd()))? == Ordering::Equal
+        {
+            return Ok(Some(at));
+        }
+    }
+    Ok(None)
+}
+
+fn external(fd: &OwnedFd, externals: &[BorrowedFd<'_>]) -> nix::Result<Option<u32>> {
+    let id = std::process::id();
+    for (i, candidate) in (0_u32..).zip(externals) {
+        let same = descriptor::kcmp_file((id, candidate.as_raw_fd()), (id, fd.as_raw_fd()))?;
+        if same == Ordering::Equal {
+            return Ok(Some(i));
+        }
+    }
+    Ok(None)
 }
 
 /// Raises our own limit of descriptors, so that `count` more fit. Where that is not allowed, the call that
@@ -162,18 +227,19 @@ fn describe(
         _ => &mut handle.insert((held.pid, descriptor::pidfd_open(held.pid).context(KIND, doing)?)).1,
     };
     let fd = descriptor::pidfd_getfd(handle.as_fd(), held.fd).context(KIND, doing)?;
-    let own = std::process::id();
-    let mut external = None;
-    for (i, candidate) in (0_u32..).zip(externals) {
-        let same = descriptor::kcmp_file((own, candidate.as_raw_fd()), (own, fd.as_raw_fd()));
-        if same.context(KIND, doing)? == Ordering::Equal {
-            external = Some(i);
-            break;
-        }
-    }
+    let external = external(&fd, externals).context(KIND, doing)?;
     let mut info = held.info.clone();
     info.flags &= !libc::O_CLOEXEC;
-    Ok(Description { entry, fd, link: held.link.clone(), info, stat: held.stat, holders, external })
+    Ok(Description {
+        entry,
+        fd,
+        link: held.link.clone(),
+        info,
+        stat: held.stat,
+        holders,
+        external,
+        queue: Ok(Vec::new()),
+    })
 }
 
 /// Finds tasks outside the image that hold an end of one of these pipes or sockets, or share one of these

@@ -6,7 +6,9 @@
 //! Rebuilds: connections between two tasks of the image first, by connecting them again under their old
 //!   addresses through a listening socket of the moment; then listeners and everything that is bound.
 //! Loses: received datagrams; connections to the outside that nobody has accepted yet, as a power cut does;
-//!   the mark of urgent data; TCP_MD5SIG keys.
+//!   the mark of urgent data; TCP_MD5SIG keys; extension headers that a socket sends with everything (RFC 3542),
+//!   flow labels, IPsec policies and programs that choose among sockets of one port (SO_ATTACH_REUSEPORT_CBPF): the
+//!   kernel does not show them; SO_INCOMING_CPU.
 //! Refuses: connections to a peer outside the image, unless it is a rerun service on the loopback device, whose
 //!   connections end (`close` lets others end with a reset, as after a power cut); corked UDP; MPTCP, SCTP and
 //!   other protocols; TLS in the kernel; a socket of another network namespace.

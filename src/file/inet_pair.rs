@@ -208,7 +208,7 @@ fn fill(role: &Role, from: &OwnedFd, to: &OwnedFd) -> Result<()> {
     }
     let mut rest = unread.as_slice();
     while !rest.is_empty() {
-        match socket::send(from.as_fd(), rest, None, &[]) {
+        match socket::send(from.as_fd(), rest, socket::With::default()) {
             Ok(count) => rest = rest.get(count..).unwrap_or(&[]),
             Err(Errno::EAGAIN) => wait(from).context(KIND, doing)?,
             Err(errno) => return Err(errno).context(KIND, doing),

@@ -23,8 +23,6 @@ crate::section! {
     pub struct State {
         /// Its first entry: descriptions with the same number are one memfd.
         pub first: u32,
-        /// Its inode number at the capture, by which its mappings are found.
-        pub inode: u64,
         /// The offset.
         pub offset: u64,
         /// What it holds; only with its first description in the file table.
@@ -66,7 +64,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
     }
     let first = world.first(desc);
     let body = if first == desc.entry { Some(body(desc)?) } else { None };
-    Ok(Box::new(State { first, inode: desc.stat.ino, offset: desc.info.pos, body }))
+    Ok(Box::new(State { first, offset: desc.info.pos, body }))
 }
 
 fn body(desc: &Description) -> Result<Body> {

@@ -29,6 +29,7 @@ pub mod multicast;
 pub mod netlink;
 pub mod options;
 pub mod owner;
+pub mod packet;
 pub mod path;
 pub mod pidfd;
 pub mod pipe;
@@ -50,10 +51,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 pub use table::{Captured, Request, capture, floor, required, restore};
 pub use world::{Known, Policy, Scope, World, allowed};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Refusal, Result};
 use crate::proc::fdinfo::FdInfo;
 use crate::sorted::Map;
 use crate::sys::descriptor;
+use crate::sys::socket::Peeked;
 pub use crate::sys::stat::Stat;
 
 /// One open file description as capture meets it. All tasks are frozen.
@@ -73,6 +75,8 @@ pub struct Description {
     pub holders: Vec<(u32, i32)>,
     /// Which of the caller's externals it is.
     pub external: Option<u32>,
+    /// What is in the queue of a unix socket.
+    pub queue: Result<Vec<Peeked>, Refusal>,
 }
 
 impl Description {
@@ -180,6 +184,8 @@ crate::section! {
         Inet(Box<inet::State>),
         /// A netlink socket.
         Netlink(Box<netlink::State>),
+        /// A packet socket.
+        Packet(Box<packet::State>),
         /// Watches for changes of files.
         Inotify(Box<inotify::State>),
     }
@@ -208,6 +214,7 @@ impl State {
             State::Unix(_) => "unix",
             State::Inet(_) => "inet",
             State::Netlink(_) => "netlink",
+            State::Packet(_) => "packet",
             State::Inotify(_) => "inotify",
         }
     }

@@ -55,17 +55,16 @@ crate::section! {
 /// # Errors
 /// The errno of fstatfs(2).
 pub fn magic(desc: &Description) -> Result<u32> {
-    magic_of(&desc.fd, &desc.link)
+    magic_of(&desc.fd).context("place", format_args!("asking where {} is", desc.link))
 }
 
-/// The same for a descriptor with this name.
+/// The magic number of the file system of an open file.
 ///
 /// # Errors
 /// The errno of fstatfs(2).
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "f_type is 32 bits in a word")]
-pub fn magic_of(fd: &OwnedFd, link: &str) -> Result<u32> {
-    let stat = nix::sys::statfs::fstatfs(fd).context("place", format_args!("asking where {link} is"))?;
-    Ok(stat.filesystem_type().0 as u32)
+pub fn magic_of(file: &OwnedFd) -> nix::Result<u32> {
+    Ok(nix::sys::statfs::fstatfs(file)?.filesystem_type().0 as u32)
 }
 
 /// Whether a file system with this magic number lives in memory and takes ordinary files.
@@ -90,6 +89,12 @@ pub fn find(desc: &Description, world: &World<'_>) -> Result<Place, Refusal> {
     if is_device {
         names.extend(desc.link.strip_suffix(" (deleted)").map(str::to_owned));
         names.extend(device_name(desc.stat.rdev, desc.stat.format() == libc::S_IFBLK, world));
+    }
+    // One of several names may be gone: the others are looked for beside it.
+    if let Some((folder, _)) = desc.link.strip_suffix(" (deleted)").and_then(|old| old.rsplit_once('/')) {
+        for other in fs::entries(world.inside(&format!("{folder}/"))).unwrap_or_default() {
+            names.push(format!("{folder}/{}", other.name.to_string_lossy()));
+        }
     }
     let leads =
         |name: &String| name.starts_with('/') && at(name).is_some_and(|found| same(found) || device(found));

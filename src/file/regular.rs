@@ -1,11 +1,11 @@
-//! A file that was opened by its name and still has it.
+//! A file that was opened by its name and still has it, or another one beside it.
 //!
 //! What: an open description of a regular file: its name, offset and flags.
 //! Reads: the link text, walked again and compared; fdinfo; fstatfs(2).
 //! Rebuilds: by opening the name again with the same access mode and flags and seeking to the offset. On
 //!   tmpfs the name is there because `kernel` carries the contents; a read-only file of persistent storage
 //!   becomes an input, whose identity must match before a restore.
-//! Loses: inode number and times of a file on tmpfs; the read position inside a line of a /proc file whose
+//! Loses: by which of several names it was opened, if that one is gone; inode number and times of a file on tmpfs; the read position inside a line of a /proc file whose
 //!   text differs on the new boot; readahead advice (posix_fadvise(2)).
 //! Refuses: a file open for writing without O_APPEND on persistent storage, because old memory over newer
 //!   contents corrupts data; a name that leads elsewhere; pressure triggers; message queues; hugetlbfs.

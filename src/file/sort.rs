@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::{
     Description, Entry, Opener, State, World, deleted, device, directory, epoll, eventfd, fifo, inet,
-    inotify, memfd, netlink, path, pidfd, pipe, regular, signalfd, timerfd, tty, unix,
+    inotify, memfd, netlink, packet, path, pidfd, pipe, regular, signalfd, timerfd, tty, unix,
 };
 use crate::error::{Error, Refusal, Result};
 use crate::sys::socket;
@@ -14,7 +14,6 @@ const KIND: &str = "file";
 /// What nobody knows how to carry, by the name in its link.
 pub(super) fn unknown(desc: &Description) -> Refusal {
     let what = match socket::number(desc.fd.as_fd(), libc::SOL_SOCKET, libc::SO_DOMAIN) {
-        Ok(libc::AF_PACKET) => "a packet socket".to_owned(),
         Ok(family) => format!("a socket of address family {family}"),
         Err(_) => desc.anonymous().unwrap_or(&desc.link).to_owned(),
     };
@@ -41,6 +40,7 @@ pub(super) enum Sort {
     Unix,
     Inet,
     Netlink,
+    Packet,
     Inotify,
 }
 
@@ -82,6 +82,7 @@ fn family(desc: &Description) -> Option<Sort> {
         libc::AF_UNIX => Some(Sort::Unix),
         libc::AF_INET | libc::AF_INET6 => Some(Sort::Inet),
         libc::AF_NETLINK => Some(Sort::Netlink),
+        libc::AF_PACKET => Some(Sort::Packet),
         _ => None,
     }
 }
@@ -106,6 +107,7 @@ impl Sort {
             Sort::Unix => "unix",
             Sort::Inet => "inet",
             Sort::Netlink => "netlink",
+            Sort::Packet => "packet",
             Sort::Inotify => "inotify",
         }
     }
@@ -129,6 +131,7 @@ impl Sort {
             Sort::Unix => unix::capture(desc, world).map(State::Unix),
             Sort::Inet => inet::capture(desc, world).map(State::Inet),
             Sort::Netlink => netlink::capture(desc, world).map(State::Netlink),
+            Sort::Packet => packet::capture(desc, world).map(State::Packet),
             Sort::Inotify => inotify::capture(desc, world).map(State::Inotify),
         }
     }
@@ -165,6 +168,7 @@ pub(super) fn one(
         State::Unix(state) => unix::restore(state, opener),
         State::Inet(state) => inet::restore(state, opener),
         State::Netlink(state) => netlink::restore(state, opener),
+        State::Packet(state) => packet::restore(state),
         State::Inotify(state) => inotify::restore(state, opener),
     }
 }

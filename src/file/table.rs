@@ -12,6 +12,7 @@ use crate::sorted::{self, Map};
 use crate::sys::abi;
 use crate::sys::descriptor::{self, FcntlNumber};
 use crate::task::clock::Offsets;
+use crate::task::memory::Nameless;
 
 const KIND: &str = "file";
 
@@ -45,6 +46,8 @@ pub struct Captured {
     pub posix_locks: Vec<lock::Posix>,
     /// What cannot be carried.
     pub obstacles: Vec<Obstacle>,
+    /// Memfds and deleted files, for those who map them.
+    pub nameless: Vec<Nameless>,
     /// Paths of open read-only files on persistent storage: their identity must match at a restore.
     pub inputs: Vec<String>,
 }
@@ -74,6 +77,12 @@ pub fn capture(request: &Request<'_>) -> Result<Captured> {
                 {
                     captured.inputs.push(regular.place.path.clone());
                 }
+                if desc.stat.format() == libc::S_IFREG
+                    && matches!(entry.state, State::Memfd(_) | State::Deleted(_))
+                {
+                    let id = (desc.stat.dev, desc.stat.ino);
+                    captured.nameless.push(Nameless { id, entry: desc.entry, writes: desc.writes() });
+                }
                 captured.entries.push(entry);
             }
             Err(refusal) => captured.obstacles.push(obstacle(desc, request, refusal)),
@@ -93,13 +102,10 @@ pub(super) fn entries(world: &World<'_>) -> Result<Vec<Entry>, Refusal> {
 fn obstacle(desc: &Description, request: &Request<'_>, refusal: Refusal) -> Obstacle {
     let (pid, fd) = desc.holders.first().copied().unwrap_or_default();
     let name = request.tables.iter().find(|(table, _)| *table == pid).map_or("", |(_, comm)| comm.as_str());
-    Obstacle::process(
-        sort(desc).map_or(KIND, Sort::name),
-        pid,
-        name,
-        format!("fd {fd} {}", desc.link),
-        refusal,
-    )
+    // Nobody holds what is in the queue of a socket.
+    let object =
+        if pid == 0 { format!("{} in a queue", desc.link) } else { format!("fd {fd} {}", desc.link) };
+    Obstacle::process(sort(desc).map_or(KIND, Sort::name), pid, name, object, refusal)
 }
 
 fn entry(desc: &Description, world: &World<'_>, outsider: Option<&Outsider>) -> Result<Entry, Refusal> {

@@ -34,7 +34,16 @@ fn describe_as(fd: &OwnedFd, entry: u32) -> Description {
     info.flags &= !libc::O_CLOEXEC;
     let stat = nix::sys::stat::fstat(fd).unwrap().into();
     let holders = vec![(std::process::id(), number)];
-    Description { entry, fd: fd.try_clone().unwrap(), link, info, stat, holders, external: None }
+    Description {
+        entry,
+        fd: fd.try_clone().unwrap(),
+        link,
+        info,
+        stat,
+        holders,
+        external: None,
+        queue: super::unix_queue::look(fd),
+    }
 }
 
 /// A world of these descriptions and this process.

@@ -1,19 +1,18 @@
 //! A unix socket (unix(7)): stream, datagram or seqpacket.
 //!
 //! What: its address and the file it is bound to, its role (listening, one of a pair, a client of a server,
-//!   left by its peer), who its peer was when it was connected (SO_PEERCRED), what is in its queue,
-//!   shutdown state, options.
+//!   left by its peer), who its peer was when it was connected (SO_PEERCRED), what is in its queue with the
+//!   descriptors that are on their way there (SCM_RIGHTS), shutdown state, options.
 //! Reads: sock_diag(7) for peers, backlogs and shutdown; getsockname(2), getsockopt(2), SIOCUNIXFILE; the
-//!   queue with MSG_PEEK from SO_PEEK_OFF on.
+//!   queue with MSG_PEEK from SO_PEEK_OFF on, which copies the descriptors in it.
 //! Rebuilds: pairs first, by socketpair(2), or through a listening socket of the moment if one side has an
 //!   address; then servers by bind(2) and listen(2); then datagram clients by connect(2). What the kernel
 //!   remembers of the caller is done by the process that did it (see [`Actor`](super::Actor)).
 //! Loses: supplementary groups in SO_PEERGROUPS; urgent data's mark; the sender's number on a queued message,
-//!   if that process is gone.
+//!   if that process is gone; whether unread bytes of a stream were sent before the descriptors behind them.
 //! Refuses: a peer outside the image (in a whole system that is a rerun service, and counts as ended);
-//!   connections that nobody has accepted; descriptors in a queue
-//!   (SCM_RIGHTS); a queued datagram from an address that nobody in the image has; a relative name whose
-//!   file was moved.
+//!   connections that nobody has accepted; an epoll or inotify on its way in a queue; a queued datagram from
+//!   an address that nobody in the image has; a relative name whose file was moved.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -24,6 +23,8 @@ use crate::sys::sockdiag::Unix;
 use crate::sys::{descriptor, socket};
 
 const KIND: &str = "unix";
+/// Peers that will be gone when every socket is open.
+const LEAVES: &str = "unix leaves";
 const LISTEN: u8 = 10;
 const SO_TYPE: i32 = 3;
 
@@ -103,7 +104,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
     let node = unix_name::node(&desc.fd, &name, found, table)?;
     let queue = match role {
         Role::Listening { .. } => Vec::new(),
-        _ => unix_queue::read(&desc.fd, kind, world)?,
+        _ => unix_queue::read(desc, kind, world)?,
     };
     if kind == libc::SOCK_DGRAM && matches!(role, Role::Left { .. }) && !queue.is_empty() && !name.is_empty()
     {
@@ -285,13 +286,25 @@ fn left(state: &State, name: &[u8], reset: bool, opener: &mut Opener) -> Result<
         options::restore(&state.options, &made.0)?;
         made
     };
-    if state.kind != libc::SOCK_DGRAM || state.name.is_empty() {
-        unix_queue::write(&state.queue, &fd, &state.name, Some(&peer), opener)?;
-    }
-    if reset {
-        socket::send(fd.as_fd(), b"x", None, &[]).context(KIND, format_args!("leaving something unread"))?;
+    if state.queue.iter().any(|message| !message.rights.is_empty()) {
+        // What is on its way in there may not be open yet.
+        opener.keep((LEAVES, opener.entry), peer)?;
+    } else {
+        leave(state, reset, &fd, &peer, opener)?;
     }
     Ok(fd)
+}
+
+/// The peer's last acts.
+fn leave(state: &State, reset: bool, fd: &OwnedFd, peer: &OwnedFd, opener: &Opener) -> Result<()> {
+    if state.kind != libc::SOCK_DGRAM || state.name.is_empty() {
+        unix_queue::write(&state.queue, fd, &state.name, Some(peer), opener)?;
+    }
+    if reset {
+        socket::send(fd.as_fd(), b"x", socket::With::default())
+            .context(KIND, format_args!("leaving something unread"))?;
+    }
+    Ok(())
 }
 
 /// What needs all sockets to be open: queues, datagram clients, shutdown.
@@ -306,7 +319,10 @@ pub fn finish(state: &State, entry: u32, opener: &mut Opener) -> Result<()> {
     };
     let fd = copy(opener, entry)?;
     match &state.role {
-        Role::Left { .. } => return Ok(()),
+        Role::Left { reset, .. } => {
+            let peer = opener.ends.remove(&(LEAVES, entry));
+            return peer.map_or(Ok(()), |peer| leave(state, *reset, &fd, &peer, opener));
+        }
         Role::Pair { peer } => {
             let peer = copy(opener, *peer)?;
             unix_queue::write(&state.queue, &fd, &state.name, Some(&peer), opener)?;
@@ -356,7 +372,7 @@ mod tests {
     }
 
     fn say(fd: &OwnedFd, text: &[u8]) {
-        assert_eq!(send(fd.as_fd(), text, None, &[]).unwrap(), text.len());
+        assert_eq!(send(fd.as_fd(), text, socket::With::default()).unwrap(), text.len());
     }
 
     fn hear(fd: &OwnedFd) -> Vec<u8> {
@@ -543,7 +559,7 @@ mod tests {
         let found = states(&[&client]);
         same(&found);
         assert_eq!(socket::name(found.open[0].as_fd(), true).unwrap(), address);
-        let error = send(found.open[0].as_fd(), b"x", None, &[]).unwrap_err();
+        let error = send(found.open[0].as_fd(), b"x", socket::With::default()).unwrap_err();
         assert_eq!(error, nix::errno::Errno::ECONNREFUSED);
         std::fs::remove_dir_all(dir).unwrap();
     }
@@ -621,14 +637,33 @@ mod tests {
     }
 
     #[test]
-    fn descriptor_on_its_way_is_refused() {
-        use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    fn descriptors_on_their_way_come_back_where_they_were() {
         use std::os::fd::AsRawFd;
         let (a, b) = pair(libc::SOCK_STREAM).unwrap();
-        let fds = [a.as_raw_fd()];
-        let parts = [std::io::IoSlice::new(b"x")];
-        let control = [ControlMessage::ScmRights(&fds)];
-        sendmsg::<()>(a.as_raw_fd(), &parts, &control, MsgFlags::empty(), None).unwrap();
-        assert!(refused(&[&a, &b]).reason.contains("SCM_RIGHTS"));
+        let (out, into) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        let rights = [out.as_raw_fd(), into.as_raw_fd()].map(i32::cast_unsigned);
+        say(&a, b"plain");
+        let with = |rights| socket::With { rights, ..socket::With::default() };
+        send(a.as_fd(), b"with", with(&rights)).unwrap();
+        say(&a, b"after");
+        send(a.as_fd(), b"again", with(&rights[1..])).unwrap();
+        let found = states(&[&a, &b, &out, &into]);
+        let seen = |state: &unix::State| {
+            state.queue.iter().map(|m| (m.bytes.clone(), m.rights.clone())).collect::<Vec<_>>()
+        };
+        let before = seen(state(&found.before[1]));
+        let expected: [(&[u8], &[u32]); 2] = [(b"plainwith", &[2, 3]), (b"afteragain", &[3])];
+        assert_eq!(before, expected.map(|(bytes, rights)| (bytes.to_vec(), rights.to_vec())));
+        assert_eq!(seen(state(&found.after[1])), before);
+    }
+
+    #[test]
+    fn epoll_on_its_way_is_refused() {
+        use std::os::fd::AsRawFd;
+        let (a, b) = pair(libc::SOCK_STREAM).unwrap();
+        let epoll = nix::sys::epoll::Epoll::new(nix::sys::epoll::EpollCreateFlags::EPOLL_CLOEXEC).unwrap().0;
+        let rights = [epoll.as_raw_fd().cast_unsigned()];
+        send(a.as_fd(), b"x", socket::With { rights: &rights, ..socket::With::default() }).unwrap();
+        assert!(refused(&[&a, &b, &epoll]).reason.contains("on its way"));
     }
 }

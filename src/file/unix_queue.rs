@@ -1,11 +1,12 @@
 //! What a unix socket has received and nobody has read.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::{Opener, State, World, unix_name};
+use super::{Description, Opener, State, World, holder, unix_name};
 use crate::error::{Context, Error, Refusal, Result};
+use crate::sys::socket::{Peeked, With};
 use crate::sys::{descriptor, ioctl, socket};
 
 const KIND: &str = "unix";
@@ -13,6 +14,8 @@ const SO_PASSCRED: i32 = 16;
 const SO_PEEK_OFF: i32 = 42;
 /// A datagram is at most the sender's buffer, which is at most net.core.wmem_max for all but root.
 const LARGEST: usize = 1 << 20;
+/// The remedy for what is only now in a queue.
+const LATER: &str = "call `rcsnap ready` when the daemons are idle";
 /// What the kernel charges for a message beside its bytes, at most.
 const OVERHEAD: usize = 1024;
 
@@ -25,69 +28,90 @@ crate::section! {
         pub who: Option<[u32; 3]>,
         /// The sender's address without the family.
         pub from: Vec<u8>,
+        /// Entries of the descriptors that come with it. A peek at a stream also brings those behind the bytes that it
+        /// brings, so nobody can tell where in a run they were: they come with its first byte.
+        pub rights: Vec<u32>,
     }
 }
 
-/// Reads the queue without taking anything.
+/// The queue of a socket, as it was seen.
 ///
 /// # Errors
-/// A refusal for descriptors in the queue, or a sender's address that nobody has.
-pub fn read(fd: &OwnedFd, kind: i32, world: &World<'_>) -> Result<Vec<Message>, Refusal> {
-    if !readable(fd).context(KIND, format_args!("looking at the queue"))? {
+/// A refusal for what cannot be sent again, or a sender's address that nobody has.
+pub fn read(desc: &Description, kind: i32, world: &World<'_>) -> Result<Vec<Message>, Refusal> {
+    let mut messages: Vec<Message> = Vec::new();
+    for seen in desc.queue.as_ref().map_err(Clone::clone)? {
+        let from =
+            if kind == libc::SOCK_DGRAM { seen.from.get(2..).unwrap_or(&[]).to_vec() } else { Vec::new() };
+        if !from.is_empty() && unix_name::holder(&from, world).is_none() {
+            let reason = "a datagram in its queue is from an address that nobody in the image has";
+            return Err(Refusal::new(reason, LATER));
+        }
+        let rights = seen.rights.iter().map(|fd| entry(fd, world)).collect::<Result<Vec<_>, _>>()?;
+        // A message without a sender shows process 0.
+        let who = seen.who.filter(|who| who[0] != 0);
+        messages.push(Message { bytes: seen.bytes.clone(), who, from, rights });
+    }
+    Ok(messages)
+}
+
+/// The entry of a descriptor that is on its way.
+fn entry(fd: &OwnedFd, world: &World<'_>) -> Result<u32, Refusal> {
+    let found = holder::find(fd.as_fd(), world.descriptions).context(KIND, format_args!("comparing"))?;
+    match found.and_then(|at| world.descriptions.get(at)) {
+        // They are opened when the queues are full.
+        Some(found) if matches!(found.anonymous(), Some("eventpoll" | "inotify")) => {
+            Err(Refusal::new("an epoll or inotify is on its way in its queue (SCM_RIGHTS)", LATER))
+        }
+        Some(found) => Ok(found.entry),
+        None => Err(Error::new(KIND, "reading the queue", "an unknown descriptor is in it").into()),
+    }
+}
+
+/// Reads the queue of a unix socket without taking anything; of anything else there is none. To be called once: an
+/// empty datagram is shown by one peek only.
+///
+/// # Errors
+/// A refusal if it is too long.
+pub fn look(fd: &OwnedFd) -> Result<Vec<Peeked>, Refusal> {
+    let number = |name| socket::number(fd.as_fd(), libc::SOL_SOCKET, name);
+    let is = |name| number(name).unwrap_or(0);
+    let readable = descriptor::ready(fd.as_fd(), libc::POLLIN).is_ok_and(|ready| ready & libc::POLLIN != 0);
+    if is(libc::SO_DOMAIN) != libc::AF_UNIX || is(libc::SO_ACCEPTCONN) != 0 || !readable {
         return Ok(Vec::new());
     }
     let peeking = format_args!("reading the queue");
-    let before = socket::number(fd.as_fd(), libc::SOL_SOCKET, SO_PEEK_OFF).context(KIND, peeking)?;
+    let kind = number(libc::SO_TYPE).context(KIND, peeking)?;
+    let before = number(SO_PEEK_OFF).context(KIND, peeking)?;
     socket::set_number(fd.as_fd(), libc::SOL_SOCKET, SO_PEEK_OFF, 0).context(KIND, peeking)?;
-    let messages = peek_all(fd, kind, world);
+    let seen = peek_all(fd, kind);
     // Also after an error: the socket is somebody else's.
     socket::set_number(fd.as_fd(), libc::SOL_SOCKET, SO_PEEK_OFF, before).context(KIND, peeking)?;
-    messages
+    seen
 }
 
-fn readable(fd: &OwnedFd) -> nix::Result<bool> {
-    Ok(descriptor::ready(fd.as_fd(), libc::POLLIN)? & libc::POLLIN != 0)
-}
-
-fn peek_all(fd: &OwnedFd, kind: i32, world: &World<'_>) -> Result<Vec<Message>, Refusal> {
-    let credentials = socket::number(fd.as_fd(), libc::SOL_SOCKET, SO_PASSCRED).unwrap_or(0) != 0;
+fn peek_all(fd: &OwnedFd, kind: i32) -> Result<Vec<Peeked>, Refusal> {
     let stream = kind == libc::SOCK_STREAM;
     // For datagrams the kernel tells only the first one's length.
     let total =
         ioctl::get(fd.as_fd(), &ioctl::UNREAD).context(KIND, format_args!("asking what is unread"))?;
     let total = usize::try_from(total).unwrap_or(0);
     let len = if stream { total } else { LARGEST };
-    let mut messages: Vec<Message> = Vec::new();
-    let mut count = 0;
+    let (mut messages, mut count) = (Vec::new(), 0);
     while !stream || count < total {
-        let seen = match socket::peek(fd.as_fd(), len, credentials) {
+        let seen = match socket::peek(fd.as_fd(), len) {
             Err(Errno::EAGAIN) => break,
             other => other.context(KIND, format_args!("reading the queue"))?,
         };
-        if seen.more {
-            let reason = "descriptors are on their way in its queue (SCM_RIGHTS)";
-            return Err(Refusal::new(reason, "call `rcsnap ready` when the daemons are idle"));
-        }
-        if seen.cut || messages.len() > 10_000 {
-            return Err(Refusal::new(
-                "its queue is too long",
-                "call `rcsnap ready` when the daemons are idle",
-            ));
+        if seen.cut || seen.more || messages.len() > 10_000 {
+            return Err(Refusal::new("its queue is too long", LATER));
         }
         // The end of a stream or of a seqpacket connection.
         if seen.bytes.is_empty() && kind != libc::SOCK_DGRAM {
             break;
         }
         count += seen.bytes.len();
-        let from =
-            if kind == libc::SOCK_DGRAM { seen.from.get(2..).unwrap_or(&[]).to_vec() } else { Vec::new() };
-        if !from.is_empty() && unix_name::holder(&from, world).is_none() {
-            let reason = "a datagram in its queue is from an address that nobody in the image has";
-            return Err(Refusal::new(reason, "call `rcsnap ready` when the daemons are idle"));
-        }
-        // A message without a sender shows process 0.
-        let who = seen.who.filter(|who| who[0] != 0);
-        messages.push(Message { bytes: seen.bytes, who, from });
+        messages.push(seen);
     }
     if stream && count != total {
         return Err(
@@ -123,13 +147,16 @@ pub fn write(
         let sender = if message.from.is_empty() { None } else { named(&message.from, opener) };
         let sender = sender.or(peer.map(AsFd::as_fd)).or(unnamed.as_ref().map(AsFd::as_fd));
         let sender = sender.ok_or_else(|| Error::new(KIND, doing.to_string(), "nobody can send it"))?;
+        let open = |entry: &u32| opener.get(*entry).map(|fd| fd.as_raw_fd().cast_unsigned());
+        let rights: Option<Vec<u32>> = message.rights.iter().map(open).collect();
+        let rights = rights.ok_or_else(|| Error::new(KIND, doing.to_string(), "it is not open"))?;
         // The queue once fitted, but small messages may have been joined: the sender's limit is lifted.
         let need = i32::try_from(total).unwrap_or(i32::MAX / 4);
         let limit = socket::number(sender, libc::SOL_SOCKET, libc::SO_SNDBUF).context(KIND, doing)?;
         let lifted = with_option(sender, libc::SO_SNDBUFFORCE, limit / 2, need.max(limit / 2), &|| {
             // A socket that asks for credentials gets ours, if the message brings none.
             with_credentials_off(fd.as_fd(), &|| {
-                with_credentials_off(sender, &|| send(sender, message, &address))
+                with_credentials_off(sender, &|| send(sender, message, &rights, &address))
             })
         });
         lifted.context(KIND, doing)?;
@@ -159,14 +186,19 @@ fn with_credentials_off(fd: BorrowedFd<'_>, work: &dyn Fn() -> nix::Result<()>) 
     with_option(fd, SO_PASSCRED, before, 0, work)
 }
 
-fn send(sender: BorrowedFd<'_>, message: &Message, to: &[u8]) -> nix::Result<()> {
+fn send(sender: BorrowedFd<'_>, message: &Message, rights: &[u32], to: &[u8]) -> nix::Result<()> {
     let mut rest = message.bytes.as_slice();
+    let mut with = With { who: message.who, rights, to };
     loop {
-        let sent = match socket::send(sender, rest, message.who, to) {
+        let sent = match socket::send(sender, rest, with) {
             // That process is gone.
-            Err(Errno::ESRCH) => socket::send(sender, rest, None, to)?,
+            Err(Errno::ESRCH) if with.who.is_some() => {
+                with.who = None;
+                continue;
+            }
             other => other?,
         };
+        with.rights = &[];
         rest = rest.get(sent..).unwrap_or(&[]);
         if rest.is_empty() {
             return Ok(());

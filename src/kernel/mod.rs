@@ -56,6 +56,8 @@ section! {
         pub sysfs: sysfs::State,
         /// Names of the system.
         pub hostname: hostname::State,
+        /// System V IPC.
+        pub sysvipc: sysvipc::State,
     }
 }
 
@@ -70,7 +72,7 @@ pub struct Baseline {
     swap: Vec<String>,
     loopdev: Vec<String>,
     zram: Vec<String>,
-    sysvipc: Vec<String>,
+    sysvipc: sysvipc::Before,
     cgroup: Vec<String>,
     contents: Vec<String>,
     network: network::Seen,
@@ -112,7 +114,8 @@ pub fn capture(before: &Baseline, root: &Root, pids: &[u32]) -> Result<(State, t
     obstacles.extend(more);
     obstacles.extend(mount::contents::capture(&before.contents, &mounts, root));
     let (module, devnode) = devices(before, &mounts, root, &mut obstacles)?;
-    obstacles.extend(sysvipc::capture(&before.sysvipc, root));
+    let (sysvipc, more) = sysvipc::capture(&before.sysvipc, root);
+    obstacles.extend(more);
     obstacles.extend(cgroup::capture(&before.cgroup, &mounts, root, pids));
     let (sysfs, more) =
         if root.cell { Default::default() } else { sysfs::capture(&before.sysfs, &module, root) };
@@ -120,7 +123,8 @@ pub fn capture(before: &Baseline, root: &Root, pids: &[u32]) -> Result<(State, t
     let (network, more) = network::capture(&before.network, root)?;
     obstacles.extend(more);
     let sysctl = sysctl::capture(&before.sysctl, root)?;
-    let state = State { module, devnode, mount, sysctl, network, sysfs, hostname: hostname::capture(root)? };
+    let hostname = hostname::capture(root)?;
+    let state = State { module, devnode, mount, sysctl, network, sysfs, hostname, sysvipc };
     Ok((state, tmpfs, obstacles))
 }
 
@@ -193,7 +197,10 @@ pub fn restore(
     phase("sysfs");
     sysfs::restore(&state.sysfs, root, deadline)?;
     phase("hostname");
-    hostname::restore(&state.hostname, root)
+    hostname::restore(&state.hostname, root)?;
+    // After parameters, which have its limits.
+    phase("sysvipc");
+    sysvipc::restore(&state.sysvipc, root)
 }
 
 /// What has to wait until the tasks are rebuilt: modes of the sockets that they bound, and parameters that

@@ -11,6 +11,7 @@ pub mod descriptor;
 pub mod fs;
 pub mod fsmount;
 pub mod ioctl;
+pub mod ipc;
 pub mod limit;
 pub mod module;
 pub mod mount;

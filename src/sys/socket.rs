@@ -167,31 +167,36 @@ pub struct Peeked {
     pub from: Vec<u8>,
     /// pid, uid and gid of the sender, if the socket asks for them.
     pub who: Option<[u32; 3]>,
-    /// Something else came with it: descriptors, for which there was no room.
+    /// Descriptors that came with it, as copies of our own.
+    pub rights: Vec<OwnedFd>,
+    /// Something else came with it, for which there was no room.
     pub more: bool,
     /// The message was longer than the buffer.
     pub cut: bool,
 }
 
-/// struct cmsghdr and a struct ucred behind it, as the kernel lays them out.
-#[repr(C)]
-struct Credentials {
-    len: usize,
-    level: i32,
-    kind: i32,
-    who: [u32; 3],
-}
+/// Bytes of a word.
+const WORD: usize = size_of::<usize>();
+/// Bytes of a struct cmsghdr: its length, level and kind.
+const HEAD: usize = WORD + 8;
+/// SCM_PIDFD (6.5).
+const SCM_PIDFD: i32 = 4;
+/// Room for the most descriptors that a message can have (SCM_MAX_FD), and for credentials.
+const CONTROL: usize = 1280;
 
-/// Reads the next message of at most `len` bytes without taking it. There is room for credentials (if the
-/// socket asks for them, `credentials`), but never for descriptors: the kernel then installs none, and says so.
+/// Reads the next message of at most `len` bytes without taking it. Descriptors in it are copied.
 ///
 /// # Errors
 /// The errno of recvmsg(2): `EAGAIN` if there is none.
-#[allow(clippy::useless_conversion, reason = "the length is narrower with musl")]
-pub fn peek(socket: BorrowedFd<'_>, len: usize, credentials: bool) -> Result<Peeked, Errno> {
+#[allow(
+    clippy::useless_conversion,
+    clippy::unnecessary_fallible_conversions,
+    reason = "the length is narrower with musl"
+)]
+pub fn peek(socket: BorrowedFd<'_>, len: usize) -> Result<Peeked, Errno> {
     let mut bytes = vec![0_u8; len];
     let mut from = vec![0_u8; LONGEST];
-    let mut control = Credentials { len: 0, level: 0, kind: 0, who: [0; 3] };
+    let mut control = vec![0_u8; CONTROL];
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     // SAFETY: all-zero bytes are a valid msghdr (musl has padding fields).
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -199,10 +204,8 @@ pub fn peek(socket: BorrowedFd<'_>, len: usize, credentials: bool) -> Result<Pee
     message.msg_namelen = length(&from)?;
     message.msg_iov = &raw mut part;
     message.msg_iovlen = 1;
-    if credentials {
-        message.msg_control = (&raw mut control).cast();
-        message.msg_controllen = size_of::<Credentials>().try_into().map_err(|_| Errno::EINVAL)?;
-    }
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = CONTROL.try_into().map_err(|_| Errno::EINVAL)?;
     // SAFETY: every buffer of the header outlives the call and has the length that the header says.
     let count = unsafe {
         libc::recvmsg(
@@ -213,47 +216,89 @@ pub fn peek(socket: BorrowedFd<'_>, len: usize, credentials: bool) -> Result<Pee
     };
     bytes.truncate(usize::try_from(count).map_err(|_| Errno::last())?);
     from.truncate(usize::try_from(message.msg_namelen).unwrap_or(0));
-    let got = (control.level, control.kind) == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS);
-    Ok(Peeked {
+    control.truncate(usize::try_from(message.msg_controllen).unwrap_or(0));
+    let mut seen = Peeked {
         bytes,
         from,
-        who: got.then_some(control.who),
         more: message.msg_flags & libc::MSG_CTRUNC != 0,
         cut: message.msg_flags & libc::MSG_TRUNC != 0,
-    })
+        ..Peeked::default()
+    };
+    let mut rest = control.as_slice();
+    while let Some((len, after)) = rest.split_first_chunk::<WORD>() {
+        let len = usize::from_ne_bytes(*len).max(HEAD);
+        let numbers = after.get(..len - WORD).unwrap_or(after).chunks_exact(4);
+        let numbers: Vec<u32> = numbers.map(|four| four.try_into().map_or(0, u32::from_ne_bytes)).collect();
+        match numbers.as_slice() {
+            // SOL_SOCKET is 1.
+            [1, kind, fds @ ..] if [libc::SCM_RIGHTS, SCM_PIDFD].contains(&kind.cast_signed()) => {
+                let copies = fds.iter().map(|fd| owned(libc::c_long::from(fd.cast_signed())));
+                let copies = copies.collect::<Result<Vec<_>, _>>()?;
+                // A pidfd is made for the reader: it was not sent.
+                if kind.cast_signed() == libc::SCM_RIGHTS {
+                    seen.rights = copies;
+                }
+            }
+            [1, 2, pid, uid, gid] => seen.who = Some([*pid, *uid, *gid]),
+            _ => {}
+        }
+        rest = rest.get(len.next_multiple_of(WORD)..).unwrap_or(&[]);
+    }
+    Ok(seen)
 }
 
-/// Sends one message without waiting, in somebody's name if `who` (pid, uid, gid) is given, to an address
-/// unless it is empty.
+/// What goes with the bytes of a message.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct With<'a> {
+    /// The pid, uid and gid in whose name it is sent.
+    pub who: Option<[u32; 3]>,
+    /// Numbers of descriptors.
+    pub rights: &'a [u32],
+    /// The address to which it goes, unless it is empty.
+    pub to: &'a [u8],
+}
+
+/// Sends one message without waiting.
 ///
 /// # Errors
-/// The errno of sendmsg(2): `ESRCH` if there is no such process.
-#[allow(clippy::useless_conversion, reason = "the length is narrower with musl")]
-pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], who: Option<[u32; 3]>, to: &[u8]) -> Result<usize, Errno> {
-    let mut control = Credentials {
-        // CMSG_LEN: without the padding at the end.
-        len: size_of::<usize>() + 8 + 12,
-        level: libc::SOL_SOCKET,
-        kind: libc::SCM_CREDENTIALS,
-        who: who.unwrap_or_default(),
+/// The errno of sendmsg(2): `ESRCH` if there is no process in whose name it should be sent.
+#[allow(
+    clippy::useless_conversion,
+    clippy::unnecessary_fallible_conversions,
+    reason = "the length is narrower with musl"
+)]
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], with: With<'_>) -> Result<usize, Errno> {
+    let mut control = Vec::new();
+    let mut put = |kind: i32, numbers: &[u32]| {
+        control.extend_from_slice(&(HEAD + 4 * numbers.len()).to_ne_bytes());
+        for number in [1, kind.cast_unsigned()].iter().chain(numbers) {
+            control.extend_from_slice(&number.to_ne_bytes());
+        }
+        control.resize(control.len().next_multiple_of(WORD), 0);
     };
+    if let Some(who) = with.who {
+        put(libc::SCM_CREDENTIALS, &who);
+    }
+    if !with.rights.is_empty() {
+        put(libc::SCM_RIGHTS, with.rights);
+    }
     let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: all-zero bytes are a valid msghdr.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = &raw mut part;
     message.msg_iovlen = 1;
-    if !to.is_empty() {
-        message.msg_name = to.as_ptr().cast_mut().cast();
-        message.msg_namelen = length(to)?;
+    if !with.to.is_empty() {
+        message.msg_name = with.to.as_ptr().cast_mut().cast();
+        message.msg_namelen = length(with.to)?;
     }
-    if who.is_some() {
-        message.msg_control = (&raw mut control).cast();
-        message.msg_controllen = size_of::<Credentials>().try_into().map_err(|_| Errno::EINVAL)?;
+    if !control.is_empty() {
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = control.len().try_into().map_err(|_| Errno::EINVAL)?;
     }
-    // SAFETY: the kernel only reads, and every buffer has the length that the header says.
-    let count = unsafe {
-        libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
-    };
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the kernel only reads, and every buffer has the length that the header says. musl's own call has no
+    // room for as many descriptors as a message can have; its header is the kernel's, as long as its padding is zero.
+    let count = unsafe { libc::syscall(libc::SYS_sendmsg, socket.as_raw_fd(), &raw const message, flags) };
     usize::try_from(count).map_err(|_| Errno::last())
 }
 

@@ -2,21 +2,24 @@
 //! Reads: /proc/PID/smaps, stat, auxv, exe; brk(2) inside. Contents are in `pages.rs`.
 //! Rebuilds: everything is unmapped but the batch area; this boot's vdso is moved to the captured address
 //!   (its bytes differ between boots and are never restored); then every mapping, exactly where it was.
-//! Loses: contents of MADV_WIPEONFORK and MAP_DROPPABLE ranges, on purpose: they come back as zeroes, so
+//! Loses: seals, mode and owner of a memfd that nobody has open; contents of MADV_WIPEONFORK and MAP_DROPPABLE ranges, on purpose: they come back as zeroes, so
 //!   that random generators in them draw fresh. Names of anonymous memory.
 //! Refuses: a program that was deleted, or whose name leads to another file now, and a mapped file that did;
-//!   a deleted file on persistent storage (one in memory is carried), and a shared, writable mapping of a file
-//!   there; a memfd that nobody has open; System V shared memory; device memory; huge pages of hugetlbfs;
+//!   a deleted file that has another name or no directory; a shared, writable mapping of a file on persistent
+//!   storage; device memory; huge pages of hugetlbfs;
 //!   shadow stacks; sealed or tagged mappings; userfaultfd; mappings of an unknown sort, as `[uprobes]`.
 
 mod backing;
+mod segment;
 pub mod vdso;
 
-pub use backing::{Found, Shared};
+pub use backing::{Found, Nameless, Shared};
+pub use segment::attach;
 
 use crate::error::{Context, Refusal, Result};
 use crate::proc::smaps::{self, Mapping};
 use crate::proc::stat::Layout;
+use crate::proc::sysvipc::Perm;
 use crate::sys::fs;
 use crate::task::batch::long;
 use crate::task::remote::{AREA, Batch};
@@ -35,6 +38,15 @@ crate::section! {
         File(u32),
         /// An open description, for memfds: index into the file table.
         Entry(u32),
+        /// System V shared memory.
+        Segment {
+            /// Its id.
+            id: i32,
+            /// Its bytes, in whole pages.
+            len: u64,
+            /// It was not attached with SHM_RDONLY.
+            writable: bool,
+        },
     }
 }
 
@@ -69,13 +81,15 @@ crate::section! {
 }
 
 crate::section! {
-    /// Memory with an identity of its own: shared anonymous memory, or a file in memory that was deleted
-    /// but is still mapped.
+    /// Memory with an identity of its own: shared anonymous memory, a segment of System V, or a memfd or deleted file
+    /// that is mapped and not open.
     pub struct Object {
         /// Bytes.
         pub size: u64,
         /// The name that the deleted file had; empty for anonymous memory.
         pub path: String,
+        /// The segment of System V that it is.
+        pub segment: Option<Perm>,
     }
 }
 

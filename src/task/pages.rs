@@ -211,7 +211,11 @@ pub fn capture_object<S: Sink>(
         while at < end {
             let count = usize::try_from((end - at).div_ceil(PAGE as u64)).unwrap_or(CHUNK).min(CHUNK);
             let bytes = &mut buffer.0[..count * PAGE];
-            vm::read_at(file, at, bytes).context(KIND, format_args!("reading shared memory"))?;
+            // The last page may be only begun.
+            let there = usize::try_from(size - at).unwrap_or(usize::MAX).min(bytes.len());
+            let (whole, rest) = bytes.split_at_mut(there);
+            vm::read_at(file, at, whole).context(KIND, format_args!("reading shared memory"))?;
+            rest.fill(0);
             push(origins, mm, at, bytes, false, writer)?;
             at += (count * PAGE) as u64;
         }

@@ -2,6 +2,7 @@
 //! this folder look at it.
 
 use crate::error::{Context, Refusal, Result};
+use crate::kernel::sysvipc::adjusts;
 use crate::sys::{fs, stat};
 use crate::task::freeze::{self, Process};
 use crate::task::memory::{self, Shared};
@@ -63,6 +64,10 @@ pub fn capture(
         complete = false;
         refuse(kind, object, refusal);
     };
+    if adjusts(pid, process.threads.len()) {
+        let reason = "it may have adjustments (SEM_UNDO), which nobody can read";
+        told("sysvipc", "semaphores".into(), Refusal::new(reason, "rerun the service"));
+    }
     let memory = memory::capture(pid, &process.stat.layout, shared, &mut |object, refusal| {
         told("memory", object, refusal);
     })?;

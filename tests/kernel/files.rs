@@ -308,18 +308,6 @@ fn objects_in_file_systems_of_the_kernel_are_refused() {
 }
 
 #[test]
-fn objects_of_system_v_are_refused() {
-    let found = obstacles(|| {
-        let done = Command::new("ipcmk").args(["-Q"]).stdin(Stdio::inherit()).output();
-        assert!(done.unwrap().status.success());
-    });
-    assert!(
-        matches!(found.as_slice(), [one] if one.kind == "sysvipc" && one.object.starts_with("message queue")),
-        "{found:?}"
-    );
-}
-
-#[test]
 fn process_in_another_control_group_is_refused() {
     with_world(|root: &Root| {
         let before = kernel::baseline(root).unwrap();

@@ -5,6 +5,7 @@ use nix::sys::stat::{major, minor};
 use super::{Backing, KIND, MappedFile};
 use crate::error::{Context, Refusal, Result};
 use crate::proc::smaps::Mapping;
+use crate::proc::sysvipc::Perm;
 use crate::sorted::Set;
 use crate::sys::fs;
 use crate::sys::stat::stat;
@@ -22,6 +23,21 @@ pub struct Found {
     pub range: (u64, u64),
     /// The name that it had, if it was a file.
     pub path: String,
+    /// The segment of System V that it is, its pages in bytes, and how many processes have it attached.
+    pub segment: Option<(Perm, u64, u64)>,
+    /// Mappings of it that were met.
+    pub met: u64,
+}
+
+/// An open description of memory or of a file without a name.
+#[derive(Debug, Clone, Copy)]
+pub struct Nameless {
+    /// Device and inode number.
+    pub id: (u64, u64),
+    /// Its place in the file table.
+    pub entry: u32,
+    /// Whether it can be written through.
+    pub writes: bool,
 }
 
 /// Lists that the address spaces of all processes share.
@@ -31,8 +47,8 @@ pub struct Shared {
     pub files: Vec<MappedFile>,
     /// Shared anonymous memory and deleted files, without duplicates.
     pub objects: Vec<Found>,
-    /// Open descriptions by device and inode, for memfds: filled by the capture from the file table.
-    pub entries: Vec<(u64, u32)>,
+    /// Open descriptions of memfds and deleted files, from the file table.
+    pub entries: Vec<Nameless>,
     /// Filters of seccomp(2), without duplicates.
     pub filters: Vec<Filter>,
     /// What stands before every path of the system.
@@ -74,13 +90,17 @@ impl Shared {
         Ok(())
     }
 
-    fn object(&mut self, pid: u32, map: &Mapping, path: &str) -> u32 {
+    pub(super) fn object(&mut self, pid: u32, map: &Mapping, path: &str) -> u32 {
         let found = self.objects.iter().position(|o| o.dev == map.dev && o.ino == map.ino);
         let index = found.unwrap_or_else(|| {
             let (dev, range) = (map.dev.clone(), (map.start, map.end));
-            self.objects.push(Found { dev, ino: map.ino, pid, range, path: path.to_owned() });
+            let (path, segment) = (path.to_owned(), None);
+            self.objects.push(Found { dev, ino: map.ino, pid, range, path, segment, met: 0 });
             self.objects.len() - 1
         });
+        if let Some(object) = self.objects.get_mut(index) {
+            object.met += 1;
+        }
         u32::try_from(index).unwrap_or(u32::MAX)
     }
 }
@@ -110,6 +130,10 @@ pub fn exe(pid: u32, root: &str) -> Result<String, Refusal> {
 /// It cannot be carried.
 pub fn backing(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Backing, Refusal> {
     let deleted = map.name.strip_suffix(" (deleted)");
+    // Before all others: an id may be 0, and it is the inode number.
+    if deleted.is_some_and(|name| name.starts_with("/SYSV")) {
+        return super::segment::backing(pid, map, shared);
+    }
     if map.ino == 0 {
         return match map.name.as_str() {
             "" | "[heap]" | "[stack]" => Ok(Backing::Anonymous),
@@ -119,20 +143,7 @@ pub fn backing(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Backing, 
     }
     match deleted {
         Some("/dev/zero") => Ok(Backing::Shared(shared.object(pid, map, ""))),
-        Some(name) if name.starts_with("/memfd:") => {
-            let found = shared.entries.iter().find(|(ino, _)| *ino == map.ino);
-            let entry = found.ok_or_else(|| {
-                Refusal::new("the memfd behind it is not open any more", "rerun the service")
-            })?;
-            Ok(Backing::Entry(entry.1))
-        }
-        Some(name) if name.starts_with("/SYSV") => {
-            Err(Refusal::new("it is System V shared memory", "rerun the service"))
-        }
-        Some(name) if !is_persistent(&shared.root, name) => {
-            Ok(Backing::Shared(shared.object(pid, map, name)))
-        }
-        Some(_) => Err(Refusal::new("the file behind it was deleted", "restart it after an update")),
+        Some(name) => nameless(pid, map, name, shared),
         None if map.name.starts_with('/') => {
             shared.check(pid, map)?;
             let writable = map.shared && map.has(b"mw");
@@ -146,6 +157,33 @@ pub fn backing(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Backing, 
             Err(Refusal::new(format!("{} is a mapping of an unknown sort", map.name), "rerun the service"))
         }
     }
+}
+
+/// A memfd, or a file that was deleted. What nobody has open any more is an object of its own.
+fn nameless(pid: u32, map: &Mapping, name: &str, shared: &mut Shared) -> Result<Backing, Refusal> {
+    let own = format!("/proc/{pid}/map_files/{:x}-{:x}", map.start, map.end);
+    let found = stat(&own).context(KIND, format_args!("looking at {own}"))?;
+    let id = (found.dev, found.ino);
+    // A mapping that may be written cannot be made through a description that only reads.
+    let writes = map.shared && map.has(b"mw");
+    let mut open = shared.entries.iter().filter(|open| open.id == id).peekable();
+    if open.peek().is_some() {
+        let fit = open.find(|open| open.writes || !writes);
+        let reason = "it may be written, and what is open of the file behind it only reads";
+        return fit
+            .map(|open| Backing::Entry(open.entry))
+            .ok_or_else(|| Refusal::new(reason, "rerun the service"));
+    }
+    // What the kernel makes has made-up names, and lies on no file system that is mounted.
+    let folder = text::split_last(name, '/').map_or("/", |(folder, _)| folder);
+    let there = identity(&format!("{}{folder}/", shared.root)).is_some_and(|(device, _)| device == id.0);
+    if name.starts_with("/memfd:") || there && found.nlink == 0 {
+        return Ok(Backing::Shared(shared.object(pid, map, name)));
+    }
+    Err(Refusal::new(
+        "the file behind it was deleted, and has another name or no directory",
+        "restart it after an update",
+    ))
 }
 
 /// Whether a file lies on a file system that outlives a reboot.
@@ -179,8 +217,20 @@ fn leads_to(pid: u32, map: &Mapping, root: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{exe, leads_to};
+    use super::{Found, exe, leads_to};
     use crate::proc::smaps;
+    use crate::proc::sysvipc::Perm;
+
+    #[test]
+    fn segment_that_others_have_attached_too_is_refused() {
+        let perm = Perm { key: 1, id: 2, mode: 0o600, uid: 0, gid: 0, cuid: 0, cgid: 0 };
+        let segment = Some((perm, 4096, 2));
+        let (dev, path) = (String::new(), String::new());
+        let mut found = Found { dev, ino: 2, pid: 1, range: (0, 4096), path, segment, met: 1 };
+        assert!(found.outside().unwrap().reason.contains("outside the image"));
+        found.met = 2;
+        assert!(found.outside().is_none());
+    }
 
     #[test]
     fn mapped_files_are_known_by_more_than_their_names() {

@@ -14,13 +14,14 @@
 mod create;
 mod supply;
 
-pub use supply::{make_objects, open_files, place};
+pub use supply::{cut, make_objects, open_files, place};
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::error::{Context, Error, Result};
 use crate::sorted::{self, Map};
 use crate::sys::abi::Number;
+use crate::sys::ipc::Attached;
 use crate::sys::{fs, ptrace};
 use crate::task::clock::Offsets;
 use crate::task::memory::{self, Backing};
@@ -57,6 +58,8 @@ pub struct Puppets<'a> {
     pub files: Vec<OwnedFd>,
     /// Shared anonymous memory, by index.
     pub objects: Vec<OwnedFd>,
+    /// Segments that we have attached until all others have: one may be marked for destruction.
+    pub attached: Vec<Attached>,
     /// Open descriptions, by index.
     pub entries: Vec<OwnedFd>,
     /// The process that exists already: PID 1, whose children we make beside us.
@@ -132,6 +135,7 @@ impl<'a> Puppets<'a> {
                 },
             files: Vec::new(),
             objects: Vec::new(),
+            attached: Vec::new(),
             entries: Vec::new(),
             init,
             time: None,
@@ -214,8 +218,12 @@ impl<'a> Puppets<'a> {
         }
         let vdso = memory::vdso::of(pid)?;
         memory::clear(&mut script.batch, &body.memory, &vdso, self.top)?;
+        memory::attach(&mut script, &body.memory.vmas)?;
         let mut open: Option<(&Backing, bool)> = None;
         for vma in &body.memory.vmas {
+            if matches!(vma.backing, Backing::Segment { .. }) {
+                continue;
+            }
             script.ensure(4, 256)?;
             if vma.backing == Backing::Anonymous {
                 memory::map(&mut script.batch, vma, None);

@@ -1,14 +1,18 @@
 //! What puppets get from the conductor: files to map, shared memory, descriptors, locks, and their pages.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 
 use nix::fcntl::OFlag;
 
 use super::{KIND, Puppets};
 use crate::error::{Context, Error, Result};
-use crate::image::pages::Run;
+use crate::image::pages::{PAGE, Run};
+use crate::kernel::root::Dir;
+use crate::kernel::sysvipc;
 use crate::sorted;
-use crate::sys::{abi, descriptor, fs, path, stat, vm};
+use crate::sys::ipc::Attached;
+use crate::sys::{abi, anonymous, descriptor, fs, path, stat, vm};
 use crate::task::memory::{self, Backing, MappedFile, Object};
 use crate::task::pages::Place;
 use crate::task::remote::{Batch, Script};
@@ -31,13 +35,24 @@ pub fn open_files(files: &[MappedFile], base: i32) -> Result<Vec<OwnedFd>> {
 /// Makes the shared anonymous memory, empty.
 ///
 /// # Errors
-/// There is no room.
-pub fn make_objects(objects: &[Object], base: i32) -> Result<Vec<OwnedFd>> {
+/// There is no room, or an id of a segment is taken.
+pub fn make_objects(objects: &[Object], base: i32, attached: &mut Vec<Attached>) -> Result<Vec<OwnedFd>> {
     let make = |o: &Object| {
         let doing = format_args!("making shared memory {}", o.path);
-        let fd = match o.path.as_str() {
-            "" => vm::shared_anonymous(o.size).context("memory", doing)?,
-            _ => deleted_file(o)?,
+        let fd = if let Some(perm) = &o.segment {
+            let proc = Dir::open(Path::new("/proc")).context("memory", doing)?;
+            let (held, fd) = sysvipc::segment(&proc, perm, o.size)?;
+            attached.push(held);
+            fd
+        } else if o.path.is_empty() {
+            vm::shared_anonymous(o.size).context("memory", doing)?
+        } else if let Some(name) = o.path.strip_prefix("/memfd:") {
+            let name = path::text(Path::new(name)).context("memory", doing)?;
+            let fd = anonymous::memfd(&name).context("memory", doing)?;
+            nix::unistd::ftruncate(&fd, o.size.cast_signed()).context("memory", doing)?;
+            fd
+        } else {
+            deleted_file(o)?
         };
         descriptor::raise(fd, base).context("memory", doing)
     };
@@ -84,6 +99,20 @@ pub(super) fn take_lock(batch: &mut Batch, lock: &crate::file::lock::Posix) {
     batch.doing("taking a lock");
 }
 
+/// Gives the objects their lengths again, after pages were placed in them whole.
+///
+/// # Errors
+/// The errno of ftruncate(2).
+pub fn cut(objects: &[Object], files: &[OwnedFd]) -> Result<()> {
+    for (object, file) in objects.iter().zip(files) {
+        if object.size % PAGE as u64 != 0 {
+            nix::unistd::ftruncate(file, object.size.cast_signed())
+                .context("memory", format_args!("cutting shared memory {}", object.path))?;
+        }
+    }
+    Ok(())
+}
+
 /// Puts the runs of one block where they belong.
 ///
 /// # Errors
@@ -98,7 +127,7 @@ pub fn place(places: &mut [Place<'_>], run: &Run, bytes: &[u8]) -> Result<()> {
 impl Puppets<'_> {
     pub(super) fn backing_fd(&self, backing: &Backing) -> Result<u64> {
         let fd = match backing {
-            Backing::Anonymous => None,
+            Backing::Anonymous | Backing::Segment { .. } => None,
             Backing::Shared(index) => self.objects.get(*index as usize),
             Backing::File(index) => self.files.get(*index as usize),
             Backing::Entry(index) => self.entries.get(*index as usize),

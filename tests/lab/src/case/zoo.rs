@@ -68,14 +68,12 @@ pub struct Args {
 
 /// Programs of what rcsnap may refuse, and the kind that it then names. All others it must carry; these it must
 /// carry or refuse by name.
-const MAY_REFUSE: [(&str, &str); 8] = [
-    ("linked", "regular"),
-    ("memfd_closed", "memory"),
-    ("memory_deleted", "memory"),
+const MAY_REFUSE: [(&str, &str); 6] = [
     ("memory_shared", "sharing"),
     ("netlink", "netlink"),
     ("pty", "tty"),
     ("stopped", "freeze"),
+    ("sysvipc_undo", "sysvipc"),
     ("vfork", "freeze"),
 ];
 

@@ -25,7 +25,13 @@ fn keep(zoo: &mut Zoo, what: &'static str, socket: &UdpSocket) {
         format!("{:?} {:?}", copy.local_addr().ok(), copy.peer_addr().ok())
     });
     let (sol, ip) = (libc::SOL_SOCKET, libc::IPPROTO_IP);
+    let v6 = libc::IPPROTO_IPV6;
     let options = [
+        // SO_TIMESTAMP_NEW; IPV6_2292HOPLIMIT, IPV6_FLOWINFO, IPV6_FLOWINFO_SEND.
+        (sol, 63),
+        (v6, 8),
+        (v6, 11),
+        (v6, 33),
         (sol, libc::SO_BROADCAST),
         (sol, libc::SO_REUSEADDR),
         (sol, libc::SO_RCVBUF),
@@ -66,12 +72,31 @@ fn program(zoo: &mut Zoo) -> Outcome {
     let (yes, fd) = (1_i32, server.as_raw_fd());
     sys!(setsockopt(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, (&raw const yes).cast(), 4))?;
     sys!(setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, (&raw const yes).cast(), 4))?;
+    // What begins, behind the UDP header, with a t passes; the rest does not.
+    let filter = [
+        libc::sock_filter { code: 0x30, jt: 0, jf: 0, k: 8 },
+        libc::sock_filter { code: 0x15, jt: 0, jf: 1, k: u32::from(b't') },
+        libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: u32::MAX },
+        libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 },
+    ];
+    let filter = libc::sock_fprog { len: 4, filter: filter.as_ptr().cast_mut() };
+    let size = size_of_val(&filter) as libc::socklen_t;
+    let to = any.as_raw_fd();
+    sys!(setsockopt(to, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, (&raw const filter).cast(), size))?;
     let bare = sys!(socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_NONBLOCK, 0))?;
     for (what, socket) in [("the server", &server), ("a wildcard socket", &any), ("the client", &client)] {
         keep(zoo, what, socket);
     }
     let six = UdpSocket::bind("[::]:0").ok();
     if let Some(six) = &six {
+        for (level, name) in [
+            (libc::SOL_SOCKET, 63),
+            (libc::IPPROTO_IPV6, 8),
+            (libc::IPPROTO_IPV6, 11),
+            (libc::IPPROTO_IPV6, 33),
+        ] {
+            sys!(setsockopt(six.as_raw_fd(), level, name, (&raw const yes).cast(), 4))?;
+        }
         keep(zoo, "an IPv6 socket", six);
     }
     zoo.keep("flags of a bare socket", move || fd::flags(bare));
@@ -88,6 +113,7 @@ fn program(zoo: &mut Zoo) -> Outcome {
     stranger.send_to(b"x", client.local_addr()?)?;
     client.set_nonblocking(true)?;
     zoo.check("a connected socket hears its peer only", client.recv(&mut bytes).is_err());
+    stranger.send_to(b"does not pass", (Ipv4Addr::LOCALHOST, any.local_addr()?.port()))?;
     stranger.send_to(b"to any", (Ipv4Addr::LOCALHOST, any.local_addr()?.port()))?;
     zoo.expect("the wildcard socket", any.recv(&mut bytes)?, 6);
     if let Some(six) = six {
