@@ -260,6 +260,10 @@ impl Eye<'_> {
                 ids.subreaper = captured.subreaper;
                 body = Some(captured.body);
                 if let Some(body) = &mut body {
+                    if body.terminal.is_some() {
+                        let refusal = process::check_terminal(p, frozen, &files.entries).err();
+                        refusal.map(|it| self.refuse("tty", p.pid, &comm, "controlling terminal".into(), it));
+                    }
                     body.fds = files.fds.remove(&p.pid).unwrap_or_default();
                     let mine = files.posix_locks.iter().filter(|lock| lock.pid == p.pid);
                     body.locks = mine.cloned().collect();

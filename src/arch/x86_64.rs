@@ -344,7 +344,8 @@ impl Processor for Cpu {
             None => super::set(tid, FXSAVE, FXSAVE_BYTES)?,
             extended => extended,
         };
-        let mut set = set.ok_or_else(|| Refusal::new("the kernel does not show its vector state", "rerun it"))?;
+        let mut set =
+            set.ok_or_else(|| Refusal::new("the kernel does not show its vector state", "rerun it"))?;
         let used = set.bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
         set.bytes.truncate(used);
         Ok(vec![set])

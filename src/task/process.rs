@@ -2,8 +2,9 @@
 //! this folder look at it.
 
 use crate::error::{Context, Refusal, Result};
+use crate::file::{Entry, State, device, place, pty};
 use crate::sys::{fs, path, vm};
-use crate::task::freeze::{self, Process};
+use crate::task::freeze::{self, Frozen, Process};
 use crate::task::memory::{self, Shared};
 use crate::task::remote::{Area, Batch};
 use crate::task::tree::Body;
@@ -87,7 +88,8 @@ pub fn capture(process: &Process, shared: &mut Shared, refuse: &mut Refuse<'_>) 
     }
     let workdir =
         workdir::capture(pid, status.umask).map_err(|refusal| told("workdir", "cwd".into(), refusal));
-    let terminal = terminal(process).map_err(|refusal| told("tty", "controlling terminal".into(), refusal));
+    let terminal = terminal(process, &shared.root)
+        .map_err(|refusal| told("tty", "controlling terminal".into(), refusal));
     let (Ok(workdir), Ok(terminal), true) = (workdir, terminal, complete) else { return Ok(None) };
     let mut body = Body {
         threads,
@@ -175,24 +177,62 @@ fn check_sharing(process: &Process, told: &mut Refuse<'_>) {
     }
 }
 
-/// The controlling terminal of a session leader: the path of one of its descriptors on it.
-fn terminal(process: &Process) -> Result<Option<(String, u32)>, Refusal> {
+/// The device number of the terminal of a process.
+fn tty_number(process: &Process) -> u64 {
+    // tty_nr is the kernel's new_encode_dev: minor bits 0-7 and 20-31, major bits 8-19.
+    let encoded = u64::from(process.stat.tty_nr.cast_unsigned());
+    nix::sys::stat::makedev(encoded >> 8 & 0xfff, encoded & 0xff | encoded >> 12 & 0xf_ff00)
+}
+
+/// The controlling terminal of a session leader: the path of one of its descriptors on it, or else its usual name.
+fn terminal(process: &Process, root: &str) -> Result<Option<(String, u32)>, Refusal> {
     let stat = &process.stat;
     if stat.tty_nr == 0 || stat.session != stat.pid {
         return Ok(None);
     }
-    let number = u64::from(stat.tty_nr.cast_unsigned());
+    let number = tty_number(process);
     let folder = format!("/proc/{}/fd", stat.pid);
-    for fd in fs::numbers(&folder).context("tty", format_args!("reading descriptors"))? {
-        let link = format!("{folder}/{fd}");
-        let Ok(found) = path::stat(&link) else { continue };
-        // tty_nr is the kernel's new_encode_dev: minor bits 0-7 and 20-31, major bits 8-19.
-        let (major, minor) = (nix::sys::stat::major(found.st_rdev), nix::sys::stat::minor(found.st_rdev));
-        let encoded = minor & 0xff | major << 8 | (minor & !0xff) << 12;
-        if encoded == number && found.st_mode & libc::S_IFMT == libc::S_IFCHR {
-            let path = fs::link_text(&link).context("tty", format_args!("reading a descriptor"))?;
-            return Ok(Some((path, stat.tpgid.cast_unsigned())));
-        }
+    let is_it = |path: &str| {
+        path::stat(path)
+            .is_ok_and(|found| found.st_rdev == number && found.st_mode & libc::S_IFMT == libc::S_IFCHR)
+    };
+    let fds = fs::numbers(&folder).context("tty", format_args!("reading descriptors"))?;
+    let link = fds.iter().map(|fd| format!("{folder}/{fd}")).find(|link| is_it(link));
+    let path = match (link, device::numbers(number)) {
+        (Some(link), _) => Some(fs::link_text(link).context("tty", format_args!("reading a descriptor"))?),
+        // sysfs does not know it.
+        (None, (pty::SLAVE, index)) => Some(format!("/dev/pts/{index}")),
+        (None, _) => place::device_name(number, false, root),
+    };
+    match path.filter(|path| is_it(&format!("{root}{path}"))) {
+        Some(path) => Ok(Some((path, stat.tpgid.cast_unsigned()))),
+        None => Err(Refusal::new("its name does not lead to it", "start the service without a terminal")),
     }
-    Err(Refusal::new("no descriptor of its leader is open on it", "start the service without a terminal"))
+}
+
+/// Whether the terminal of a session leader will be there, and somebody in its foreground.
+///
+/// # Errors
+/// A refusal if the pseudo-terminal is made by somebody else, or its foreground group has ended.
+pub fn check_terminal(process: &Process, frozen: &Frozen, entries: &[Entry]) -> Result<(), Refusal> {
+    let makes = |entry: &Entry, number: u64| match &entry.state {
+        State::Pty(pty) => {
+            pty.body.as_ref().is_some_and(|body| body.live.is_some() && number == body.index.into())
+        }
+        _ => false,
+    };
+    let reason = match device::numbers(tty_number(process)) {
+        (pty::SLAVE, number) if !entries.iter().any(|entry| makes(entry, number)) => {
+            "the master of the pseudo-terminal is outside the image"
+        }
+        _ if !frozen
+            .processes
+            .values()
+            .any(|other| other.stat.pgrp == process.stat.tpgid.cast_unsigned()) =>
+        {
+            "its foreground group has ended"
+        }
+        _ => return Ok(()),
+    };
+    Err(Refusal::new(reason, "start the service without a terminal"))
 }

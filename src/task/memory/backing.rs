@@ -32,7 +32,7 @@ pub struct Shared {
     /// Open descriptions by device and inode, for memfds: filled by the capture from the file table.
     pub entries: Vec<(u64, u32)>,
     /// What stands before every path of the system.
-    pub(super) root: String,
+    pub(in crate::task) root: String,
     /// Mapped files whose names were found to lead to them: device, inode, path.
     known: Set<(String, u64, String)>,
 }

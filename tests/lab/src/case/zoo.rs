@@ -68,12 +68,11 @@ pub struct Args {
 
 /// Programs of what rcsnap may refuse, and the kind that it then names. All others it must carry; these it must
 /// carry or refuse by name.
-const MAY_REFUSE: [(&str, &str); 11] = [
+const MAY_REFUSE: [(&str, &str); 10] = [
     ("linked", "regular"),
     ("memfd_closed", "memory"),
     ("memory_deleted", "memory"),
     ("netlink", "netlink"),
-    ("pty", "tty"),
     ("seccomp", "creds"),
     ("sharing", "tree"),
     ("stopped", "freeze"),
