@@ -257,7 +257,8 @@ impl<'a> Builder<'a> {
         for pid in self.live() {
             self.puppets.assemble(pid)?;
         }
-        Ok(())
+        // After all threads exist, and before anybody's signals are queued.
+        self.live().try_for_each(|pid| self.puppets.stop(pid))
     }
 
     /// One pass over the blocks: each page goes to every place that has it.

@@ -7,7 +7,7 @@ use crate::sys::{fs, path, vm};
 use crate::task::freeze::{self, Frozen, Process};
 use crate::task::memory::{self, Shared};
 use crate::task::remote::{Area, Batch};
-use crate::task::tree::Body;
+use crate::task::tree::{Body, Stop};
 use crate::task::{freeze::put_back, limit, sched, signal, thread, timer, workdir};
 
 const KIND: &str = "task";
@@ -19,6 +19,8 @@ pub struct Captured {
     pub body: Body,
     /// PR_GET_CHILD_SUBREAPER.
     pub subreaper: bool,
+    /// Its stopped children for which it has not waited (WUNTRACED of waitpid(2)).
+    pub news: Vec<u32>,
 }
 
 /// Told of what cannot be carried: the kind, the object, and why.
@@ -55,7 +57,12 @@ fn filtered(process: &Process) -> impl Iterator<Item = u32> {
 ///
 /// # Errors
 /// It died, or something that must work does not.
-pub fn capture(process: &Process, shared: &mut Shared, refuse: &mut Refuse<'_>) -> Result<Option<Captured>> {
+pub fn capture(
+    process: &Process,
+    frozen: &Frozen,
+    shared: &mut Shared,
+    refuse: &mut Refuse<'_>,
+) -> Result<Option<Captured>> {
     let pid = process.pid;
     let status = freeze::read_status(pid);
     let mut complete = true;
@@ -105,22 +112,27 @@ pub fn capture(process: &Process, shared: &mut Shared, refuse: &mut Refuse<'_>) 
         fds: Vec::new(),
         locks: Vec::new(),
         terminal,
+        stop: process.stop.map(|signal| Stop { signal, seen: true }),
     };
-    let asked = ask_inside(process, &mut body, posix, (status.caught, status.ignored));
+    let stopped = frozen.processes.values().filter(|child| child.stat.ppid == pid && child.stop.is_some());
+    let mut news: Vec<u32> = stopped.map(|child| child.pid).collect();
+    let asked = ask_inside(process, &mut body, posix, (status.caught, status.ignored), &mut news);
     let (subreaper, refusals) = asked?;
     complete &= refusals.is_empty();
     for (tid, refusal) in refusals {
         refuse("thread", format!("thread {tid}"), refusal);
     }
-    Ok(complete.then_some(Captured { body, subreaper }))
+    Ok(complete.then_some(Captured { body, subreaper, news }))
 }
 
-/// The part that needs the process's own help: one batch for it and one for each further thread.
+/// The part that needs the process's own help: one batch for it and one for each further thread. Of the stopped
+/// children those are kept for which it has not waited.
 fn ask_inside(
     process: &Process,
     body: &mut Body,
     posix: Vec<timer::Posix>,
     dispositions: (u64, u64),
+    children: &mut Vec<u32>,
 ) -> Result<(bool, Vec<(u32, Refusal)>)> {
     let pid = process.pid;
     let mut refusals = Vec::new();
@@ -138,7 +150,10 @@ fn ask_inside(
     let reaper = batch.room(8);
     batch.call(libc::SYS_prctl, &[libc::PR_GET_CHILD_SUBREAPER as u64, reaper, 0, 0, 0]);
     let asked = thread::ask(&mut batch, pid);
+    let news: Vec<u64> = children.iter().map(|child| freeze::ask_stop(&mut batch, *child)).collect();
     area.run(pid, &mut batch)?;
+    let mut news = news.into_iter().map(|info| batch.half(info) != 0);
+    children.retain(|_| news.next().unwrap_or(false));
     let subreaper = batch.half(reaper) != 0;
     body.limits = limit::capture(&batch, limits);
     body.memory.brk = batch.result(brk).cast_unsigned();

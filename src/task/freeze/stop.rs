@@ -54,10 +54,17 @@ impl Frozen {
                 Err(errno) => return Err(Error::os(KIND, doing.to_string(), errno)),
             };
             match ptrace::decode(status) {
-                Status::Interrupted => return Ok(true),
-                Status::GroupStop(signal) => {
-                    self.job_stopped(tid, signal);
+                Status::Interrupted => {
+                    self.stops.remove(&tid);
                     return Ok(true);
+                }
+                Status::GroupStop(_) if self.stops.contains_key(&tid) => return Ok(true),
+                // Whether our interrupt was part of this stop or is still to come cannot be told: now one is, and
+                // ends in the same stop before anything runs.
+                Status::GroupStop(signal) => {
+                    self.stops.insert(tid, signal);
+                    ptrace::interrupt(tid).context(KIND, doing)?;
+                    ptrace::cont(tid, 0).context(KIND, doing)?;
                 }
                 Status::Gone(_) => {
                     self.tids.remove(&tid);
@@ -75,16 +82,6 @@ impl Frozen {
                 Status::Syscall | Status::Event(_) => ptrace::cont(tid, 0).context(KIND, doing)?,
             }
         }
-    }
-
-    fn job_stopped(&mut self, tid: u32, signal: i32) {
-        let name = read_stat(tid).map(|s| s.comm).unwrap_or_default();
-        let refusal = Refusal::new(
-            format!("it is stopped by signal {signal}"),
-            "continue it (kill -CONT) before the end of the rc scripts",
-        );
-        let pid = self.tids.get(&tid).copied().unwrap_or(tid);
-        self.obstacles.push(Obstacle::process(KIND, pid, name, "stopped job", refusal));
     }
 
     /// The child of a vfork(2) must run until it calls execve(2) or exits, or its parent never stops.

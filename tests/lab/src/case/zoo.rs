@@ -68,14 +68,13 @@ pub struct Args {
 
 /// Programs of what rcsnap may refuse, and the kind that it then names. All others it must carry; these it must
 /// carry or refuse by name.
-const MAY_REFUSE: [(&str, &str); 10] = [
+const MAY_REFUSE: [(&str, &str); 9] = [
     ("linked", "regular"),
     ("memfd_closed", "memory"),
     ("memory_deleted", "memory"),
     ("netlink", "netlink"),
     ("seccomp", "creds"),
     ("sharing", "tree"),
-    ("stopped", "freeze"),
     ("vfork", "freeze"),
     ("workdir_deleted", "workdir"),
     ("workdir_thread", "thread"),

@@ -144,6 +144,9 @@ const ALL: &[Mutation] = &[
     wrong("pty_queue", "output", "files[].state.Pty.body.live.queue.output", Other),
     wrong("pty_session", "terminal", "tree.processes[].body.terminal[0]", Other),
     wrong("pty_session", "foreground", "tree.processes[].body.terminal[1]", Add(1)),
+    wrong("stopped", "stop", "tree.processes[].body.stop", Nothing),
+    wrong("stopped", "signal", "tree.processes[].body.stop.signal", Other),
+    wrong("stopped", "seen", "tree.processes[].body.stop.seen", Other),
     wrong("exec", "umask", "tree.processes[].body.workdir.umask", Other),
 ];
 
