@@ -175,9 +175,9 @@ pub fn required(entries: &[Entry]) -> Vec<Need> {
     needs
 }
 
-/// Opens every description of the table; `ends` is what [`pty::prepare`](super::pty::prepare) made. Called when the state of the kernel is back and all puppets exist;
+/// Opens every description of the table. Called when the state of the kernel is back and all puppets exist;
 /// numbers below `base` (see [`floor`]) must be free in this process, and every descriptor returned is
-/// at or above it. The result goes by entry number.
+/// at or above it. `ends` is what [`pty::prepare`](super::pty::prepare) made. The result goes by entry number.
 ///
 /// # Errors
 /// The first thing that could not be opened.
