@@ -290,12 +290,11 @@ impl Frozen {
                 }
             }
         }
-        let stop = self.stops.get(&pid).copied();
-        if threads.iter().any(|t| self.stops.get(&t.tid).copied() != stop) {
-            let refusal =
-                Refusal::new("only some of its threads are stopped", "continue it before `rcsnap ready`");
+        let stop = stop::agreed(threads.iter().map(|t| self.stops.get(&t.tid).copied()));
+        let stop = stop.unwrap_or_else(|refusal| {
             self.obstacles.push(Obstacle::process(KIND, pid, &*stat.comm, "stopped job", refusal));
-        }
+            None
+        });
         self.processes.insert(pid, Process { pid, stat, threads, stop });
         Ok(())
     }

@@ -124,3 +124,27 @@ fn read_status_tgid(tid: u32) -> Option<u32> {
 fn shares_memory(a: u32, b: u32) -> bool {
     crate::sys::vm::same_memory(a, b).unwrap_or(false)
 }
+
+/// The signal that has stopped a process, from those of its threads.
+pub(super) fn agreed(mut signals: impl Iterator<Item = Option<i32>>) -> Result<Option<i32>, Refusal> {
+    let first = signals.next().flatten();
+    if signals.all(|signal| signal == first) {
+        return Ok(first);
+    }
+    Err(Refusal::new("only some of its threads are stopped", "continue it before `rcsnap ready`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::agreed;
+
+    #[test]
+    fn a_process_is_stopped_with_all_its_threads_or_refused() {
+        assert_eq!(agreed([Some(19), Some(19)].into_iter()).unwrap(), Some(19));
+        assert_eq!(agreed([None, None].into_iter()).unwrap(), None);
+        assert_eq!(agreed([].into_iter()).unwrap(), None);
+        for mixed in [[Some(19), None], [None, Some(20)]] {
+            assert!(agreed(mixed.into_iter()).unwrap_err().reason.contains("only some"));
+        }
+    }
+}
