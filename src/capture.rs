@@ -9,6 +9,7 @@
 //!
 //! An obstacle does not stop the pass: all are found, then there is no image.
 
+mod check;
 mod command;
 mod memory;
 mod meta;
@@ -190,38 +191,6 @@ impl Eye<'_> {
         self.obstacles.push(Obstacle::process(kind, pid, comm, object, refusal));
     }
 
-    /// Tasks must live in the namespaces of the root, and under its label of a security module; in a tree, of
-    /// the caller, who will restore there. Only a time namespace is made anew: it is the root's.
-    fn check_namespaces(&mut self, frozen: &Frozen) {
-        let home = match self.request.scope {
-            Scope::System => self.request.root,
-            Scope::Tree => std::process::id(),
-        };
-        let ours = process::NAMESPACES.map(|name| process::namespace(home, home, name));
-        let time = process::namespace(self.request.root, self.request.root, "time");
-        let label = process::label(home, home);
-        for p in frozen.processes.values() {
-            for tid in p.threads.iter().map(|t| t.tid) {
-                let namespaces = process::NAMESPACES.iter().zip(&ours);
-                let times = process::TIME_NAMESPACES.iter().zip([&time, &time]);
-                for (name, ours) in namespaces.chain(times) {
-                    let theirs = process::namespace(p.pid, tid, name);
-                    if theirs != *ours {
-                        let reason = format!("it has a {name} namespace of its own");
-                        let refusal = Refusal::new(reason, "rerun the service");
-                        self.refuse("namespace", p.pid, &p.stat.comm, theirs, refusal);
-                    }
-                }
-                let theirs = process::label(p.pid, tid);
-                if !theirs.is_empty() && theirs != "unconfined" && theirs != label {
-                    let reason = "a security module gave it a label of its own";
-                    let refusal = Refusal::new(reason, "rerun the service");
-                    self.refuse("creds", p.pid, &p.stat.comm, format!("label {theirs}"), refusal);
-                }
-            }
-        }
-    }
-
     fn files(&mut self, frozen: &Frozen, groups: &sharing::Groups) -> Result<file::Captured> {
         let tables: Vec<(u32, String)> = frozen
             .processes
@@ -253,7 +222,9 @@ impl Eye<'_> {
         files: &mut file::Captured,
         groups: &sharing::Groups,
     ) -> Result<Vec<Process>> {
-        let mut list = Vec::new();
+        let mut list: Vec<Process> = Vec::new();
+        // Stopped processes whose parents have not waited for that yet.
+        let mut news = Vec::new();
         for p in frozen.processes.values() {
             let comm = p.stat.comm.clone();
             let mut ids = self.ids(frozen, p, groups);
@@ -264,20 +235,31 @@ impl Eye<'_> {
                 }
                 let mut told = Vec::new();
                 let captured =
-                    process::capture(p, &mut self.shared, groups, &mut |kind, object, refusal| {
+                    process::capture(p, frozen, &mut self.shared, groups, &mut |kind, object, refusal| {
                         told.push(Obstacle::process(kind, p.pid, &*comm, object, refusal));
                     })?;
                 self.obstacles.append(&mut told);
                 let Some(captured) = captured else { continue };
                 ids.subreaper = captured.subreaper;
+                news.extend(captured.news);
                 body = Some(captured.body);
                 if let Some(body) = &mut body {
+                    if body.terminal.is_some()
+                        && let Err(refusal) = process::check_terminal(p, frozen, &files.entries)
+                    {
+                        self.refuse("tty", p.pid, &comm, "controlling terminal".into(), refusal);
+                    }
                     body.fds = files.fds.get(&ids.sharing.files).cloned().unwrap_or_default();
                     let mine = files.posix_locks.iter().filter(|lock| lock.pid == p.pid);
                     body.locks = mine.cloned().collect();
                 }
             }
             list.push(Process { ids, comm, body });
+        }
+        for p in &mut list {
+            if let Some(stop) = p.body.as_mut().and_then(|body| body.stop.as_mut()) {
+                stop.seen = !news.contains(&p.ids.pid);
+            }
         }
         Ok(list)
     }

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 
 use crate::capture::Tree;
 use crate::error::{Context, Error, Failure, Result};
-use crate::file::{self, Entry};
+use crate::file::{self, Entry, pty};
 use crate::image::pages::{PAGE, PageIndex, PageReader};
 use crate::image::{self, Meta, Reader, Source};
 use crate::kernel;
@@ -240,24 +240,29 @@ impl<'a> Builder<'a> {
         let steps = plan(&image.ids(), image.tree.root, self.puppets.init.is_some());
         let steps = steps
             .map_err(|(pid, refusal)| Error::new(KIND, format!("planning {pid}"), refusal.into_reason()))?;
-        self.puppets.create(&steps)?;
-        times.enter(Stage::File)?;
         let fds = image.tree.processes.iter().filter_map(|p| p.body.as_ref()).flat_map(|b| &b.fds);
         let base = file::floor(&image.files, fds);
+        // Before the sessions: only who is born in one has its terminal.
+        let ends = pty::prepare(&image.files, base)?;
+        self.puppets.create(&steps)?;
+        times.enter(Stage::File)?;
         let raise = |fd| descriptor::raise(fd, base).context(KIND, format_args!("moving a descriptor"));
         let externals = externals.into_iter().map(raise).collect::<Result<_>>()?;
         self.puppets.files = puppet::open_files(&image.tree.mapped, base)?;
         self.puppets.objects = puppet::make_objects(&image.tree.objects, base, &mut self.puppets.attached)?;
-        self.puppets.entries = file::restore(&image.files, externals, &mut self.puppets, base)?;
+        self.puppets.entries = file::restore(&image.files, externals, ends, &mut self.puppets, base)?;
         times.enter(Stage::Memory)?;
         for pid in self.live() {
             self.puppets.lay_out(pid)?;
         }
+        // After the foreground groups, for which the terminals are opened.
+        pty::lock(&image.files, &self.puppets.entries)?;
         self.fill(source)?;
         for pid in self.live() {
             self.puppets.assemble(pid)?;
         }
-        Ok(())
+        // After all threads exist, and before anybody's signals are queued.
+        self.live().try_for_each(|pid| self.puppets.stop(pid))
     }
 
     /// One pass over the blocks: each page goes to every place that has it.

@@ -232,6 +232,7 @@ global_asm!(
 );
 
 const ERESTARTSYS: i64 = -512;
+const ERESTARTNOINTR: i64 = -513;
 const ERESTARTNOHAND: i64 = -514;
 const ERESTART_RESTARTBLOCK: i64 = -516;
 
@@ -289,7 +290,7 @@ impl Processor for Cpu {
     }
 
     /// A pending call shows rax = -512, -513, -514 or -516 and orig_rax = its number, with rip after the
-    /// `syscall`. restart_syscall (219) has lost its number: EINTR.
+    /// `syscall`. restart_syscall (219) has lost its number: EINTR. So end -514 and -516 when a handler runs.
     fn rewind(regs: &mut Regs, _: Option<&Call>, signal_waits: bool) {
         let number = regs.orig_rax.cast_signed();
         let result = regs.rax.cast_signed();
@@ -297,15 +298,16 @@ impl Processor for Cpu {
             return;
         }
         let again = match result {
-            ERESTARTNOHAND..=ERESTARTSYS => true,
-            ERESTART_RESTARTBLOCK => number != libc::SYS_restart_syscall,
+            ERESTARTNOHAND => !signal_waits,
+            ERESTARTNOINTR..=ERESTARTSYS => true,
+            ERESTART_RESTARTBLOCK => number != libc::SYS_restart_syscall && !signal_waits,
             EINTR => is_quiet(number) && !signal_waits,
             _ => false,
         };
         if again {
             regs.rax = regs.orig_rax;
             regs.rip = regs.rip.wrapping_sub(2);
-        } else if result == ERESTART_RESTARTBLOCK {
+        } else if matches!(result, ERESTART_RESTARTBLOCK | ERESTARTNOHAND) {
             regs.rax = EINTR.cast_unsigned();
         }
         regs.orig_rax = u64::MAX;

@@ -286,6 +286,7 @@ fn is_shared(desc: &Description, pid: u32, fd: i32) -> bool {
     matches!(descriptor::kcmp_file(own, (pid, fd)), Ok(Ordering::Equal))
 }
 
-fn comm(pid: u32) -> String {
+/// The name of a task; empty if it is gone.
+pub(super) fn comm(pid: u32) -> String {
     fs::of_task(pid, "comm").unwrap_or_default().trim_ascii_end().to_owned()
 }

@@ -34,6 +34,8 @@ pub mod path;
 pub mod pidfd;
 pub mod pipe;
 pub mod place;
+pub mod pty;
+pub mod pty_queue;
 pub mod regular;
 pub mod signalfd;
 mod sort;
@@ -174,6 +176,8 @@ crate::section! {
         Device(Box<device::State>),
         /// A terminal.
         Tty(Box<tty::State>),
+        /// An end of a pseudo-terminal.
+        Pty(Box<pty::State>),
         /// Memory with a descriptor.
         Memfd(Box<memfd::State>),
         /// A handle of a process.
@@ -209,6 +213,7 @@ impl State {
             State::Epoll(_) => "epoll",
             State::Device(_) => "device",
             State::Tty(_) => "tty",
+            State::Pty(_) => "pty",
             State::Memfd(_) => "memfd",
             State::Pidfd(_) => "pidfd",
             State::Unix(_) => "unix",

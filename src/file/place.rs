@@ -88,7 +88,7 @@ pub fn find(desc: &Description, world: &World<'_>) -> Result<Place, Refusal> {
     let mut names = vec![desc.link.clone()];
     if is_device {
         names.extend(desc.link.strip_suffix(" (deleted)").map(str::to_owned));
-        names.extend(device_name(desc.stat.rdev, desc.stat.format() == libc::S_IFBLK, world));
+        names.extend(device_name(desc.stat.rdev, desc.stat.format() == libc::S_IFBLK, world.root));
     }
     // One of several names may be gone: the others are looked for beside it.
     if let Some((folder, _)) = desc.link.strip_suffix(" (deleted)").and_then(|old| old.rsplit_once('/')) {
@@ -109,11 +109,10 @@ pub fn find(desc: &Description, world: &World<'_>) -> Result<Place, Refusal> {
 
 /// The name that the kernel gives a device in devtmpfs: DEVNAME of its uevent file.
 #[must_use]
-pub fn device_name(rdev: u64, block: bool, world: &World<'_>) -> Option<String> {
+pub fn device_name(rdev: u64, block: bool, root: &str) -> Option<String> {
     let sort = if block { "block" } else { "char" };
     let (major, minor) = super::device::numbers(rdev);
-    let path = format!("/sys/dev/{sort}/{major}:{minor}/uevent");
-    let text = fs::text(world.inside(&path)).ok()?;
+    let text = fs::text(format!("{root}/sys/dev/{sort}/{major}:{minor}/uevent")).ok()?;
     text.lines().find_map(|line| line.strip_prefix("DEVNAME=")).map(|name| format!("/dev/{name}"))
 }
 

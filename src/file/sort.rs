@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::{
     Description, Entry, Opener, State, World, deleted, device, directory, epoll, eventfd, fifo, inet,
-    inotify, memfd, netlink, packet, path, pidfd, pipe, regular, signalfd, timerfd, tty, unix,
+    inotify, memfd, netlink, packet, path, pidfd, pipe, pty, regular, signalfd, timerfd, tty, unix,
 };
 use crate::error::{Error, Refusal, Result};
 use crate::sys::socket;
@@ -35,6 +35,7 @@ pub(super) enum Sort {
     Epoll,
     Device,
     Tty,
+    Pty,
     Memfd,
     Pidfd,
     Unix,
@@ -69,6 +70,7 @@ pub(super) fn sort(desc: &Description) -> Option<Sort> {
         libc::S_IFDIR => Some(Sort::Directory),
         libc::S_IFIFO if desc.link.starts_with("pipe:") => Some(Sort::Pipe),
         libc::S_IFIFO => Some(Sort::Fifo),
+        libc::S_IFCHR if pty::is_pty(desc) => Some(Sort::Pty),
         libc::S_IFCHR if tty::is_tty(desc) => Some(Sort::Tty),
         libc::S_IFCHR | libc::S_IFBLK => Some(Sort::Device),
         libc::S_IFSOCK => family(desc),
@@ -102,6 +104,7 @@ impl Sort {
             Sort::Epoll => "epoll",
             Sort::Device => "device",
             Sort::Tty => "tty",
+            Sort::Pty => "pty",
             Sort::Memfd => "memfd",
             Sort::Pidfd => "pidfd",
             Sort::Unix => "unix",
@@ -126,6 +129,7 @@ impl Sort {
             Sort::Epoll => epoll::capture(desc, world).map(State::Epoll),
             Sort::Device => device::capture(desc, world).map(State::Device),
             Sort::Tty => tty::capture(desc, world).map(State::Tty),
+            Sort::Pty => pty::capture(desc, world).map(State::Pty),
             Sort::Memfd => memfd::capture(desc, world).map(State::Memfd),
             Sort::Pidfd => pidfd::capture(desc, world).map(State::Pidfd),
             Sort::Unix => unix::capture(desc, world).map(State::Unix),
@@ -163,6 +167,7 @@ pub(super) fn one(
         State::Epoll(state) => epoll::restore(state, opener),
         State::Device(state) => device::restore(state, opener),
         State::Tty(state) => tty::restore(state, opener),
+        State::Pty(state) => pty::restore(state, opener),
         State::Memfd(state) => memfd::restore(state, opener),
         State::Pidfd(state) => pidfd::restore(state, opener),
         State::Unix(state) => unix::restore(state, opener),

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::holder::{self, Outsider};
 use super::sort::{Sort, one, sort, unknown};
 use super::{
-    Actor, Description, Entry, Fd, Known, Opener, Policy, Scope, State, World, inet, lock, owner, place, unix,
+    Actor, Description, Entry, Fd, Key, Known, Opener, Policy, Scope, State, World, inet, lock, owner, place,
+    unix,
 };
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
 use crate::sorted::{self, Map};
@@ -186,20 +187,21 @@ pub fn required(entries: &[Entry]) -> Vec<Need> {
 
 /// Opens every description of the table. Called when the state of the kernel is back and all puppets exist;
 /// numbers below `base` (see [`floor`]) must be free in this process, and every descriptor returned is
-/// at or above it. The result goes by entry number.
+/// at or above it. `ends` is what [`pty::prepare`](super::pty::prepare) made. The result goes by entry number.
 ///
 /// # Errors
 /// The first thing that could not be opened.
 pub fn restore(
     entries: &[Entry],
     externals: Vec<OwnedFd>,
+    ends: Map<Key, OwnedFd>,
     actor: &mut dyn Actor,
     base: i32,
 ) -> Result<Vec<OwnedFd>> {
     // Each entry may have an object that is kept for its other descriptions.
     holder::make_room(usize::try_from(base).unwrap_or(0) + 2 * entries.len());
     let open = entries.iter().map(|_| None).collect();
-    let mut opener = Opener { entries, entry: 0, open, base, actor, ends: Map::new() };
+    let mut opener = Opener { entries, entry: 0, open, base, actor, ends };
     let mut externals: Vec<Option<OwnedFd>> = externals.into_iter().map(Some).collect();
     for rank in 0..=LAST {
         for (i, entry) in (0_u32..).zip(entries) {
@@ -296,6 +298,7 @@ mod tests {
     use super::{Captured, Need, Request, capture, floor, required, restore};
     use crate::file::testing::{Own, directory};
     use crate::file::{Policy, Scope, State};
+    use crate::sorted::Map;
 
     /// A process that sleeps and has these as 0, 1 and 2.
     fn sleeper(input: OwnedFd, output: OwnedFd, errors: OwnedFd) -> Child {
@@ -386,7 +389,7 @@ mod tests {
             required(&captured.entries),
             [Need::Device { sysfs: "devices/virtual/mem/null".to_owned() }]
         );
-        let open = restore(&captured.entries, Vec::new(), &mut Own, 600).unwrap();
+        let open = restore(&captured.entries, Vec::new(), Map::new(), &mut Own, 600).unwrap();
         let (read, write) = (&open[two[0].1 as usize], &open[two[1].1 as usize]);
         nix::unistd::write(write, b"through").unwrap();
         assert_eq!(nix::unistd::read(read, &mut [0; 20]).unwrap(), 7);
@@ -445,7 +448,7 @@ mod tests {
         let entry = captured.fds[&task.id()][0].entry as usize;
         assert_eq!(captured.entries[entry].state, State::External(1));
         let given = vec![into.try_clone().unwrap(), out.try_clone().unwrap()];
-        let open = restore(&captured.entries, given, &mut Own, 600).unwrap();
+        let open = restore(&captured.entries, given, Map::new(), &mut Own, 600).unwrap();
         nix::unistd::write(&into, b"x").unwrap();
         assert_eq!(nix::unistd::read(&open[entry], &mut [0; 4]).unwrap(), 1);
         end(task);

@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Actor, Description, Entry, Known, Opener, Policy, Scope, State, Who, World, table};
+use super::{Actor, Description, Entry, Known, Opener, Policy, Scope, State, Who, World, pty, table};
 use crate::error::{Error, Refusal, Result};
 use crate::proc::fdinfo;
 
@@ -169,7 +169,8 @@ pub fn high(fd: OwnedFd) -> OwnedFd {
 
 fn again(flags: Vec<i32>, before: Vec<Entry>) -> States {
     // Far above whatever the tests of other threads open.
-    let open = table::restore(&before, Vec::new(), &mut Own, 500).unwrap();
+    let open =
+        table::restore(&before, Vec::new(), pty::prepare(&before, 500).unwrap(), &mut Own, 500).unwrap();
     assert!(open.iter().all(|fd| fd.as_raw_fd() >= 500));
     assert_eq!(flags, open.iter().map(kept_flags).collect::<Vec<_>>());
     let after = entries(&open.iter().collect::<Vec<_>>()).unwrap();

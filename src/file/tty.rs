@@ -1,13 +1,15 @@
 //! A terminal: the console, a serial line, a virtual terminal.
 //!
 //! What: an open terminal: its modes and window size. The controlling terminal belongs to the session.
-//! Reads: TCGETS2, TIOCGWINSZ, TIOCGETD, TIOCGEXCL; name and path in sysfs.
+//! Reads: TCGETS2, TIOCGLCKTRMIOS, TIOCGWINSZ, TIOCGETD, TIOCGEXCL; name and path in sysfs.
 //! Rebuilds: by opening the name with O_NOCTTY; modes and window size are set only where they differ,
 //!   because touching a live console garbles output.
 //! Loses: typed input that nobody has read. What was opened as /dev/tty is opened by the terminal's own name.
-//! Refuses: pseudo-terminals; line disciplines other than the usual one; an exclusive terminal.
+//! Refuses: BSD pseudo-terminals; line disciplines other than the usual one.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
 
 use super::place::{self, Place};
 use super::{Description, Opener, World, device};
@@ -23,14 +25,26 @@ crate::section! {
         pub place: Place,
         /// Its path in sysfs.
         pub sysfs: String,
+        /// Modes and size.
+        pub settings: Settings,
+    }
+}
+
+crate::section! {
+    /// What every terminal has.
+    pub struct Settings {
         /// Input, output, control and local modes.
         pub modes: [u32; 4],
         /// Control characters.
         pub chars: Vec<u8>,
         /// Input and output speed.
         pub speed: [u32; 2],
+        /// Modes and characters that are locked, bit by bit.
+        pub fixed: Vec<u32>,
         /// Rows, columns, and pixels across and down.
         pub window: [u16; 4],
+        /// Whether only root can open it once more.
+        pub exclusive: bool,
     }
 }
 
@@ -40,9 +54,12 @@ pub fn is_tty(desc: &Description) -> bool {
     ioctl::get(desc.fd.as_fd(), &ioctl::GET_TERMIOS).is_ok()
 }
 
-/// The number of the terminal: that of the node, or for /dev/tty of the one that it stood for when it was
+/// The number of a terminal: that of the node, or for /dev/tty of the one that it stood for when it was
 /// opened, because the process that opens it again has another controlling terminal, or none.
-fn number(desc: &Description) -> Result<u64> {
+///
+/// # Errors
+/// The errno of asking what /dev/tty is.
+pub fn number(desc: &Description) -> Result<u64> {
     if device::numbers(desc.stat.rdev) != (5, 0) {
         return Ok(desc.stat.rdev);
     }
@@ -57,9 +74,83 @@ fn find(desc: &Description, rdev: u64, world: &World<'_>) -> Result<Place, Refus
     if rdev == desc.stat.rdev {
         return place::find(desc, world);
     }
-    let name = place::device_name(rdev, false, world);
+    let name = place::device_name(rdev, false, world.root);
     let path = name.ok_or_else(|| Error::new(KIND, "asking what /dev/tty is", "sysfs does not know it"))?;
     Ok(Place { path, persistent: false })
+}
+
+/// The line discipline.
+///
+/// # Errors
+/// The errno of the call.
+pub fn discipline(tty: BorrowedFd<'_>) -> Result<i32> {
+    ioctl::get(tty, &ioctl::GET_DISCIPLINE).context(KIND, format_args!("reading the line discipline"))
+}
+
+/// Reads modes and size.
+///
+/// # Errors
+/// The errno of the calls.
+pub fn settings(tty: BorrowedFd<'_>) -> Result<Settings> {
+    let termios = ioctl::get(tty, &ioctl::GET_TERMIOS).context(KIND, format_args!("reading the modes"))?;
+    let fixed = ioctl::get(tty, &ioctl::GET_FIXED).unwrap_or_default();
+    Ok(Settings {
+        modes: termios.modes,
+        chars: termios.chars.to_vec(),
+        speed: termios.speed,
+        fixed: if fixed == NONE_FIXED { Vec::new() } else { fixed.to_vec() },
+        window: ioctl::get(tty, &ioctl::GET_WINDOW).unwrap_or_default(),
+        exclusive: ioctl::get(tty, &ioctl::GET_EXCLUSIVE).unwrap_or(0) != 0,
+    })
+}
+
+/// Nothing is locked.
+const NONE_FIXED: [u32; 9] = [0; 9];
+
+/// Modes and characters as the kernel takes them.
+#[must_use]
+pub fn termios(settings: &Settings) -> Termios {
+    let mut chars = [0; 19];
+    for (to, from) in chars.iter_mut().zip(&settings.chars) {
+        *to = *from;
+    }
+    Termios { modes: settings.modes, line: 0, chars, speed: settings.speed }
+}
+
+/// Sets modes and size where they differ.
+///
+/// # Errors
+/// The errno of the calls.
+pub fn apply(tty: BorrowedFd<'_>, settings: &Settings) -> Result<(), Errno> {
+    let wanted = termios(settings);
+    if ioctl::get(tty, &ioctl::GET_TERMIOS)? != wanted {
+        ioctl::set(tty, &ioctl::SET_TERMIOS, &wanted)?;
+    }
+    if ioctl::get(tty, &ioctl::GET_WINDOW).unwrap_or_default() != settings.window {
+        ioctl::set(tty, &ioctl::SET_WINDOW, &settings.window)?;
+    }
+    // Whoever opens it after this is root.
+    if settings.exclusive {
+        ioctl::value(tty, &ioctl::SET_EXCLUSIVE, 0)?;
+    }
+    fix(tty, settings)
+}
+
+/// Locks the modes that were locked.
+///
+/// # Errors
+/// The errno of the call.
+pub fn fix(tty: BorrowedFd<'_>, settings: &Settings) -> Result<(), Errno> {
+    let Ok(fixed) = settings.fixed.as_slice().try_into() else { return Ok(()) };
+    ioctl::set(tty, &ioctl::SET_FIXED, &fixed)
+}
+
+/// Unlocks them for the moment.
+///
+/// # Errors
+/// The errno of the call.
+pub fn unfix(tty: BorrowedFd<'_>, settings: &Settings) -> Result<(), Errno> {
+    if settings.fixed.is_empty() { Ok(()) } else { ioctl::set(tty, &ioctl::SET_FIXED, &NONE_FIXED) }
 }
 
 /// Reads modes and size.
@@ -68,32 +159,24 @@ fn find(desc: &Description, rdev: u64, world: &World<'_>) -> Result<Place, Refus
 /// A refusal, as the head of the file says.
 pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
     let rdev = number(desc)?;
-    let (major, minor) = device::numbers(rdev);
-    // Unix98 slaves are 136 to 143, the master is 5:2, BSD masters and slaves are 2 and 3.
-    if (136..=143).contains(&major) || (major, minor) == (5, 2) || major == 2 || major == 3 {
-        return Err(Refusal::new("pseudo-terminals are not carried", "start its owner after `rcsnap ready`"));
+    // BSD masters and slaves are 2 and 3; those of Unix98 are the kind `pty`.
+    if matches!(device::numbers(rdev).0, 2 | 3) {
+        return Err(Refusal::new(
+            "BSD pseudo-terminals are not carried",
+            "start its owner after `rcsnap ready`",
+        ));
     }
     let tty = desc.fd.as_fd();
-    let termios = ioctl::get(tty, &ioctl::GET_TERMIOS).context(KIND, format_args!("reading the modes"))?;
-    let window = ioctl::get(tty, &ioctl::GET_WINDOW).unwrap_or_default();
-    if ioctl::get(tty, &ioctl::GET_DISCIPLINE).context(KIND, format_args!("reading the line discipline"))?
-        != 0
-    {
+    if discipline(tty)? != 0 {
         return Err(Refusal::new(
             "its line discipline has state of its own",
             "start its owner after `rcsnap ready`",
         ));
     }
-    if ioctl::get(tty, &ioctl::GET_EXCLUSIVE).unwrap_or(0) != 0 {
-        return Err(Refusal::new("it is open exclusively", "start its owner after `rcsnap ready`"));
-    }
     Ok(Box::new(State {
         place: find(desc, rdev, world)?,
         sysfs: device::sysfs(rdev, false, world.root),
-        modes: termios.modes,
-        chars: termios.chars.to_vec(),
-        speed: termios.speed,
-        window,
+        settings: settings(tty)?,
     }))
 }
 
@@ -106,28 +189,7 @@ pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
     let flags = opener.flags() | libc::O_NONBLOCK;
     let fd = place::reopen(&state.place, flags, libc::S_IFCHR, KIND)?;
     device::same(&place::stat(&fd, KIND)?, &state.sysfs, false, &state.place.path)?;
-    let mut chars = [0; 19];
-    for (to, from) in chars.iter_mut().zip(&state.chars) {
-        *to = *from;
-    }
-    let wanted = Termios { modes: state.modes, line: 0, chars, speed: state.speed };
-    let doing = format_args!("setting the modes of {}", state.place.path);
-    if ioctl::get(fd.as_fd(), &ioctl::GET_TERMIOS).context(KIND, doing)? != wanted {
-        ioctl::set(fd.as_fd(), &ioctl::SET_TERMIOS, &wanted).context(KIND, doing)?;
-    }
-    if ioctl::get(fd.as_fd(), &ioctl::GET_WINDOW).unwrap_or_default() != state.window {
-        ioctl::set(fd.as_fd(), &ioctl::SET_WINDOW, &state.window).context(KIND, doing)?;
-    }
+    apply(fd.as_fd(), &state.settings)
+        .context(KIND, format_args!("setting the modes of {}", state.place.path))?;
     Ok(fd)
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::file::testing::refused;
-
-    #[test]
-    fn pseudo_terminal_is_refused() {
-        let Ok(fd) = crate::file::place::open("/dev/ptmx", libc::O_RDWR, "tty") else { return };
-        assert!(refused(&[&fd]).reason.contains("pseudo-terminals"));
-    }
 }

@@ -90,6 +90,15 @@ pub fn kill(pid: u32) -> Sys<()> {
     Errno::result(unsafe { libc::kill(pid.cast_signed(), libc::SIGKILL) }).map(drop)
 }
 
+/// Sends SIGSTOP.
+///
+/// # Errors
+/// ESRCH when it is gone already.
+pub fn stop(pid: u32) -> Sys<()> {
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::kill(pid.cast_signed(), libc::SIGSTOP) }).map(drop)
+}
+
 /// Whether timers can be created under chosen ids (PR_TIMER_CREATE_RESTORE_IDS, 6.15).
 #[must_use]
 pub fn has_timer_ids() -> bool {

@@ -14,7 +14,7 @@ pub struct Get<T>(u32, PhantomData<T>);
 pub struct Set<T>(u32, PhantomData<T>);
 /// A request that takes a number.
 pub struct Value(u32);
-/// A request that returns a descriptor.
+/// A request that returns a descriptor, and takes flags for it or nothing.
 pub struct Open(u32);
 
 // Numbers: asm-generic/ioctls.h, linux/sockios.h, linux/inotify.h, linux/timerfd.h. They are the same on
@@ -36,6 +36,24 @@ pub const SET_WINDOW: Set<[u16; 4]> = Set(0x5414, PhantomData);
 pub const GET_DISCIPLINE: Get<i32> = Get(0x5424, PhantomData);
 /// Whether the tty is exclusive (`TIOCGEXCL`).
 pub const GET_EXCLUSIVE: Get<i32> = Get(0x8004_5440, PhantomData);
+/// Makes it so (`TIOCEXCL`).
+pub const SET_EXCLUSIVE: Value = Value(0x540c);
+/// Which modes and characters of a terminal are locked (`TIOCGLCKTRMIOS`): a `struct termios`.
+pub const GET_FIXED: Get<[u32; 9]> = Get(0x5456, PhantomData);
+/// Locks them (`TIOCSLCKTRMIOS`).
+pub const SET_FIXED: Set<[u32; 9]> = Set(0x5457, PhantomData);
+/// The number of a pseudo-terminal, of its master (`TIOCGPTN`).
+pub const GET_NUMBER: Get<u32> = Get(0x8004_5430, PhantomData);
+/// Whether its slave cannot be opened (`TIOCGPTLCK`).
+pub const GET_LOCK: Get<i32> = Get(0x8004_5439, PhantomData);
+/// Makes it so (`TIOCSPTLCK`).
+pub const SET_LOCK: Set<i32> = Set(0x4004_5431, PhantomData);
+/// Whether it is in packet mode (`TIOCGPKT`).
+pub const GET_PACKET: Get<i32> = Get(0x8004_5438, PhantomData);
+/// Puts it there (`TIOCPKT`).
+pub const SET_PACKET: Set<i32> = Set(0x5420, PhantomData);
+/// A description of its slave (`TIOCGPTPEER`).
+pub const OPEN_PEER: Open = Open(0x5441);
 /// The device behind a terminal (`TIOCGDEV`), for /dev/tty: 20 bits of minor around 12 of major.
 pub const GET_DEVICE: Get<u32> = Get(0x8004_5432, PhantomData);
 /// Expirations of a timerfd that were not read (`TFD_IOC_SET_TICKS`).
@@ -101,6 +119,15 @@ pub fn value(fd: BorrowedFd<'_>, request: &Value, value: i32) -> Result<(), Errn
 /// # Errors
 /// The errno of ioctl(2).
 pub fn open(fd: BorrowedFd<'_>, request: &Open) -> Result<OwnedFd, Errno> {
-    // SAFETY: the request takes no argument and returns a fresh descriptor.
-    owned(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), request.0 as libc::Ioctl, 0) }))
+    open_with(fd, request, 0)
+}
+
+/// Asks for a descriptor with these flags of open(2).
+///
+/// # Errors
+/// The errno of ioctl(2).
+pub fn open_with(fd: BorrowedFd<'_>, request: &Open, flags: i32) -> Result<OwnedFd, Errno> {
+    let flags = libc::c_long::from(flags);
+    // SAFETY: the request takes a number or nothing, and returns a fresh descriptor.
+    owned(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), request.0 as libc::Ioctl, flags) }))
 }

@@ -22,6 +22,7 @@ use crate::sorted::{self, Map};
 use crate::sys::clone;
 use crate::sys::fs;
 use crate::sys::ptrace;
+use crate::task::remote::Batch;
 use crate::task::signal;
 
 const KIND: &str = "freeze";
@@ -67,6 +68,8 @@ pub struct Process {
     pub stat: Stat,
     /// The threads, the leader first; empty for a zombie.
     pub threads: Vec<Thread>,
+    /// The signal that had stopped it before.
+    pub stop: Option<i32>,
 }
 
 /// Every task of the world is stopped. Dropping it lets them run.
@@ -82,6 +85,8 @@ pub struct Frozen {
     asleep: Map<u32, Call>,
     /// Those whose stop we have seen.
     stopped: sorted::Set<u32>,
+    /// Those that a signal had stopped before, and which.
+    stops: Map<u32, i32>,
     gone: bool,
 }
 
@@ -174,6 +179,7 @@ pub fn freeze(request: &Request<'_>) -> Result<Frozen> {
         tids: Map::new(),
         asleep: Map::new(),
         stopped: sorted::Set::new(),
+        stops: Map::new(),
         gone: false,
     };
     let deadline = Instant::now() + request.patience;
@@ -258,7 +264,9 @@ impl Frozen {
                     Ok(regs) => {
                         let mask = ptrace::sigmask(tid).context(KIND, doing)?;
                         let own = signal::queued(tid, false).context(KIND, doing)?;
-                        let signal_waits = signal::will_run(&own, mask) || signal::will_run(&shared, mask);
+                        let signal_waits = signal::will_run(&own, mask)
+                            || signal::will_run(&shared, mask)
+                            || tid == pid && self.stops.contains_key(&tid) && is_told_to_go_on(pid, mask);
                         let asleep = self.asleep.remove(&tid);
                         threads.push(Thread { tid, regs, mask, asleep, signal_waits });
                     }
@@ -282,7 +290,12 @@ impl Frozen {
                 }
             }
         }
-        self.processes.insert(pid, Process { pid, stat, threads });
+        let stop = stop::agreed(threads.iter().map(|t| self.stops.get(&t.tid).copied()));
+        let stop = stop.unwrap_or_else(|refusal| {
+            self.obstacles.push(Obstacle::process(KIND, pid, &*stat.comm, "stopped job", refusal));
+            None
+        });
+        self.processes.insert(pid, Process { pid, stat, threads, stop });
         Ok(())
     }
 
@@ -321,6 +334,23 @@ impl Drop for Frozen {
             let _ = ptrace::detach(*tid, 0);
         }
     }
+}
+
+/// Whether a handler will run when a stopped process is continued.
+fn is_told_to_go_on(pid: u32, mask: u64) -> bool {
+    read_status(pid).caught & !mask & 1 << (libc::SIGCONT - 1) != 0
+}
+
+/// Adds the question whether the caller has yet to wait for the stop of its child (waitid(2)): the address of the
+/// answer's first half, which is 0 if it has not.
+pub fn ask_stop(batch: &mut Batch, child: u32) -> u64 {
+    let options = libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT;
+    let info = batch.room(ptrace::SIGINFO);
+    batch.try_call(
+        libc::SYS_waitid,
+        &[u64::from(libc::P_PID), u64::from(child), info, u64::from(options.cast_unsigned()), 0],
+    );
+    info
 }
 
 /// Puts a live thread back to where it was stopped, ready to be detached. It is at a stop where the kernel

@@ -2,12 +2,13 @@
 //! this folder look at it.
 
 use crate::error::{Context, Refusal, Result};
+use crate::file::{Entry, State, device, place, pty};
 use crate::kernel::sysvipc::adjusts;
 use crate::sys::{fs, stat};
-use crate::task::freeze::{self, Process};
+use crate::task::freeze::{self, Frozen, Process};
 use crate::task::memory::{self, Shared};
 use crate::task::remote::{Area, Batch};
-use crate::task::tree::Body;
+use crate::task::tree::{Body, Stop};
 use crate::task::{freeze::put_back, limit, sched, seccomp, sharing, signal, thread, timer, workdir};
 use crate::text;
 
@@ -20,6 +21,8 @@ pub struct Captured {
     pub body: Body,
     /// PR_GET_CHILD_SUBREAPER.
     pub subreaper: bool,
+    /// Its stopped children for which it has not waited (WUNTRACED of waitpid(2)).
+    pub news: Vec<u32>,
 }
 
 /// Told of what cannot be carried: the kind, the object, and why.
@@ -53,6 +56,7 @@ pub fn label(pid: u32, tid: u32) -> String {
 /// It died, or something that must work does not.
 pub fn capture(
     process: &Process,
+    frozen: &Frozen,
     shared: &mut Shared,
     groups: &sharing::Groups,
     refuse: &mut Refuse<'_>,
@@ -98,7 +102,8 @@ pub fn capture(
     }
     let workdir =
         workdir::capture(pid, pid, &shared.root).map_err(|refusal| told("workdir", "cwd".into(), refusal));
-    let terminal = terminal(process).map_err(|refusal| told("tty", "controlling terminal".into(), refusal));
+    let terminal = terminal(process, &shared.root)
+        .map_err(|refusal| told("tty", "controlling terminal".into(), refusal));
     let (Ok(workdir), Ok(terminal), true) = (workdir, terminal, complete) else { return Ok(None) };
     let mut body = Body {
         threads,
@@ -114,22 +119,27 @@ pub fn capture(
         fds: Vec::new(),
         locks: Vec::new(),
         terminal,
+        stop: process.stop.map(|signal| Stop { signal, seen: true }),
     };
-    let asked = ask_inside(process, &mut body, posix, (status.caught, status.ignored));
+    let stopped = frozen.processes.values().filter(|child| child.stat.ppid == pid && child.stop.is_some());
+    let mut news: Vec<u32> = stopped.map(|child| child.pid).collect();
+    let asked = ask_inside(process, &mut body, posix, (status.caught, status.ignored), &mut news);
     let (subreaper, refusals) = asked?;
     complete &= refusals.is_empty();
     for (tid, refusal) in refusals {
         refuse("thread", format!("thread {tid}"), refusal);
     }
-    Ok(complete.then_some(Captured { body, subreaper }))
+    Ok(complete.then_some(Captured { body, subreaper, news }))
 }
 
-/// The part that needs the process's own help: one batch for it and one for each further thread.
+/// The part that needs the process's own help: one batch for it and one for each further thread. Of the stopped
+/// children those are kept for which it has not waited.
 fn ask_inside(
     process: &Process,
     body: &mut Body,
     posix: Vec<timer::Posix>,
     dispositions: (u64, u64),
+    children: &mut Vec<u32>,
 ) -> Result<(bool, Vec<(u32, Refusal)>)> {
     let pid = process.pid;
     let mut refusals = Vec::new();
@@ -147,7 +157,10 @@ fn ask_inside(
     let reaper = batch.room(8);
     batch.call(libc::SYS_prctl, &[libc::PR_GET_CHILD_SUBREAPER as u64, reaper, 0, 0, 0]);
     let asked = thread::ask(&mut batch, pid);
+    let news: Vec<u64> = children.iter().map(|child| freeze::ask_stop(&mut batch, *child)).collect();
     area.run(pid, &mut batch)?;
+    let mut news = news.into_iter().map(|info| batch.half(info) != 0);
+    children.retain(|_| news.next().unwrap_or(false));
     let subreaper = batch.half(reaper) != 0;
     body.limits = limit::capture(&batch, limits);
     body.memory.brk = batch.result(brk).cast_unsigned();
@@ -172,24 +185,61 @@ fn ask_inside(
     Ok((subreaper, refusals))
 }
 
-/// The controlling terminal of a session leader: the path of one of its descriptors on it.
-fn terminal(process: &Process) -> Result<Option<(String, u32)>, Refusal> {
+/// The device number of the terminal of a process.
+fn tty_number(process: &Process) -> u64 {
+    // tty_nr is the kernel's new_encode_dev: minor bits 0-7 and 20-31, major bits 8-19.
+    let encoded = u64::from(process.stat.tty_nr.cast_unsigned());
+    nix::sys::stat::makedev(encoded >> 8 & 0xfff, encoded & 0xff | encoded >> 12 & 0xf_ff00)
+}
+
+/// The controlling terminal of a session leader: the path of one of its descriptors on it, or else its usual name.
+fn terminal(process: &Process, root: &str) -> Result<Option<(String, u32)>, Refusal> {
     let stat = &process.stat;
     if stat.tty_nr == 0 || stat.session != stat.pid {
         return Ok(None);
     }
-    let number = u64::from(stat.tty_nr.cast_unsigned());
+    let number = tty_number(process);
     let folder = format!("/proc/{}/fd", stat.pid);
-    for fd in fs::numbers(&folder).context("tty", format_args!("reading descriptors"))? {
-        let link = format!("{folder}/{fd}");
-        let Ok(found) = stat::stat(&link) else { continue };
-        // tty_nr is the kernel's new_encode_dev: minor bits 0-7 and 20-31, major bits 8-19.
-        let (major, minor) = (nix::sys::stat::major(found.rdev), nix::sys::stat::minor(found.rdev));
-        let encoded = minor & 0xff | major << 8 | (minor & !0xff) << 12;
-        if encoded == number && found.format() == libc::S_IFCHR {
-            let path = fs::link_text(&link).context("tty", format_args!("reading a descriptor"))?;
-            return Ok(Some((path, stat.tpgid.cast_unsigned())));
-        }
+    let is_it = |path: &str| {
+        stat::stat(path).is_ok_and(|found| found.rdev == number && found.format() == libc::S_IFCHR)
+    };
+    let fds = fs::numbers(&folder).context("tty", format_args!("reading descriptors"))?;
+    let link = fds.iter().map(|fd| format!("{folder}/{fd}")).find(|link| is_it(link));
+    let path = match (link, device::numbers(number)) {
+        (Some(link), _) => Some(fs::link_text(link).context("tty", format_args!("reading a descriptor"))?),
+        // sysfs does not know it.
+        (None, (pty::SLAVE, index)) => Some(format!("/dev/pts/{index}")),
+        (None, _) => place::device_name(number, false, root),
+    };
+    match path.filter(|path| is_it(&format!("{root}{path}"))) {
+        Some(path) => Ok(Some((path, stat.tpgid.cast_unsigned()))),
+        None => Err(Refusal::new("its name does not lead to it", "start the service without a terminal")),
     }
-    Err(Refusal::new("no descriptor of its leader is open on it", "start the service without a terminal"))
+}
+
+/// Whether the terminal of a session leader will be there, and somebody in its foreground.
+///
+/// # Errors
+/// A refusal if the pseudo-terminal is made by somebody else, or its foreground group has ended.
+pub fn check_terminal(process: &Process, frozen: &Frozen, entries: &[Entry]) -> Result<(), Refusal> {
+    let makes = |entry: &Entry, number: u64| match &entry.state {
+        State::Pty(pty) => {
+            pty.body.as_ref().is_some_and(|body| body.live.is_some() && number == body.index.into())
+        }
+        _ => false,
+    };
+    let reason = match device::numbers(tty_number(process)) {
+        (pty::SLAVE, number) if !entries.iter().any(|entry| makes(entry, number)) => {
+            "the master of the pseudo-terminal is outside the image"
+        }
+        _ if !frozen
+            .processes
+            .values()
+            .any(|other| other.stat.pgrp == process.stat.tpgid.cast_unsigned()) =>
+        {
+            "its foreground group has ended"
+        }
+        _ => return Ok(()),
+    };
+    Err(Refusal::new(reason, "start the service without a terminal"))
 }

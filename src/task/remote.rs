@@ -176,7 +176,9 @@ impl Area {
             };
             match ptrace::decode(status) {
                 Status::Signal(libc::SIGTRAP) => return Ok(()),
-                Status::NewChild | Status::Interrupted => ptrace::cont(tid, 0).context(KIND, doing)?,
+                Status::NewChild | Status::Interrupted | Status::GroupStop(_) => {
+                    ptrace::cont(tid, 0).context(KIND, doing)?
+                }
                 other => {
                     let ip = ptrace::regs(tid).map_or(0, |r| r.ip().wrapping_sub(self.base));
                     return Err(Error::new(
@@ -251,7 +253,11 @@ impl Area {
         ptrace::interrupt(tid).context(KIND, doing)?;
         ptrace::cont(tid, 0).context(KIND, doing)?;
         match ptrace::wait(tid.cast_signed(), 0).context(KIND, doing)? {
-            Some((_, status)) if ptrace::decode(status) == Status::Interrupted => Ok(()),
+            Some((_, status))
+                if matches!(ptrace::decode(status), Status::Interrupted | Status::GroupStop(_)) =>
+            {
+                Ok(())
+            }
             other => Err(unexpected(doing, other)),
         }
     }

@@ -1,9 +1,14 @@
-//! What: processes with their parents, process groups and sessions, zombies, subreapers.
-//! Reads: /proc/PID/stat (ppid, pgrp, session, exit code), PR_GET_CHILD_SUBREAPER inside.
+//! What: processes with their parents, process groups and sessions, zombies, subreapers; those that job control has
+//!   stopped, and whether their parent knows (WUNTRACED of waitpid(2)).
+//! Reads: /proc/PID/stat (ppid, pgrp, session, exit code), PR_GET_CHILD_SUBREAPER inside; the signal of a stop from
+//!   PTRACE_EVENT_STOP, and what the parent knows from waitid(2) inside, with WNOWAIT.
 //! Rebuilds: a plan of steps, computed from the ids alone: who makes whom and when it calls setsid(2) and
-//!   setpgid(2). Leaders that are dead are made for a moment, so that members can join.
-//! Loses: resource usage of zombies.
-//! Refuses: shapes that no order of fork(2), setsid(2) and exit(2) brings about from outside.
+//!   setpgid(2). Leaders that are dead are made for a moment, so that members can join. What
+//!   was stopped is stopped again as a puppet; batches run in it nevertheless, and the kernel stops it when it is let go.
+//! Loses: resource usage of zombies; that a stopped process was continued, if its parent has not waited for that. On
+//!   ARM, that a handler of SIGCONT ends the call in which a process was stopped: the call begins again.
+//! Refuses: shapes that no order of fork(2), setsid(2) and exit(2) brings about from outside; a process of which only
+//!   some threads are stopped.
 
 use crate::error::Refusal;
 use crate::file::Fd;
@@ -60,6 +65,18 @@ crate::section! {
         pub locks: Vec<crate::file::lock::Posix>,
         /// A session leader's controlling terminal: its path, and the foreground group.
         pub terminal: Option<(String, u32)>,
+        /// Whether a signal has stopped it.
+        pub stop: Option<Stop>,
+    }
+}
+
+crate::section! {
+    /// A process that job control has stopped.
+    pub struct Stop {
+        /// The signal that did it.
+        pub signal: i32,
+        /// Whether its parent has waited for that (WUNTRACED of waitpid(2)).
+        pub seen: bool,
     }
 }
 

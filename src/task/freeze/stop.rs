@@ -54,10 +54,17 @@ impl Frozen {
                 Err(errno) => return Err(Error::os(KIND, doing.to_string(), errno)),
             };
             match ptrace::decode(status) {
-                Status::Interrupted => return Ok(true),
-                Status::GroupStop(signal) => {
-                    self.job_stopped(tid, signal);
+                Status::Interrupted => {
+                    self.stops.remove(&tid);
                     return Ok(true);
+                }
+                Status::GroupStop(_) if self.stops.contains_key(&tid) => return Ok(true),
+                // Whether our interrupt was part of this stop or is still to come cannot be told: now one is, and
+                // ends in the same stop before anything runs.
+                Status::GroupStop(signal) => {
+                    self.stops.insert(tid, signal);
+                    ptrace::interrupt(tid).context(KIND, doing)?;
+                    ptrace::cont(tid, 0).context(KIND, doing)?;
                 }
                 Status::Gone(_) => {
                     self.tids.remove(&tid);
@@ -75,16 +82,6 @@ impl Frozen {
                 Status::Syscall | Status::Event(_) => ptrace::cont(tid, 0).context(KIND, doing)?,
             }
         }
-    }
-
-    fn job_stopped(&mut self, tid: u32, signal: i32) {
-        let name = read_stat(tid).map(|s| s.comm).unwrap_or_default();
-        let refusal = Refusal::new(
-            format!("it is stopped by signal {signal}"),
-            "continue it (kill -CONT) before the end of the rc scripts",
-        );
-        let pid = self.tids.get(&tid).copied().unwrap_or(tid);
-        self.obstacles.push(Obstacle::process(KIND, pid, name, "stopped job", refusal));
     }
 
     /// The child of a vfork(2) must run until it calls execve(2) or exits, or its parent never stops.
@@ -127,4 +124,28 @@ fn read_status_tgid(tid: u32) -> Option<u32> {
 fn shares_memory(a: u32, b: u32) -> bool {
     const KCMP_VM: i32 = 1;
     crate::sys::descriptor::kcmp(a, b, KCMP_VM) == Ok(std::cmp::Ordering::Equal)
+}
+
+/// The signal that has stopped a process, from those of its threads.
+pub(super) fn agreed(mut signals: impl Iterator<Item = Option<i32>>) -> Result<Option<i32>, Refusal> {
+    let first = signals.next().flatten();
+    if signals.all(|signal| signal == first) {
+        return Ok(first);
+    }
+    Err(Refusal::new("only some of its threads are stopped", "continue it before `rcsnap ready`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::agreed;
+
+    #[test]
+    fn a_process_is_stopped_with_all_its_threads_or_refused() {
+        assert_eq!(agreed([Some(19), Some(19)].into_iter()).unwrap(), Some(19));
+        assert_eq!(agreed([None, None].into_iter()).unwrap(), None);
+        assert_eq!(agreed([].into_iter()).unwrap(), None);
+        for mixed in [[Some(19), None], [None, Some(20)]] {
+            assert!(agreed(mixed.into_iter()).unwrap_err().reason.contains("only some"));
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! Stage 1 of a puppet: it is made by whom the plan says, with its pid, its session and its group.
 
+use super::job::forget_child;
 use super::{ALL_BUT_TRAP, KIND, Puppets};
 use crate::error::{Context, Error, Result};
-use crate::sys::abi;
 use crate::sys::clone::{self, CLONE_ARGS};
 use crate::sys::ptrace::{self, Status};
 use crate::task::remote::{Area, Batch};
@@ -139,12 +139,9 @@ impl Puppets<'_> {
         wait_gone(pid)?;
         self.areas.remove(&pid);
         if self.areas.contains_key(&parent) {
-            // The parent's queue comes from the image; this death must not add to it.
             let area = self.area(parent)?;
             let mut batch = Batch::new(area.base());
-            let set = batch.bytes(&(1u64 << (libc::SIGCHLD - 1)).to_ne_bytes());
-            let now = batch.room(16);
-            batch.try_call(abi::RT_SIGTIMEDWAIT, &[set, 0, now, 8]);
+            forget_child(&mut batch);
             area.run(parent, &mut batch)?;
         }
         Ok(())

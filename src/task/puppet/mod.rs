@@ -12,6 +12,7 @@
 //! its area, with the call that reboots when the conductor is gone, is there as long as anything can fail.
 
 mod create;
+mod job;
 mod supply;
 
 pub use supply::{cut, make_objects, open_files, place};
@@ -359,6 +360,7 @@ impl<'a> Puppets<'a> {
     pub fn finish(&self, pid: u32) -> Result<()> {
         let body = self.body(pid)?;
         let area = self.area(pid)?;
+        self.hear(area, pid)?;
         for thread in body.threads.iter().filter(|t| !t.queue.is_empty()) {
             let mut script = Script::new(area, thread.tid);
             signal::restore_queue(&mut script, pid, Some(thread.tid), &thread.queue)?;

@@ -21,6 +21,7 @@ pub mod fd;
 pub mod keep;
 pub mod net;
 pub mod proc;
+pub mod pty;
 pub mod seccomp;
 pub mod sys;
 pub mod time;
