@@ -67,7 +67,11 @@ pub const TARGETS: [Target; 3] = [
         settings: &[],
         small: &[TOGETHER],
         llvm: &X86,
-        again: Some("-Wl,--icf=safe,--no-rosegment,--image-base=0x400000,--build-id=none,--no-eh-frame-hdr"),
+        again: Some(concat!(
+            "-Wl,--icf=safe,--no-rosegment,--image-base=0x400000,--build-id=none,--no-eh-frame-hdr,",
+            // More than one register full is copied by a call or a string instruction: here only, std has it in bitcode.
+            "-mllvm,--max-store-memcpy=1"
+        )),
     },
     Target {
         arch: "aarch64",
