@@ -63,10 +63,21 @@ impl Wish {
         format!("rcsnap-{}", words.map(|w| w.replace(',', "-")).collect::<Vec<_>>().join("-"))
     }
 
+    fn compiler(&self) -> Result<Option<Compiler>> {
+        if self.plain { Ok(None) } else { Compiler::find() }
+    }
+
+    /// Options of rustc for the last step of the release binary.
+    fn last(&self) -> Result<Vec<String>> {
+        match self.compiler()? {
+            Some(compiler) if !self.messages => compiler.last(self.target),
+            _ => Ok(Vec::new()),
+        }
+    }
+
     /// A cargo set up for the target, and how it builds, in words.
     pub fn cargo(&self) -> Result<(Command, &'static str)> {
-        let compiler = if self.plain { None } else { Compiler::find()? };
-        let (mut cargo, recipe, folder) = match compiler {
+        let (mut cargo, recipe, folder) = match self.compiler()? {
             Some(compiler) => (
                 compiler.cargo(self.target, self.messages)?,
                 "packages, std rebuilt",
@@ -91,8 +102,9 @@ pub fn build(target: &'static Target, features: &str) -> Result<Binary> {
 pub fn build_as(wish: &Wish) -> Result<Binary> {
     progress::say(format!("building {}", wish.name()));
     let (mut cargo, recipe) = wish.cargo()?;
-    cargo.args(["build", "--release", "--locked", "--package", "rcsnap", "--bin", "rcsnap"]);
-    cargo.args(["--features", &wish.features]);
+    cargo.args(["rustc", "--release", "--locked", "--package", "rcsnap", "--bin", "rcsnap"]);
+    cargo.args(["--features", &wish.features, "--message-format=json-render-diagnostics", "--"]);
+    cargo.args(wish.last()?);
     // With other features it is the same file: the lock covers the copy, which cargo's own does not.
     let _lock = cache::lock_file(&own_folder()?.join("build.lock"))?;
     let built = artifact(&mut cargo)?;
@@ -101,9 +113,9 @@ pub fn build_as(wish: &Wish) -> Result<Binary> {
     Ok(Binary { bytes: fs::metadata(&place)?.len(), path: place, recipe })
 }
 
-/// Runs a cargo that builds one program, and says where it is.
+/// Runs a cargo that builds one program and reports in JSON, and says where the program is.
 fn artifact(cargo: &mut Command) -> Result<PathBuf> {
-    let text = output(cargo.arg("--message-format=json-render-diagnostics"))?;
+    let text = output(cargo)?;
     let messages = text.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
     let mut programs = messages.filter_map(|m| Some(PathBuf::from(m["executable"].as_str()?)));
     programs.next_back().with_context(|| format!("{}: built no program", shown(cargo)))

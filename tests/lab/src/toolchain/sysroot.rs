@@ -23,6 +23,9 @@ const MANIFEST: &str = "[package]\nname = \"sysroot\"\nversion = \"0.0.0\"\nedit
     [lib]\npath = \"lib.rs\"\n[workspace]\n\
     [profile.release]\nopt-level = \"z\"\ncodegen-units = 1\npanic = \"abort\"\n";
 
+/// A function with a large stack frame stays one: in a frame of all of them every address is long.
+const FRAME: &str = "-Cllvm-args=--inline-max-stacksize=200";
+
 /// The distribution's compiler, unpacked.
 pub struct Compiler {
     folder: PathBuf,
@@ -71,11 +74,15 @@ impl Compiler {
 
     /// Makes `command` (cargo or a shell of it) use this compiler, unstable options included.
     pub fn apply(&self, command: &mut Command) -> Result<()> {
-        let mut libraries = fs::read_dir(self.folder.join("usr/lib"))?.flatten().map(|e| e.path());
-        let libraries = libraries.find(|p| p.to_string_lossy().ends_with("-linux-gnu"));
-        let libraries = libraries.context("finding the compiler's libraries")?;
+        let libraries = self.libraries()?;
         command.env("RUSTC", self.rustc()).env("RUSTC_BOOTSTRAP", "1").env("LD_LIBRARY_PATH", libraries);
         Ok(())
+    }
+
+    fn libraries(&self) -> Result<PathBuf> {
+        let mut libraries = fs::read_dir(self.folder.join("usr/lib"))?.flatten().map(|e| e.path());
+        let libraries = libraries.find(|p| p.to_string_lossy().ends_with("-linux-gnu"));
+        libraries.context("finding the compiler's libraries")
     }
 
     fn rustc(&self) -> PathBuf {
@@ -93,8 +100,7 @@ impl Compiler {
         flags.extend(["-Cforce-unwind-tables=no", "-Zlocation-detail=none"]);
         // Every program makes its own copy of std's generic code, which then knows that memory is never freed.
         flags.push("-Zshare-generics=no");
-        // A function with a large stack frame stays one: in a frame of all of them every address is long.
-        flags.push("-Cllvm-args=--inline-max-stacksize=200");
+        flags.push(FRAME);
         let abort = ["-Cpanic=immediate-abort", "-Zunstable-options"];
         let mut probe = Command::new(self.rustc());
         self.apply(&mut probe)?;
@@ -114,6 +120,8 @@ impl Compiler {
         packages::need(&[target.gcc])?;
         let (mut flags, features) = self.flags(messages)?;
         flags.extend(target.small);
+        let llvm: Vec<String> = target.llvm.iter().map(|option| format!("-Cllvm-args={option}")).collect();
+        flags.extend(llvm.iter().map(String::as_str));
         let linker = linker(target)?;
         let sysroot = self.std(target, &linker, &flags, features)?;
         let sysroot = format!("--sysroot={}", sysroot.display());
@@ -123,6 +131,36 @@ impl Compiler {
         cargo.env(target.variable("LINKER"), linker).env(target.variable("RUSTFLAGS"), flags.join(" "));
         cargo.envs(target.settings.iter().copied());
         Ok(cargo)
+    }
+
+    /// Options of rustc for the last step of a program: rustc optimises it as one and leaves the code to the linker
+    /// of the same LLVM, which optimises it once more, and merges functions that came out the same.
+    pub fn last(&self, target: &Target) -> Result<Vec<String>> {
+        let (Some(again), Some(linker)) = (target.again, self.linker()?) else { return Ok(Vec::new()) };
+        let mut words = vec!["-fuse-ld=lld".to_owned(), format!("-B{}", linker.display()), again.into()];
+        words.push("-Wl,--lto-newpm-passes=default<Oz>".into());
+        let frame = FRAME.trim_start_matches("-Cllvm-args=");
+        words.extend([frame].iter().chain(target.llvm).map(|option| format!("-Wl,-mllvm,{option}")));
+        let mut last = vec!["-Clinker-plugin-lto".to_owned()];
+        last.extend(words.iter().map(|word| format!("-Clink-arg={word}")));
+        Ok(last)
+    }
+
+    /// The folder of the linker of this compiler's LLVM. None where the distribution does not have it.
+    fn linker(&self) -> Result<Option<PathBuf>> {
+        let repository = packages::own()?;
+        let libraries = fs::read_dir(self.libraries()?)?.flatten().map(|e| e.file_name());
+        let versions = libraries.filter_map(|name| {
+            let name = name.to_string_lossy().into_owned();
+            Some(name.strip_prefix("libLLVM.so.")?.split('.').next()?.to_owned())
+        });
+        let Some(version) = versions.last() else { return Ok(None) };
+        let package = [format!("lld-{version}")];
+        if !repository.known(&package) {
+            return Ok(None);
+        }
+        let folder = repository.unpack("lld", &package)?;
+        Ok(Some(folder.join(format!("usr/lib/llvm-{version}/bin"))))
     }
 
     fn std(&self, target: &Target, linker: &Path, flags: &[&str], features: &str) -> Result<PathBuf> {

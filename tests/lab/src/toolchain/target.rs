@@ -25,15 +25,33 @@ pub struct Target {
     pub settings: &'static [(&'static str, &'static str)],
     /// options of rustc for small code on this processor
     pub small: &'static [&'static str],
+    /// options of LLVM for the same
+    pub llvm: &'static [&'static str],
+    /// options of the linker with which LLVM goes over the program once more
+    pub again: Option<&'static str>,
 }
 
-/// Sequences of instructions that stand in several places are made a function. On 64-bit ARM that is the default for
-/// code that is optimised for size; here there is no such choice, and the compression of pages takes part.
-const OUTLINE: &str = "-Cllvm-args=--enable-machine-outliner=always";
 /// No room in the file between code, constants and data.
 const TOGETHER: &str = "-Clink-args=-Wl,-z,noseparate-code,-z,norelro";
-/// What was made of them is looked at again.
-const AGAIN: &str = "-Cllvm-args=--machine-outliner-reruns=4";
+
+/// What docs/decisions/0014-options-of-llvm.md weighed for x86.
+const X86: [&str; 9] = [
+    // Sequences of instructions that stand in several places are made a function. On 64-bit ARM that is the default
+    // for code that is optimised for size; here there is no such choice, and the compression of pages takes part.
+    "--enable-machine-outliner=always",
+    // What was made of them is looked at again.
+    "--machine-outliner-reruns=4",
+    // What is only faster, and even that rarely here: a constant in a register of its own for a loop or for a
+    // function, counters of loops made pointers, copies of short blocks, loads split for the store buffer.
+    "--disable-machine-licm",
+    "--disable-constant-hoisting",
+    "--disable-lsr",
+    "--disable-early-taildup",
+    "--x86-disable-avoid-SFB",
+    // Where registers are spilled, by size; and few tables of addresses, which have eight bytes for a case.
+    "--split-spill-mode=size",
+    "--min-jump-table-entries=16",
+];
 
 /// The architectures of src/arch.
 pub const TARGETS: [Target; 3] = [
@@ -47,7 +65,13 @@ pub const TARGETS: [Target; 3] = [
         gcc: ("gcc", "gcc"),
         emulator: None,
         settings: &[],
-        small: &[OUTLINE, AGAIN, TOGETHER],
+        small: &[TOGETHER],
+        llvm: &X86,
+        again: Some(concat!(
+            "-Wl,--icf=safe,--no-rosegment,--image-base=0x400000,--build-id=none,--no-eh-frame-hdr,",
+            // More than one register full is copied by a call or a string instruction: here only, std has it in bitcode.
+            "-mllvm,--max-store-memcpy=1"
+        )),
     },
     Target {
         arch: "aarch64",
@@ -62,6 +86,8 @@ pub const TARGETS: [Target; 3] = [
         // Outlining is its default. Images are of pages of 4 KiB, so the file need not suit larger ones, which would
         // take up to 64 KiB between code, constants and data.
         small: &["-Clink-args=-Wl,-z,max-page-size=4096"],
+        llvm: &[],
+        again: None,
     },
     Target {
         arch: "armv7",
@@ -76,6 +102,8 @@ pub const TARGETS: [Target; 3] = [
         settings: &[("RUST_LIBC_UNSTABLE_MUSL_V1_2_3", "1")],
         // Instructions of two bytes where they suffice: every ARMv7-A has them.
         small: &["-Ctarget-feature=+thumb-mode"],
+        llvm: &[],
+        again: None,
     },
 ];
 
