@@ -56,21 +56,19 @@ pub fn capture(tid: u32, known: &mut Vec<Filter>) -> Result<State, Refusal> {
     if mode == 0 {
         return Ok(state);
     }
-    const REMEDY: &str = "rerun the service, or turn its seccomp off";
+    let refuse = |reason: &'static str| Refusal::new(reason, "rerun the service, or turn its seccomp off");
     if ptrace::set_options(tid, ptrace::FOLLOW | ptrace::SUSPEND_SECCOMP).is_err() {
-        let reason =
-            "it runs under seccomp, from which this kernel suspends nobody (CONFIG_CHECKPOINT_RESTORE)";
-        return Err(Refusal::new(reason, REMEDY));
+        return Err(refuse("this kernel suspends nobody from seccomp (CONFIG_CHECKPOINT_RESTORE)"));
     }
     while !state.strict {
         let index = state.filters.len();
         let (code, log) = match ptrace::seccomp_filter(tid, index) {
             Err(Errno::ENOENT) => break,
-            Err(Errno::EMEDIUMTYPE) => return Err(Refusal::new("a filter is no classic BPF", REMEDY)),
+            Err(Errno::EMEDIUMTYPE) => return Err(refuse("a filter is no classic BPF")),
             other => other.context(KIND, format_args!("reading filter {index} of {tid}"))?,
         };
         if notifies(&code) {
-            return Err(Refusal::new("a filter asks a supervisor (seccomp_unotify(2))", REMEDY));
+            return Err(refuse("a filter asks a supervisor (seccomp_unotify(2))"));
         }
         let filter = Filter { code, log: log & LOG != 0 };
         let place = known.iter().position(|other| *other == filter).unwrap_or_else(|| {

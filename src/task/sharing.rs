@@ -79,31 +79,41 @@ pub fn find(
     root: Option<u32>,
     told: &mut dyn FnMut(&Process, &'static str, Refusal),
 ) -> Result<Groups> {
-    let mut refuse = |p: &Process, object, reason| told(p, object, refusal(reason));
+    let mut refuse = |p: &Process, object, reason: &str, task: u32| {
+        told(p, object, refusal(format!("{reason} {task}")));
+    };
     if let Some(root) = root.and_then(|root| processes.get(&root))
         && let Some(object) = outside(root.pid, root.stat.ppid)
     {
-        refuse(root, object, format!("it shares it with {}, which is outside the image", root.stat.ppid));
+        refuse(root, object, "it is shared outside the image, with", root.stat.ppid);
     }
-    let live = || processes.values().filter(|p| !p.threads.is_empty());
-    let leaders: Vec<u32> = live().map(|p| p.pid).collect();
+    let (mut tasks, mut leaders) = (Vec::new(), Vec::new());
+    for p in processes.values().filter(|p| !p.threads.is_empty()) {
+        leaders.push(p.pid);
+        for t in &p.threads {
+            if t.tid != p.pid {
+                tasks.push(t.tid);
+            }
+        }
+    }
     // Leaders come last, so that a process stands for its threads.
-    let mut tasks: Vec<u32> = live().flat_map(|p| p.threads.iter().skip(1).map(|t| t.tid)).collect();
-    tasks.extend(&leaders);
+    tasks.extend_from_slice(&leaders);
     let memory = group(&leaders, MEMORY.0)?;
     let groups = Groups { files: group(&tasks, FILES.0)?, directories: group(&tasks, DIRECTORIES.0)? };
-    for p in live() {
-        if memory[&p.pid] != p.pid {
-            refuse(p, MEMORY.1, format!("it shares its memory with {}", memory[&p.pid]));
-        }
-        for tid in p.threads.iter().skip(1).map(|t| t.tid) {
-            if groups.files[&tid] != groups.files[&p.pid] {
-                refuse(p, FILES.1, format!("thread {tid} has one of its own (unshare(2))"));
+    for p in processes.values() {
+        for t in &p.threads {
+            let last = memory.get(&t.tid).copied().unwrap_or(t.tid);
+            if last != t.tid {
+                refuse(p, MEMORY.1, "it is shared with", last);
             }
-            let shared =
-                groups.directories.values().filter(|last| **last == groups.directories[&tid]).count();
-            if groups.is_apart(p.pid, tid) && shared > 1 {
-                refuse(p, DIRECTORIES.1, format!("thread {tid} shares them past its process"));
+            if groups.files.get(&t.tid) != groups.files.get(&p.pid) {
+                refuse(p, FILES.1, "another one (unshare(2)) has thread", t.tid);
+            }
+            if groups.is_apart(p.pid, t.tid) {
+                let last = groups.directories.get(&t.tid);
+                if groups.directories.values().filter(|other| Some(*other) == last).count() > 1 {
+                    refuse(p, DIRECTORIES.1, "past the process, they are shared by thread", t.tid);
+                }
             }
         }
     }

@@ -165,7 +165,10 @@ fn countdowns(zoo: &mut Zoo, far: &[i32], disarmed: i32, start: RangeInclusive<i
 /// Timers on CPU clocks fire when that much of the processor was used, and not before.
 fn used(zoo: &mut Zoo, named: [i32; 2]) -> Outcome {
     let fired = || [4, 5].map(|index| TIMES[index].load(Ordering::SeqCst) != 0);
-    zoo.expect("timers on CPU clocks that have fired", fired(), [false, false]);
+    // A slow board waits for so long that looking for the go file takes as much.
+    if pace() == 1 {
+        zoo.expect("timers on CPU clocks that have fired", fired(), [false, false]);
+    }
     for timer in named {
         let [interval, left] = remaining(timer)?;
         zoo.expect("the interval of a named CPU timer", interval, 5 * MS);
