@@ -136,7 +136,7 @@ pub fn restore(state: &State) -> Result<OwnedFd> {
         // struct packet_mreq: interface, type, length, address of 8 bytes or more.
         let mut wanted = index(&member.interface)?.to_ne_bytes().to_vec();
         wanted.extend_from_slice(&member.kind.to_ne_bytes());
-        wanted.extend_from_slice(&(member.address.len() as u16).to_ne_bytes());
+        wanted.extend_from_slice(&u16::try_from(member.address.len()).unwrap_or(0).to_ne_bytes());
         wanted.extend_from_slice(&member.address);
         wanted.resize(wanted.len().max(16), 0);
         for _ in 0..member.count {

@@ -265,7 +265,7 @@ pub fn adjusts(pid: u32, threads: usize) -> bool {
         return false;
     }
     let changed = |set: &Object| {
-        let count = set.rest.first().map_or(0, |count| *count as usize);
+        let count = set.rest.first().map_or(0, |count| usize::try_from(*count).unwrap_or(0));
         (0..count).any(|at| ipc::changer(set.perm.id, at) == Ok(pid))
     };
     threads == 1 || sets.iter().any(changed)

@@ -50,6 +50,7 @@ pub fn parse(text: &str) -> Vec<Object> {
     text.lines().skip(1).filter_map(|line| object(line, owner)).collect()
 }
 
+#[allow(clippy::cast_possible_truncation, reason = "ids have 32 bits")]
 fn object(line: &str, owner: usize) -> Option<Object> {
     let mut words = line.split_ascii_whitespace();
     let (key, id) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);

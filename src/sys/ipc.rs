@@ -1,5 +1,9 @@
 //! System V IPC (sysvipc(7)): shmget(2), msgget(2), semget(2) and what belongs to them.
 #![allow(unsafe_code, reason = "the calls take pointers, and the structures differ between C libraries")]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "the kernel's words are as wide as ours, and ids have 32 bits"
+)]
 
 use std::os::fd::OwnedFd;
 
