@@ -20,6 +20,10 @@ impl Zoo {
         }
         fd::close(writer);
         let arrived = fd::read(reader, 1)?.len();
+        // It closes its end after it has told; its own children may hold the end too, so there is no end of file.
+        let end = |process: String, fd: i32| std::fs::read_link(format!("/proc/{process}/fd/{fd}")).ok();
+        let ours = end("self".into(), reader);
+        crate::eventually(10_000, || end(pid.to_string(), writer) != ours);
         fd::close(reader);
         if arrived == 1 { Ok(pid) } else { Err(format!("child {pid} ended before it was set up").into()) }
     }

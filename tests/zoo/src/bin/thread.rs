@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
 
 use zoo::proc::{status, text};
-use zoo::{Keep, Outcome, Zoo, raw, sys, timed};
+use zoo::{Keep, Outcome, Zoo, proc, raw, sys, timed};
 
 const THREADS: usize = 12;
 
@@ -37,8 +37,14 @@ fn program(zoo: &mut Zoo) -> Outcome {
     let robust = Robust::start()?;
     let word = Arc::new(AtomicU32::new(0));
     let raw_waiter = {
-        let word = word.clone();
-        std::thread::spawn(move || futex_wait(&word))
+        let (word, (tells, told)) = (word.clone(), std::sync::mpsc::channel());
+        let waiter = std::thread::spawn(move || {
+            let _ = tells.send(sys::gettid());
+            futex_wait(&word)
+        });
+        // A thread that is still being set up has another signal mask, and no stack for signals.
+        zoo.check("a raw futex wait begins", told.recv().is_ok_and(proc::sleeps));
+        waiter
     };
     zoo.keep("the list of threads", tasks);
     zoo.keep("robust list of the main thread", robust_list);
