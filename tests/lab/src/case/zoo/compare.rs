@@ -140,7 +140,12 @@ mod tests {
             |number: u8, code: u8, sign: u8| json!([number, 0, 0, 0, 0, 0, 0, 0, code, sign, sign, sign]);
         let queue = |signals: &[Value]| json!({ "queue": signals });
         let (timer, other) = (signal(42, 254, 255), signal(42, 255, 255));
-        compare("", &queue(&[other.clone()]), &queue(&[timer.clone(), other]), &mut found);
+        compare(
+            "",
+            &queue(std::slice::from_ref(&other)),
+            &queue(&[timer.clone(), other.clone()]),
+            &mut found,
+        );
         assert_eq!(found.len(), 1);
         compare("", &queue(&[]), &queue(&[signal(42, 255, 255), timer]), &mut found);
         assert_eq!(found.len(), 2);
