@@ -13,7 +13,7 @@
 //! Refuses: a peer outside the image (in a whole system that is a rerun service, and counts as ended);
 //!   connections that nobody has accepted; descriptors in a queue
 //!   (SCM_RIGHTS); a queued datagram from an address that nobody in the image has; a relative name whose
-//!   file was moved.
+//!   file was moved, and an absolute one whose file was moved to another directory.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -100,7 +100,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
     }
     let role = role(desc, world, kind, found)?;
     let name = unix_name::own(&desc.fd)?;
-    let node = unix_name::node(&desc.fd, &name, found, table)?;
+    let node = unix_name::node(&desc.fd, &name, found, table, world)?;
     let queue = match role {
         Role::Listening { .. } => Vec::new(),
         _ => unix_queue::read(&desc.fd, kind, world)?,
