@@ -232,29 +232,39 @@ pub fn fresh(state: &State) -> Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Binds with SO_REUSEADDR for the moment: connections that are there already have the same port.
+/// Binds with SO_REUSEADDR until all sockets are there ([`settle`]): others may have the same port, such as
+/// connections, and a wildcard beside single addresses.
 ///
 /// # Errors
 /// The errno of the calls.
-pub fn bind(fd: &OwnedFd, local: &Address, state: &State) -> Result<()> {
+pub fn bind(fd: &OwnedFd, local: &Address) -> Result<()> {
     let doing = format_args!("binding to {local}");
-    let reuse =
-        |on| socket::set_number(fd.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, on).context(KIND, doing);
-    let was = socket::number(fd.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR).context(KIND, doing)?;
-    if state.kind == libc::SOCK_STREAM {
-        reuse(1)?;
-    }
-    socket::bind(fd.as_fd(), &local.here()?).context(KIND, doing)?;
-    if state.kind == libc::SOCK_STREAM {
-        reuse(was)?;
-    }
-    Ok(())
+    reuse(fd, 1).context(KIND, doing)?;
+    socket::bind(fd.as_fd(), &local.here()?).context(KIND, doing)
+}
+
+fn reuse(fd: &OwnedFd, on: i32) -> nix::Result<()> {
+    socket::set_number(fd.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, on)
+}
+
+/// Sets SO_REUSEADDR as it was, when all sockets are bound.
+///
+/// # Errors
+/// The errno of the call.
+pub fn settle(state: &State, fd: &OwnedFd) -> Result<()> {
+    let its = |set: &&options::Setting| (set.level, set.name) == (libc::SOL_SOCKET, libc::SO_REUSEADDR);
+    let on = match state.options.settings.iter().find(its) {
+        Some(setting) => setting.value.first() == Some(&1),
+        // What a fresh one has: raw and ICMP sockets share their addresses from the start.
+        None => !matches!(state.protocol, libc::IPPROTO_TCP | libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE),
+    };
+    reuse(fd, on.into()).context(KIND, format_args!("setting SO_REUSEADDR"))
 }
 
 fn open(state: &State) -> Result<OwnedFd> {
     let fd = fresh(state)?;
     if let Some(local) = &state.local {
-        bind(&fd, local, state)?;
+        bind(&fd, local)?;
     }
     for member in &state.groups {
         multicast::restore(member, &fd)?;

@@ -176,10 +176,10 @@ fn connect(server: &State, client: &State) -> Result<(OwnedFd, OwnedFd)> {
         (server.local.as_ref().ok_or_else(missing)?, client.local.as_ref().ok_or_else(missing)?);
     let target = client.peer.as_ref().ok_or_else(missing)?;
     let listener = fresh(server)?;
-    bind(&listener, here, server)?;
+    bind(&listener, here)?;
     socket::listen(listener.as_fd(), 1).context(KIND, format_args!("listening on {here} for a moment"))?;
     let connected = fresh(client)?;
-    bind(&connected, there, client)?;
+    bind(&connected, there)?;
     socket::connect(connected.as_fd(), &target.here()?)
         .context(KIND, format_args!("connecting {there} to {target}"))?;
     let accepted = socket::accept(listener.as_fd()).context(KIND, format_args!("accepting on {here}"))?;

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::sys::stat::makedev;
 
-use super::{Description, Opener, Stat, World, place};
+use super::{Description, Opener, Scope, Stat, World, place};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sorted;
 use crate::sys::stat::lstat;
@@ -89,11 +89,10 @@ fn line(text: &str) -> Option<Line> {
 /// A refusal if a file cannot be found.
 pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
     let mut watches = Vec::new();
-    let owner = desc.holders.first().map_or(1, |holder| holder.0);
     for text in desc.info.rest.iter().filter(|text| text.starts_with("inotify ")) {
         let line =
             line(text).ok_or_else(|| Error::new(KIND, "reading the watches", format!("odd line {text}")))?;
-        let path = path(&line, owner, world).ok_or_else(|| {
+        let path = path(&line, world).ok_or_else(|| {
             let reason =
                 format!("the file of its watch {} (inode {:x}) cannot be found", line.number, line.inode);
             Refusal::new(reason, "start its owner after `rcsnap ready`, or add it to rerun")
@@ -108,8 +107,10 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
 }
 
 /// The path of a watched file: by its handle on any mount of its file system, or by looking for it.
-fn path(line: &Line, owner: u32, world: &World<'_>) -> Option<String> {
-    let info = fs::of_task(owner, "mountinfo").unwrap_or_default();
+fn path(line: &Line, world: &World<'_>) -> Option<String> {
+    // Not the holder's own list: with a root of its own it sees no mount that its root lies in.
+    let pid = if world.scope == Scope::System { 1 } else { std::process::id() };
+    let info = fs::of_task(pid, "mountinfo").unwrap_or_default();
     let wanted = format!("{}:{}", nix::sys::stat::major(line.device), nix::sys::stat::minor(line.device));
     // Fields: id, parent, major:minor, root, mount point.
     let mounts: Vec<&str> = info

@@ -259,10 +259,12 @@ fn complete(opener: &mut Opener<'_>) -> Result<()> {
             unix::finish(state, i, opener)?;
         }
     }
-    // After every queue is filled.
-    for (i, entry) in (0_u32..).zip(opener.entries) {
-        if let (State::Unix(state), Some(Some(fd))) = (&entry.state, opener.open.get(i as usize)) {
-            unix::shut(state, fd)?;
+    // After every queue is filled, and every name is taken.
+    for (entry, fd) in opener.entries.iter().zip(&opener.open) {
+        match (&entry.state, fd) {
+            (State::Unix(state), Some(fd)) => unix::shut(state, fd)?,
+            (State::Inet(state), Some(fd)) => inet::settle(state, fd)?,
+            _ => {}
         }
     }
     Ok(())

@@ -12,7 +12,8 @@
 //!   if that process is gone; whether unread bytes of a stream were sent before the descriptors behind them.
 //! Refuses: a peer outside the image (in a whole system that is a rerun service, and counts as ended);
 //!   connections that nobody has accepted; an epoll or inotify on its way in a queue; a queued datagram from
-//!   an address that nobody in the image has; a relative name whose file was moved.
+//!   an address that nobody in the image has; a relative name whose file was moved, and an absolute one whose
+//!   file was moved to another directory.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -101,7 +102,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
     }
     let role = role(desc, world, kind, found)?;
     let name = unix_name::own(&desc.fd)?;
-    let node = unix_name::node(&desc.fd, &name, found, table)?;
+    let node = unix_name::node(&desc.fd, &name, found, table, world)?;
     let queue = match role {
         Role::Listening { .. } => Vec::new(),
         _ => unix_queue::read(desc, kind, world)?,

@@ -35,6 +35,8 @@ crate::section! {
         pub uid: u32,
         /// Group.
         pub gid: u32,
+        /// Its name in the same directory, if it was given another one after it was bound.
+        pub renamed: String,
     }
 }
 
@@ -44,7 +46,7 @@ impl Node {
     pub fn passing(name: &[u8]) -> Node {
         // A relative name needs some directory where a file can be made.
         let dir = if name.first() == Some(&b'/') { "" } else { "/dev" };
-        Node { dir: dir.to_owned(), live: false, mode: 0, uid: 0, gid: 0 }
+        Node { dir: dir.to_owned(), live: false, mode: 0, uid: 0, gid: 0, renamed: String::new() }
     }
 }
 
@@ -102,7 +104,13 @@ pub fn holder<'a>(name: &[u8], world: &'a World<'_>) -> Option<&'a Description> 
 ///
 /// # Errors
 /// A refusal if a relative name does not lead to it.
-pub fn node(fd: &OwnedFd, name: &[u8], found: &Unix, all: &Map<u64, Unix>) -> Result<Option<Node>, Refusal> {
+pub fn node(
+    fd: &OwnedFd,
+    name: &[u8],
+    found: &Unix,
+    all: &Map<u64, Unix>,
+    world: &World<'_>,
+) -> Result<Option<Node>, Refusal> {
     if !is_path(name) {
         return Ok(None);
     }
@@ -126,16 +134,30 @@ pub fn node(fd: &OwnedFd, name: &[u8], found: &Unix, all: &Map<u64, Unix>) -> Re
         },
     };
     // An absolute name may go through links or another root; but the last part must agree.
+    let mut renamed = String::new();
     if live && path.starts_with('/') && !same_file(&path, real) {
-        let reason = format!("it was bound to {path}, and its file is {real} now");
-        return Err(Refusal::new(reason, "do not move the file of a socket"));
+        renamed = other_name(&path, &stat, world).ok_or_else(|| {
+            let reason = format!("it was bound to {path}, and its file is {real} now");
+            Refusal::new(reason, "do not move the file of a socket to another directory")
+        })?;
     }
     let lent = |other: &Unix| other.state == LISTEN && other.file.is_some() && other.file == found.file;
     if !live || (found.state != LISTEN && found.peer.is_some() && all.values().any(lent)) {
         return Ok(Some(Node { dir: dir.to_owned(), ..Node::passing(name) }));
     }
     let Stat { mode, uid, gid, .. } = stat;
-    Ok(Some(Node { dir: dir.to_owned(), live, mode: mode & 0o7777, uid, gid }))
+    Ok(Some(Node { dir: dir.to_owned(), live, mode: mode & 0o7777, uid, gid, renamed }))
+}
+
+/// The name that a file has in the directory of `path`: servers bind a passing name, and rename or link the file
+/// when they are ready. What the kernel shows then need not be a name that is there.
+fn other_name(path: &str, file: &Stat, world: &World<'_>) -> Option<String> {
+    let dir = path.rsplit_once('/')?.0;
+    fs::names(world.inside(&format!("{dir}/"))).ok()?.iter().find_map(|name| {
+        let path = format!("{dir}/{}", name.to_str()?);
+        let found = lstat(world.inside(&path)).ok()?;
+        ((found.dev, found.ino) == (file.dev, file.ino)).then_some(path)
+    })
 }
 
 /// `/var/run/x` and `/run/x` are one file where `/var/run` is a link: the last parts agree.
@@ -213,17 +235,19 @@ fn bind_here(
     doing: std::fmt::Arguments<'_>,
 ) -> Result<()> {
     let aside = format!("{path}.rcsnap");
-    let mut moved = false;
-    match lstat(path) {
-        Err(Errno::ENOENT) => {}
-        Err(errno) => return Err(errno).context(KIND, doing),
-        // What the last boot left, or what came with the file system's contents.
-        Ok(found) if node.live && found.format() == libc::S_IFSOCK => unlink(path).context(KIND, doing)?,
-        Ok(_) if node.live => return Err(Error::new(KIND, doing.to_string(), "something else has the name")),
-        Ok(_) => {
-            rename(path, &aside).context(KIND, doing)?;
-            moved = true;
+    let last = if node.renamed.is_empty() { path } else { &node.renamed };
+    if node.live {
+        match lstat(last) {
+            Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno).context(KIND, doing),
+            // What the last boot left, or what came with the file system's contents.
+            Ok(found) if found.format() == libc::S_IFSOCK => unlink(last).context(KIND, doing)?,
+            Ok(_) => return Err(Error::new(KIND, doing.to_string(), "something else has the name")),
         }
+    }
+    let moved = lstat(path).is_ok();
+    if moved {
+        rename(path, &aside).context(KIND, doing)?;
     }
     socket::bind(fd.as_fd(), &address(name)).context(KIND, doing)?;
     // For the moment everybody may connect: who may is asked of the file at connect(2) only.
@@ -233,6 +257,9 @@ fn bind_here(
     if node.live {
         chown(path, node.uid, node.gid).context(KIND, doing)?;
         chmod(path, node.mode).context(KIND, doing)?;
+        if last != path {
+            rename(path, last).context(KIND, doing)?;
+        }
     } else {
         unlink(path).context(KIND, doing)?;
     }

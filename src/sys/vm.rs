@@ -1,7 +1,7 @@
 //! Memory of other processes: process_vm_readv(2), process_vm_writev(2), /proc/PID/mem; and our own maps.
 #![allow(unsafe_code, reason = "process_vm_* and mmap take addresses")]
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
@@ -110,6 +110,30 @@ impl Drop for Room {
         // SAFETY: the mapping is ours alone, and no reference to it outlives `self`.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len.max(1)) };
     }
+}
+
+/// PAGEMAP_SCAN of ioctl(2), Linux 6.7: `_IOWR('f', 16, struct pm_scan_arg)`, which is twelve numbers of 64 bits.
+const SCAN_PAGES: u32 = 0xc060_6610;
+/// PAGE_IS_PRESENT and PAGE_IS_SWAPPED, which a guard is as well.
+const FILLED: u64 = 0x18;
+
+/// The address of the first page in a range that is there or swapped.
+///
+/// # Errors
+/// ENOTTY before Linux 6.7.
+pub fn first_page(pagemap: &OwnedFd, start: u64, end: u64) -> Sys<Option<u64>> {
+    // Start, end and categories of the one region that is asked for.
+    let mut region = [0_u64; 3];
+    let place = (&raw mut region).expose_provenance() as u64;
+    // Size, flags, start, end, end of the walk, regions and their number, limit of pages; the categories that are
+    // inverted, all of which or any of which must be, and which are told.
+    let mut ask = [96_u64, 0, start, end, 0, place, 1, 1, 0, 0, FILLED, FILLED];
+    // SAFETY: the request is of this size, and `region` is as long as it says.
+    let found = unsafe { libc::ioctl(pagemap.as_raw_fd(), SCAN_PAGES as libc::Ioctl, &raw mut ask) };
+    let found = Errno::result(found)?;
+    // SAFETY: a live array of our own, which the kernel wrote to behind the compiler's back.
+    let first = unsafe { (&raw const region[0]).read_volatile() };
+    Ok((found > 0).then_some(first))
 }
 
 /// Fills the buffer from an offset of a file; EIO when the file ends before.

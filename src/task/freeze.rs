@@ -233,7 +233,12 @@ impl Frozen {
             Err(Errno::ESRCH) => Ok(false),
             Err(errno) => {
                 let tracer = read_status(tid).tracer;
-                let name = read_stat(tid).map(|s| s.comm).unwrap_or_default();
+                let stat = read_stat(tid);
+                // EPERM: it has died since it was listed; the list of the next round says so.
+                if stat.as_ref().is_none_or(|stat| matches!(stat.state, 'Z' | 'X')) {
+                    return Ok(false);
+                }
+                let name = stat.map(|s| s.comm).unwrap_or_default();
                 if tracer == std::process::id() {
                     // A child that was attached to us when it was made.
                     self.tids.insert(tid, tgid);

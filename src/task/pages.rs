@@ -1,6 +1,7 @@
 //! What: the contents of memory.
-//! Reads: /proc/PID/pagemap for which private pages exist (present or swapped, and no page of the file);
-//!   process_vm_readv(2), or /proc/PID/mem where the protection forbids it.
+//! Reads: /proc/PID/pagemap for which private pages exist (present or swapped, and no page of the file),
+//!   in large mappings after a search with PAGEMAP_SCAN (Linux 6.7); process_vm_readv(2), or /proc/PID/mem where
+//!   the protection forbids it.
 //! Rebuilds: process_vm_writev(2) into what may be written, /proc/PID/mem elsewhere. Zero pages and
 //!   duplicates are not stored, see `image/pages.rs`.
 //! Loses: nothing. Refuses: pages that cannot be read (guard regions).
@@ -98,12 +99,23 @@ fn extend(ranges: &mut Vec<(u64, u64)>, page: u64) {
     }
 }
 
+/// Mappings with more pages than this are searched for those that are there; of others every page is looked at.
+const SPARSE: u64 = 1 << 14;
+
 /// Which pages of a mapping must be carried.
 fn wanted(pagemap: &OwnedFd, vma: &Vma, buffer: &mut [u8]) -> Result<Wanted> {
     let mut found = Wanted::default();
     let total = (vma.end - vma.start) / PAGE as u64;
     let mut page = 0;
     while page < total {
+        // What a program has reserved may be terabytes, of which it uses little.
+        if total > SPARSE {
+            match vm::first_page(pagemap, vma.start + page * PAGE as u64, vma.end) {
+                Ok(Some(address)) => page = (address - vma.start) / PAGE as u64,
+                Ok(None) => break,
+                Err(_) => {} // before Linux 6.7
+            }
+        }
         let count = usize::try_from(total - page).unwrap_or(usize::MAX).min(buffer.len() / 8);
         let bytes = &mut buffer[..8 * count];
         let at = (vma.start / PAGE as u64 + page) * 8;
@@ -301,4 +313,36 @@ pub fn put_into(memory: &Memory, state: &State, start: u64, bytes: &[u8]) -> Res
         at = stop;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Backing, PAGE, SPARSE, Vma, wanted};
+
+    /// Numbers of the pages to carry.
+    fn carried(start: u64, end: u64) -> Vec<u64> {
+        let pagemap = std::fs::File::open("/proc/self/pagemap").unwrap().into();
+        let vma =
+            Vma { start, end, prot: 3, shared: false, offset: 0, backing: Backing::Anonymous, flags: 0 };
+        let found = wanted(&pagemap, &vma, &mut [0; 4096]).unwrap();
+        let first = start / PAGE as u64;
+        found.carry.iter().flat_map(|(from, to)| first + from..first + to).collect()
+    }
+
+    #[test]
+    fn pages_of_a_large_mapping_are_those_of_its_parts() {
+        let page = PAGE as u64;
+        let mut memory = vec![0_u8; 1 << 30];
+        for at in [300 << 20, (300 << 20) + 3 * PAGE, (1 << 30) - 2 * PAGE] {
+            memory[at] = 1;
+        }
+        let start = (memory.as_ptr().addr() as u64).next_multiple_of(page);
+        let end = start + (1 << 30) - page;
+        let whole = carried(start, end);
+        let step = SPARSE * page;
+        let parts = (0..(end - start).div_ceil(step)).map(|i| start + i * step);
+        let parts: Vec<u64> = parts.flat_map(|at| carried(at, end.min(at + step))).collect();
+        assert!(whole.len() >= 3);
+        assert_eq!(whole, parts);
+    }
 }

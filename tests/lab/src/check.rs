@@ -71,7 +71,7 @@ impl Sum {
 /// A check of the tree itself; the number is how many tests it stands for.
 type Check = (&'static str, fn() -> Result<usize>);
 
-const CHECKS: [Check; 7] = [
+const CHECKS: [Check; 8] = [
     ("format", || cargo(&["fmt", "--all", "--check"])),
     ("clippy", || {
         cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
@@ -80,6 +80,7 @@ const CHECKS: [Check; 7] = [
     ("packaging: files", case::shipped::check),
     ("packaging: kernel options", case::kernel::check),
     ("zoo", || case::zoo::check(&toolchain::build(own_target()?, "")?.path)),
+    ("daemons", || case::daemons::check(&toolchain::build(own_target()?, "")?.path)),
     ("cells", || case::cells::check(&toolchain::build(own_target()?, "fault")?.path)),
 ];
 

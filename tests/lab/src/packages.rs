@@ -46,6 +46,11 @@ pub fn own() -> Result<Repository> {
     of(output(Command::new("dpkg").arg("--print-architecture"))?.trim())
 }
 
+/// The same as its distribution has them, whatever is installed here.
+pub fn pristine() -> Result<Repository> {
+    Ok(Repository { apt: own()?.apt.blank() })
+}
+
 /// The packages of an architecture, by dpkg's name of it.
 pub fn of(arch: &str) -> Result<Repository> {
     Ok(Repository { apt: Apt::of(arch)? })
@@ -97,6 +102,17 @@ impl Repository {
     /// True when apt knows a version of every one of these packages.
     pub fn known(&self, packages: &[String]) -> bool {
         self.available(packages).is_ok()
+    }
+
+    /// The version of each of these packages, as apt would download it now.
+    pub fn versions(&self, packages: &[String]) -> Result<Vec<String>> {
+        // Asked one by one: of two that are the same apt tells one.
+        let version = |package: &String| {
+            let files = self.available(std::slice::from_ref(package))?;
+            let version = files.first().and_then(|file| file.split('_').nth(1)).unwrap_or_default();
+            Ok(version.replace("%3a", ":"))
+        };
+        packages.iter().map(version).collect()
     }
 
     /// File names with versions, as apt would download them now.

@@ -5,6 +5,7 @@ pub mod budget;
 pub mod cell;
 pub mod cells;
 pub mod crash;
+pub mod daemons;
 pub mod fault;
 pub mod kernel;
 pub mod packaging;

@@ -7,10 +7,10 @@
 
 pub mod board;
 mod cage;
-mod compare;
+pub mod compare;
 pub mod keeper;
 mod mutation;
-mod namespace;
+pub mod namespace;
 mod picture;
 
 use std::collections::BTreeMap;

@@ -15,6 +15,8 @@ pub struct Apt {
     /// where a foreign architecture's lists are
     state: Option<PathBuf>,
     arch: String,
+    /// as if nothing were installed: only what the archive has counts
+    blank: bool,
 }
 
 impl Apt {
@@ -22,10 +24,10 @@ impl Apt {
     pub fn of(arch: &str) -> Result<Self> {
         let own = output(Command::new("dpkg").arg("--print-architecture"))?;
         if own.trim() == arch {
-            return Ok(Self { state: None, arch: arch.into() });
+            return Ok(Self { state: None, arch: arch.into(), blank: false });
         }
         let state = cache::folder()?.join("apt").join(arch);
-        let apt = Self { state: Some(state.clone()), arch: arch.into() };
+        let apt = Self { state: Some(state.clone()), arch: arch.into(), blank: false };
         let _lock = cache::lock(&format!("apt-{arch}"))?;
         if !state.join("status").exists() {
             fs::create_dir_all(state.join("lists/partial"))?;
@@ -37,10 +39,18 @@ impl Apt {
         Ok(apt)
     }
 
+    /// The same, blind to what this machine has installed, perhaps from elsewhere.
+    pub fn blank(self) -> Self {
+        Self { blank: true, ..self }
+    }
+
     /// `apt-get` or `apt-cache`. Unsandboxed, because the cache folder need not be readable for apt's own user.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.args(["-q", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3"]);
+        if self.blank {
+            command.args(["-o", "Dir::State::status=/dev/null"]);
+        }
         if let Some(state) = &self.state {
             let state = state.display();
             let options = [

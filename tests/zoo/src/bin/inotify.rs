@@ -45,7 +45,24 @@ fn watches(inotify: i32) -> String {
     lines.join("; ")
 }
 
+/// A daemon that has changed its root, and watches what it finds there. Waits by a pipe: the go file has no name.
+fn jailed(zoo: &mut Zoo, reader: i32) -> Outcome {
+    std::fs::create_dir_all(zoo.path("jail/sub"))?;
+    let name = zoo.cpath("jail")?;
+    sys!(chroot(name.as_ptr()))?;
+    std::env::set_current_dir("/")?;
+    let inotify = sys!(inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC))?;
+    let folder = watch(inotify, std::path::Path::new("/sub"), libc::IN_CREATE)?;
+    zoo.arrive();
+    fd::read(reader, 1)?;
+    std::fs::write("/sub/new", b"1")?;
+    zoo.expect("an event in the jail", events(inotify), vec![(folder, libc::IN_CREATE, "new".into())]);
+    Ok(())
+}
+
 fn program(zoo: &mut Zoo) -> Outcome {
+    let (reader, writer) = fd::pipe(libc::O_CLOEXEC)?;
+    let jail = zoo.fork(move |zoo| jailed(zoo, reader))?;
     let dir = zoo.path("watched");
     std::fs::create_dir(&dir)?;
     std::fs::write(dir.join("file"), b"1")?;
@@ -74,6 +91,8 @@ fn program(zoo: &mut Zoo) -> Outcome {
     zoo.expect("a deletion", events(inotify), vec![(folder, libc::IN_DELETE, "new".into())]);
     let next = watch(inotify, &std::env::temp_dir(), libc::IN_OPEN)?;
     zoo.expect("the number of the next watch", next, folder + 1);
+    fd::write(writer, b"!")?;
+    zoo.reap("the child with another root", jail);
     std::fs::remove_dir_all(&dir)?;
     Ok(())
 }

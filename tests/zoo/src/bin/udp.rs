@@ -58,6 +58,29 @@ fn handle(fd: i32) -> std::mem::ManuallyDrop<UdpSocket> {
     std::mem::ManuallyDrop::new(unsafe { UdpSocket::from_raw_fd(fd) })
 }
 
+/// A socket that has its port together with others, as time servers do: allowed for the moment of bind(2) only.
+fn together(address: Ipv4Addr, port: u16) -> Outcome<UdpSocket> {
+    use std::os::fd::FromRawFd;
+    let fd = sys!(socket(libc::AF_INET, libc::SOCK_DGRAM, 0))?;
+    // SAFETY: fresh, and nobody else's.
+    let socket = unsafe { UdpSocket::from_raw_fd(fd) };
+    allow(&socket, 1)?;
+    let address = libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from(address).to_be() },
+        sin_zero: [0; 8],
+    };
+    let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+    sys!(bind(fd, (&raw const address).cast(), length))?;
+    Ok(socket)
+}
+
+fn allow(socket: &UdpSocket, on: i32) -> Outcome {
+    sys!(setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, (&raw const on).cast(), 4))?;
+    Ok(())
+}
+
 fn program(zoo: &mut Zoo) -> Outcome {
     zoo::net::loopback_up()?;
     let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -99,6 +122,12 @@ fn program(zoo: &mut Zoo) -> Outcome {
         }
         keep(zoo, "an IPv6 socket", six);
     }
+    let wide = together(Ipv4Addr::UNSPECIFIED, 0)?;
+    let narrow = together(Ipv4Addr::LOCALHOST, wide.local_addr()?.port())?;
+    for (what, socket) in [("a shared port", &wide), ("the same port of one address", &narrow)] {
+        allow(socket, 0)?;
+        keep(zoo, what, socket);
+    }
     zoo.keep("flags of a bare socket", move || fd::flags(bare));
     zoo.ready();
 
@@ -122,6 +151,8 @@ fn program(zoo: &mut Zoo) -> Outcome {
         heard.is_some()
     });
     zoo.expect("the wildcard socket", heard, Some(6));
+    stranger.send_to(b"narrow", narrow.local_addr()?)?;
+    zoo.expect("the socket of one address", narrow.recv(&mut bytes)?, 6);
     if let Some(six) = six {
         six.send_to(b"six", ("::1", six.local_addr()?.port()))?;
         zoo.expect("the IPv6 socket", six.recv(&mut bytes)?, 3);

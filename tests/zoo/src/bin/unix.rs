@@ -132,6 +132,26 @@ struct Named {
     server: i32,
     client: i32,
     hidden: i32,
+    renamed: Vec<(std::path::PathBuf, i32)>,
+}
+
+/// Listeners that were bound to a passing name, as a server does that takes a place over when it is ready: the file
+/// of one is renamed, that of the other has a second name and loses the first.
+fn renamed(zoo: &mut Zoo) -> Outcome<Vec<(std::path::PathBuf, i32)>> {
+    let mut all = Vec::new();
+    for (name, second) in [("renamed", false), ("second name", true)] {
+        let (path, passing) = (zoo.path(name), zoo.path(&format!("{name}.new")));
+        let listener = UnixListener::bind(&passing)?.into_raw_fd();
+        if second {
+            std::fs::hard_link(&passing, &path)?;
+            std::fs::remove_file(&passing)?;
+        } else {
+            std::fs::rename(&passing, &path)?;
+        }
+        keep(zoo, listener);
+        all.push((path, listener));
+    }
+    Ok(all)
 }
 
 fn named(zoo: &mut Zoo) -> Outcome<Named> {
@@ -154,7 +174,7 @@ fn named(zoo: &mut Zoo) -> Outcome<Named> {
         use std::os::unix::fs::MetadataExt;
         std::fs::metadata(&name).map_or_else(|e| e.to_string(), |meta| format!("{:o}", meta.mode()))
     });
-    Ok(Named { path, listener, server, client, hidden })
+    Ok(Named { path, listener, server, client, hidden, renamed: renamed(zoo)? })
 }
 
 /// An abstract name with a NUL inside.
@@ -178,6 +198,12 @@ impl Named {
         fd::write(new, b"new")?;
         zoo.expect("a new connection", fd::read_text(accepted), "new".to_owned());
         zoo.check("nobody else is in the queue", fd::polled(self.listener, libc::POLLIN) == 0);
+        for (path, listener) in self.renamed {
+            fd::write(UnixStream::connect(&path)?.into_raw_fd(), b"new")?;
+            let accepted = sys!(accept(listener, std::ptr::null_mut(), std::ptr::null_mut()))?;
+            zoo.expect("a connection by a later name", fd::read_text(accepted), "new".to_owned());
+            zoo.check("the first name is gone", !path.with_extension("new").exists());
+        }
         let (address, length) = hidden_name();
         let new = sys!(socket(libc::AF_UNIX, libc::SOCK_SEQPACKET, 0))?;
         sys!(connect(new, (&raw const address).cast(), length))?;

@@ -70,7 +70,7 @@ impl Outcome {
 }
 
 /// The exit status of a capture that meets obstacles.
-const OBSTACLES: i32 = 3;
+pub const OBSTACLES: i32 = 3;
 
 /// What is known of a run afterwards.
 #[derive(Debug, Clone, Serialize, Deserialize)]
