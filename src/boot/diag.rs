@@ -8,9 +8,8 @@ use crate::sys::fs;
 use crate::text;
 use crate::{log, sys};
 
-/// In the order of their dependencies.
-const WANTED: [&str; 7] =
-    ["unix_diag", "inet_diag", "tcp_diag", "udp_diag", "raw_diag", "netlink_diag", "af_packet_diag"];
+/// Those of the families that are asked about.
+const WANTED: [&str; 2] = ["unix_diag", "af_packet_diag"];
 
 /// Loads those that this kernel has as modules. A kernel without them is asked in other ways, or the capture
 /// finds obstacles.
