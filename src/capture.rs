@@ -13,6 +13,7 @@ mod check;
 mod command;
 mod memory;
 mod meta;
+mod remedy;
 
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -129,6 +130,7 @@ pub fn capture(request: &Request<'_>, kill: bool) -> Result<Outcome> {
         shared: Shared::new(request.prefix),
     };
     let picture = eye.look(&frozen)?;
+    remedy::complete(&mut eye.obstacles);
     if kill && eye.obstacles.is_empty() {
         frozen.kill()?;
     } else {
