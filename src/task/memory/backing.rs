@@ -91,7 +91,10 @@ impl Shared {
     }
 
     pub(super) fn object(&mut self, pid: u32, map: &Mapping, path: &str) -> u32 {
-        let found = self.objects.iter().position(|o| o.dev == map.dev && o.ino == map.ino);
+        // The number of a segment is its id, and others on that device have small numbers too.
+        let segment = map.name.starts_with("/SYSV");
+        let same = |o: &Found| (&o.dev, o.ino, o.segment.is_some()) == (&map.dev, map.ino, segment);
+        let found = self.objects.iter().position(same);
         let index = found.unwrap_or_else(|| {
             let (dev, range) = (map.dev.clone(), (map.start, map.end));
             let (path, segment) = (path.to_owned(), None);

@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use super::backing::{Found, Shared};
-use super::{Backing, KIND, Vma};
+use super::{Backing, KIND, State};
 use crate::error::{Context, Refusal, Result};
+use crate::image::pages::PAGE;
 use crate::kernel::root::Dir;
 use crate::kernel::sysvipc::exact;
 use crate::proc::smaps::Mapping;
 use crate::proc::sysvipc::{self, ATTACHED};
 use crate::sys::{fs, vm};
-use crate::task::remote::Script;
+use crate::task::remote::{AREA, Script};
 
 /// What is behind a mapping of a segment, whose inode number is its id.
 pub fn backing(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Backing, Refusal> {
@@ -42,12 +43,29 @@ impl Found {
     }
 }
 
+/// Where shmat(2) takes an address: SHMLBA, which 32-bit ARM insists on although it gives any page itself.
+const ALIGNED: u64 = if cfg!(target_arch = "arm") { 4 * PAGE as u64 } else { PAGE as u64 };
+
+/// An aligned place where nothing is yet, and nothing will be.
+fn aside(state: &State, area: u64, len: u64) -> u64 {
+    let mapped = state.vmas.iter().map(|vma| (vma.start, vma.end));
+    let taken = mapped.chain(state.vdso.iter().map(|part| (part.start, part.end)));
+    let taken: Vec<(u64, u64)> = taken.chain([(area, area + AREA)]).collect();
+    // Above what no process may map (vm.mmap_min_addr).
+    let mut at = 1 << 20;
+    while let Some((_, end)) = taken.iter().find(|(start, end)| at < *end && *start < at + len) {
+        at = end.next_multiple_of(ALIGNED);
+    }
+    at
+}
+
 /// Attaches every segment, whole, and unmaps what the process had unmapped of it: before other mappings fill the
 /// gaps. Then each part gets its protection.
 ///
 /// # Errors
 /// As [`Script::ensure`].
-pub fn attach(script: &mut Script<'_>, vmas: &[Vma]) -> Result<()> {
+pub fn attach(script: &mut Script<'_>, state: &State) -> Result<()> {
+    let vmas = &state.vmas;
     let mut bases: Vec<u64> = Vec::new();
     for vma in vmas {
         let Backing::Segment { id, len, writable } = vma.backing else { continue };
@@ -58,10 +76,15 @@ pub fn attach(script: &mut Script<'_>, vmas: &[Vma]) -> Result<()> {
         bases.push(base);
         let flags = if writable { 0 } else { libc::SHM_RDONLY };
         script.ensure(4, 0)?;
-        script
-            .batch
-            .call(libc::SYS_shmat, &[id.cast_unsigned().into(), base, u64::from(flags.cast_unsigned())]);
+        let place = if base % ALIGNED == 0 { base } else { aside(state, script.batch.base(), len) };
+        let call = [id.cast_unsigned().into(), place, u64::from(flags.cast_unsigned())];
+        script.batch.call(libc::SYS_shmat, &call);
         script.batch.doing("attaching a segment");
+        if place != base {
+            let how = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+            script.batch.call(libc::SYS_mremap, &[place, len, len, u64::from(how.cast_unsigned()), base]);
+            script.batch.doing("moving a segment");
+        }
         let mut at = base;
         let parts = vmas
             .iter()

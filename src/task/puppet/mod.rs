@@ -219,7 +219,7 @@ impl<'a> Puppets<'a> {
         }
         let vdso = memory::vdso::of(pid)?;
         memory::clear(&mut script.batch, &body.memory, &vdso, self.top)?;
-        memory::attach(&mut script, &body.memory.vmas)?;
+        memory::attach(&mut script, &body.memory)?;
         let mut open: Option<(&Backing, bool)> = None;
         for vma in &body.memory.vmas {
             if matches!(vma.backing, Backing::Segment { .. }) {

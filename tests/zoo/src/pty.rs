@@ -50,10 +50,9 @@ pub fn minor(slave: i32) -> u32 {
 ///
 /// # Errors
 /// The errno of the call.
-pub fn ask(tty: i32, request: impl TryInto<u32>) -> Outcome<i32> {
+pub fn ask(tty: i32, request: libc::Ioctl) -> Outcome<i32> {
     let mut value = [0_i32; 4];
-    let request = request.try_into().map_err(|_| "no request")?;
-    sys!(ioctl(tty, request as _, value.as_mut_ptr()))?;
+    sys!(ioctl(tty, request, value.as_mut_ptr()))?;
     Ok(value[0])
 }
 
@@ -61,8 +60,7 @@ pub fn ask(tty: i32, request: impl TryInto<u32>) -> Outcome<i32> {
 ///
 /// # Errors
 /// The errno of the call.
-pub fn tell(tty: i32, request: impl TryInto<u32>, value: i32) -> Outcome {
-    let request = request.try_into().map_err(|_| "no request")?;
-    sys!(ioctl(tty, request as _, &raw const value))?;
+pub fn tell(tty: i32, request: libc::Ioctl, value: i32) -> Outcome {
+    sys!(ioctl(tty, request, &raw const value))?;
     Ok(())
 }
