@@ -157,6 +157,7 @@ impl Compiler {
         let Some(version) = versions.last() else { return Ok(None) };
         let package = [format!("lld-{version}")];
         if !repository.known(&package) {
+            progress::say(format!("{} is not to be had: the binary becomes larger", package[0]));
             return Ok(None);
         }
         let folder = repository.unpack("lld", &package)?;
