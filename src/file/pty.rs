@@ -253,7 +253,7 @@ pub fn prepare(entries: &[Entry], base: i32) -> Result<Map<Key, OwnedFd>> {
             && let Some(live) = &body.live
         {
             let doing = format_args!("making pseudo-terminal {}", body.index);
-            let master = make(body)?;
+            let master = make(body, entry.flags & abi::LARGE)?;
             revive(master.as_fd(), body, live).context(KIND, doing)?;
             ends.insert((KIND, i), descriptor::raise(master, base).context(KIND, doing)?);
         }
@@ -261,13 +261,13 @@ pub fn prepare(entries: &[Entry], base: i32) -> Result<Map<Key, OwnedFd>> {
     Ok(ends)
 }
 
-/// A new master with the number of a pair, unlocked.
-fn make(body: &Body) -> Result<OwnedFd> {
+/// A new master with the number of a pair, unlocked, opened with these flags as well.
+fn make(body: &Body, flags: i32) -> Result<OwnedFd> {
     let doing = format_args!("making pseudo-terminal {}", body.index);
     // The kernel gives the lowest free number.
     let mut surplus = Vec::new();
     loop {
-        let master = place::open(&body.ptmx, libc::O_RDWR | libc::O_NONBLOCK, KIND)?;
+        let master = place::open(&body.ptmx, libc::O_RDWR | libc::O_NONBLOCK | flags, KIND)?;
         let index = ioctl::get(master.as_fd(), &ioctl::GET_NUMBER).context(KIND, doing)?;
         if index == body.index {
             ioctl::set(master.as_fd(), &ioctl::SET_LOCK, &0).context(KIND, doing)?;
@@ -310,7 +310,7 @@ pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
     if let Some(body) = &state.body
         && body.live.is_none()
     {
-        opener.keep(key, make(body)?)?;
+        opener.keep(key, make(body, 0)?)?;
     }
     let Some(master) = opener.ends.get(&key) else {
         return Err(Error::new(KIND, "opening an end", "its master is missing"));
@@ -392,7 +392,7 @@ mod tests {
         let Some((master, _slave)) = pair() else { return };
         let index = ioctl::get(master.as_fd(), &ioctl::GET_NUMBER).unwrap();
         let body = super::Body { ptmx: "/dev/ptmx".into(), folder: "/dev/pts".into(), index, live: None };
-        assert!(make(&body).unwrap_err().to_string().contains("EBUSY"));
+        assert!(make(&body, 0).unwrap_err().to_string().contains("EBUSY"));
     }
 
     #[test]
