@@ -225,9 +225,9 @@ mod tests {
     #[test]
     fn only_what_may_be_refused_may_and_by_its_kind() {
         let outcome = |program, word| judge(program, word).outcome;
-        assert_eq!(outcome("pty", "PASS"), Outcome::Passed);
-        assert_eq!(outcome("pty", "REFUSED: obstacle: tty: pty[9]: x"), Outcome::Refused);
-        assert_eq!(outcome("pty", "REFUSED: obstacle: inet: pty[9]: x"), Outcome::Failed);
+        assert_eq!(outcome("vfork", "PASS"), Outcome::Passed);
+        assert_eq!(outcome("vfork", "REFUSED: obstacle: freeze: vfork[9]: x"), Outcome::Refused);
+        assert_eq!(outcome("vfork", "REFUSED: obstacle: inet: vfork[9]: x"), Outcome::Failed);
         assert_eq!(outcome("pipe", "REFUSED: obstacle: pipe: pipe[9]: x"), Outcome::Failed);
         assert_eq!(outcome("rseq", "SKIP: no rseq"), Outcome::Skipped);
         assert_eq!(outcome("pipe", "FAIL: x"), Outcome::Failed);
