@@ -36,9 +36,10 @@ pub fn install(trees: &Trees, name: &str) -> Result<u64> {
     ensure!(kind.contains("statically linked"), "{kind}");
     let conf = fs::read_to_string(out.join("target/etc/rcsnap.conf"))?;
     ensure!(conf == "store = PARTLABEL=rcsnap\n", "rcsnap.conf says {conf}");
-    // With Buildroot's own profile it would be half as large again.
+    // With Buildroot's own profile it would be half as large again. On x86_64 the lab's linker goes over the program
+    // once more, which saves a tenth.
     let own = toolchain::build(target, "")?.bytes;
-    ensure!(found.len() < own + own / 20, "{} bytes, and the lab's own binary has {own}", found.len());
+    ensure!(found.len() < own + own / 8, "{} bytes, and the lab's own binary has {own}", found.len());
     Ok(found.len())
 }
 
