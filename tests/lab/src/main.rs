@@ -31,6 +31,7 @@ mod run;
 mod timeline;
 mod toolchain;
 mod try_boot;
+mod workers;
 
 use std::process::ExitCode;
 

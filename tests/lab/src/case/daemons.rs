@@ -13,14 +13,13 @@ mod root;
 mod stage;
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use argh::FromArgs;
 use serde_json::json;
 
 use crate::report::Report;
-use crate::{packages, progress, toolchain};
+use crate::{packages, progress, toolchain, workers};
 use cage::Cage;
 use entry::{Entry, Expected};
 use keeper::{Outcome, Verdict};
@@ -120,28 +119,8 @@ pub fn check(rcsnap: &Path) -> Result<usize> {
 
 /// All of them, some at a time.
 fn each(args: &Args, cage: &Cage, entries: Vec<(String, Entry)>) -> Result<Vec<Row>> {
-    let queue = Mutex::new(entries.into_iter().rev().collect::<Vec<_>>());
-    let rows = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..args.jobs.max(1))
-            .map(|_| {
-                scope.spawn(|| -> Result<()> {
-                    loop {
-                        let next = queue.lock().map_err(|_| anyhow!("another worker failed"))?.pop();
-                        let Some((version, entry)) = next else { return Ok(()) };
-                        let row = one(args, cage, version, entry)?;
-                        rows.lock().map_err(|_| anyhow!("another worker failed"))?.push(row);
-                    }
-                })
-            })
-            .collect();
-        workers.into_iter().try_for_each(|worker| match worker.join() {
-            Ok(done) => done,
-            Err(_) => bail!("a worker panicked"),
-        })
-    })?;
-    let mut rows = rows.into_inner().unwrap_or_default();
-    rows.sort_by(|a: &Row, b: &Row| a.entry.name.cmp(&b.entry.name));
+    let mut rows = workers::each(args.jobs, entries, |(version, entry)| one(args, cage, version, entry))?;
+    rows.sort_by(|a, b| a.entry.name.cmp(&b.entry.name));
     Ok(rows)
 }
 

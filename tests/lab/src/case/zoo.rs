@@ -16,14 +16,13 @@ mod picture;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
 use argh::FromArgs;
 use serde_json::json;
 
 use crate::report::Report;
-use crate::{packages, progress, toolchain};
+use crate::{packages, progress, toolchain, workers};
 use cage::{Cage, Mode};
 use keeper::{Outcome, Verdict};
 
@@ -181,28 +180,8 @@ fn build() -> Result<PathBuf> {
 
 /// All programs, some at a time.
 fn all(args: &Args, cage: &Cage, programs: Vec<String>) -> Result<Vec<Row>> {
-    let queue = Mutex::new(programs.into_iter().rev().collect::<Vec<_>>());
-    let rows = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..args.jobs.max(1))
-            .map(|_| {
-                scope.spawn(|| -> Result<()> {
-                    loop {
-                        let next = queue.lock().map_err(|_| anyhow::anyhow!("another worker failed"))?.pop();
-                        let Some(program) = next else { return Ok(()) };
-                        let row = one(args, cage, program)?;
-                        rows.lock().map_err(|_| anyhow::anyhow!("another worker failed"))?.push(row);
-                    }
-                })
-            })
-            .collect();
-        workers.into_iter().try_for_each(|worker| match worker.join() {
-            Ok(done) => done,
-            Err(_) => bail!("a worker panicked"),
-        })
-    })?;
-    let mut rows = rows.into_inner().unwrap_or_default();
-    rows.sort_by(|a: &Row, b: &Row| a.program.cmp(&b.program));
+    let mut rows = workers::each(args.jobs, programs, |program| one(args, cage, program))?;
+    rows.sort_by(|a, b| a.program.cmp(&b.program));
     Ok(rows)
 }
 

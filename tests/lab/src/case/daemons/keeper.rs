@@ -13,13 +13,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use argh::FromArgs;
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use serde::{Deserialize, Serialize};
 
 use super::entry::Entry;
 use super::root::RCSNAP;
 use super::stage;
-use crate::case::zoo::namespace::{close_the_rest, others, runs};
+use crate::case::zoo::namespace::{close_the_rest, others, reap, runs};
 use crate::case::zoo::{compare, keeper::OBSTACLES};
 
 /// PID 1 of a run of a daemon (started by `daemons`).
@@ -220,23 +219,10 @@ impl Keeper {
         crate::run::tail(&fs::read(stage::LOG).unwrap_or_default(), 3)
     }
 
-    /// Takes in every process that has ended.
-    fn reap(&mut self) {
-        loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => self.ended.insert(pid.as_raw(), code),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    self.ended.insert(pid.as_raw(), 128 + signal as i32)
-                }
-                _ => return,
-            };
-        }
-    }
-
     fn until(&mut self, what: &str, seconds: u64, mut holds: impl FnMut(&mut Keeper) -> bool) -> Result<()> {
         let start = Instant::now();
         loop {
-            self.reap();
+            reap(&mut self.ended);
             if holds(self) {
                 return Ok(());
             }

@@ -3,16 +3,17 @@
 //! The namespaces' PID 1 is the lab itself (`keeper.rs`). It is killed by the number of the process that was
 //! started for it, with everything below it, when its time is over.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::keeper::{Outcome, Verdict};
+use super::keeper::Verdict;
 use super::mutation::Mutation;
+use super::namespace::{fresh, keep};
 
 /// Longer than the slowest program with its own limits.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -64,58 +65,25 @@ impl Cage {
     /// Runs it; an error is a fault of this machine or the harness, not of what is tested.
     pub fn run(&self, program: &str, mode: Mode) -> Result<Verdict> {
         let folder = self.logs.join(format!("{program}.{}", mode.name().replace(' ', ".")));
-        if folder.exists() {
-            fs::remove_dir_all(&folder)?;
-        }
-        fs::create_dir(&folder).with_context(|| format!("making {}", folder.display()))?;
+        fresh(&folder)?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
-        let mut command = Command::new("unshare");
-        command
-            .args(["--pid", "--fork", "--mount-proc", "--net", "--ipc", "--uts", "--kill-child=KILL", "--"])
-            .arg(std::env::current_exe()?)
-            .arg("zoo-keeper")
-            .args(["--rounds", &if mode == Mode::Plain { 0 } else { self.rounds }.to_string()])
-            .arg(self.programs.join(program))
-            .arg(&folder);
+        let rounds = if mode == Mode::Plain { 0 } else { self.rounds }.to_string();
+        let place = self.programs.join(program);
+        let mut words = [OsStr::new("zoo-keeper"), "--rounds".as_ref(), rounds.as_ref()].to_vec();
+        words.extend([place.as_os_str(), folder.as_ref()]);
         if mode != Mode::Plain {
-            command.arg("--rcsnap").arg(&self.rcsnap);
+            words.extend([OsStr::new("--rcsnap"), self.rcsnap.as_ref()]);
         }
         if mode != Mode::Attached {
-            command.arg("--session");
+            words.push("--session".as_ref());
         }
         if program == "rng" && mode == Mode::Restored {
-            command.arg("--twice");
+            words.push("--twice".as_ref());
         }
         if let Mode::Mutated(mutation) = mode {
-            command.args(["--mutation", mutation.name]);
+            words.extend(["--mutation", mutation.name].map(OsStr::new));
         }
-        let log = fs::File::options().create(true).append(true).open(folder.join("keeper"))?;
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("running unshare")?;
-        let start = Instant::now();
-        loop {
-            if child.try_wait()?.is_some() {
-                return Ok(read(&folder));
-            }
-            if start.elapsed() > LIMIT {
-                child.kill()?;
-                child.wait()?;
-                return Ok(Verdict::failed("time", format!("not done after {} s", LIMIT.as_secs())));
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let verdict = keep(&words, &folder, LIMIT)?;
+        Ok(verdict.unwrap_or_else(|(stage, problem)| Verdict::failed(stage, problem)))
     }
-}
-
-/// What the keeper wrote; if it wrote nothing, what it said.
-fn read(folder: &Path) -> Verdict {
-    let verdict = fs::read(folder.join("verdict")).ok().and_then(|text| serde_json::from_slice(&text).ok());
-    verdict.unwrap_or_else(|| {
-        let said = fs::read(folder.join("keeper")).unwrap_or_default();
-        Verdict { outcome: Outcome::Failed, ..Verdict::failed("keeper", crate::run::tail(&said, 3)) }
-    })
 }

@@ -13,11 +13,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use argh::FromArgs;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::namespace::{close_the_rest, others, own_devpts, runs};
+use super::namespace::{close_the_rest, others, own_devpts, reap, runs};
 use super::{compare, mutation};
 
 /// PID 1 of a run of the zoo (started by `zoo`).
@@ -228,23 +227,10 @@ impl<'a> Keeper<'a> {
         result.or_else(|| text.lines().next_back()).unwrap_or("nothing said").to_owned()
     }
 
-    /// Takes in every process that has ended.
-    fn reap(&mut self) {
-        loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => self.ended.insert(pid.as_raw(), code),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    self.ended.insert(pid.as_raw(), 128 + signal as i32)
-                }
-                _ => return,
-            };
-        }
-    }
-
     fn until(&mut self, what: &str, seconds: u64, mut holds: impl FnMut(&mut Keeper) -> bool) -> Result<()> {
         let start = Instant::now();
         loop {
-            self.reap();
+            reap(&mut self.ended);
             if holds(self) {
                 return Ok(());
             }
