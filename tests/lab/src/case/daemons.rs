@@ -19,7 +19,7 @@ use argh::FromArgs;
 use serde_json::json;
 
 use crate::report::Report;
-use crate::{packages, progress, toolchain, workers};
+use crate::{progress, toolchain, workers};
 use cage::Cage;
 use entry::{Entry, Expected};
 use keeper::{Outcome, Verdict};
@@ -98,16 +98,8 @@ pub fn run(args: &Args) -> Result<bool> {
 
 /// All daemons as one step of `cargo lab test`; the number is that of the daemons.
 pub fn check(rcsnap: &Path) -> Result<usize> {
-    let scratch = tempfile::tempdir()?;
-    let figures = scratch.path().join("figures");
-    // A process of its own, because it must be root.
-    let mut daemons = packages::as_root(std::env::current_exe()?);
-    daemons.arg("daemons").arg("--rcsnap").arg(rcsnap).arg("--json").arg(&figures);
-    let done = crate::run::raw(&mut daemons)?;
-    let figures: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(&figures).unwrap_or_default()).unwrap_or_default();
-    let count = |name: &str| figures[name].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
-    let good = count("carried") + count("refused");
+    let words = ["daemons".as_ref(), "--rcsnap".as_ref(), rcsnap.as_os_str()];
+    let (done, good) = super::counted(&words, ["carried", "refused"])?;
     if !done.status.success() || good == 0 {
         let said = String::from_utf8_lossy(&done.stdout).into_owned();
         let wrong: Vec<&str> =

@@ -14,7 +14,9 @@ pub mod roundtrip;
 pub mod shipped;
 pub mod zoo;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,7 +26,7 @@ use serde_json::Value;
 use crate::disk::Disks;
 use crate::guest::{BOOT_LIMIT, Boot, Guest, Running};
 use crate::timeline::{Timeline, ms};
-use crate::{board, progress, toolchain};
+use crate::{board, packages, progress, toolchain};
 
 /// The boards, the first of which gets everything.
 pub const BOARDS: [&str; 3] = [board::DEFAULT, "qemu-aarch64", "qemu-armv7"];
@@ -81,6 +83,18 @@ fn of(board: &'static str) -> impl Iterator<Item = Case> {
     }
     topics.extend([power::cases(extent), crash::cases(), fault::cases(extent), budget::cases()]);
     topics.into_iter().flatten().map(move |case| Case { board, ..case })
+}
+
+/// Runs a command of the lab as root, in a process of its own. How it ended, and the sum of two of its figures.
+fn counted(words: &[&OsStr], figures: [&str; 2]) -> Result<(Output, usize)> {
+    // In a folder: root may not write into somebody's file right in /tmp.
+    let scratch = tempfile::tempdir()?;
+    let place = scratch.path().join("figures");
+    let mut command = packages::as_root(std::env::current_exe()?);
+    let done = crate::run::raw(command.args(words).arg("--json").arg(&place))?;
+    let all: Value = serde_json::from_slice(&std::fs::read(&place).unwrap_or_default()).unwrap_or_default();
+    let count = |name: &str| all[name].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+    Ok((done, figures.into_iter().map(count).sum()))
 }
 
 /// A captured system: disks as the cold boot left them, and what it knew of itself.

@@ -22,7 +22,7 @@ use argh::FromArgs;
 use serde_json::json;
 
 use crate::report::Report;
-use crate::{packages, progress, toolchain, workers};
+use crate::{progress, toolchain, workers};
 use cage::{Cage, Mode};
 use keeper::{Outcome, Verdict};
 
@@ -130,17 +130,9 @@ fn on_board(args: &Args, name: &str) -> Result<bool> {
 /// The whole zoo as one step of `cargo lab test`; the number is that of programs and mutations that came out well.
 pub fn check(rcsnap: &Path) -> Result<usize> {
     let folder = build()?;
-    // In a folder: root may not write into somebody's file right in /tmp.
-    let scratch = tempfile::tempdir()?;
-    let figures = scratch.path().join("figures");
-    // A process of its own, because it must be root.
-    let mut zoo = packages::as_root(std::env::current_exe()?);
-    zoo.arg("zoo").arg("--rcsnap").arg(rcsnap).arg("--built").arg(&folder).arg("--json").arg(&figures);
-    let done = crate::run::raw(&mut zoo)?;
-    let figures: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(&figures).unwrap_or_default()).unwrap_or_default();
-    let count = |name: &str| figures[name].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
-    let good = count("passed") + count("mutations_caught");
+    let words =
+        ["zoo".as_ref(), "--rcsnap".as_ref(), rcsnap.as_os_str(), "--built".as_ref(), folder.as_ref()];
+    let (done, good) = super::counted(&words, ["passed", "mutations_caught"])?;
     if !done.status.success() || good == 0 {
         let (table, remarks) = (crate::run::tail(&done.stdout, 100), crate::run::tail(&done.stderr, 20));
         let wrong: Vec<&str> =
