@@ -32,7 +32,7 @@ use crate::task::freeze::{self, Frozen};
 use crate::task::memory::{Object, Shared};
 use crate::task::pages::{self, Memory, Origins, Space};
 use crate::task::tree::{Ids, Process, plan};
-use crate::task::{clock, process, sharing};
+use crate::task::{clock, namespace, process, sharing};
 
 const KIND: &str = "capture";
 
@@ -49,6 +49,8 @@ crate::section! {
         pub objects: Vec<Object>,
         /// Filters of seccomp(2) that their threads live under.
         pub filters: Vec<crate::task::seccomp::Filter>,
+        /// Namespaces that are not those of the first process.
+        pub namespaces: Vec<namespace::State>,
     }
 }
 
@@ -128,6 +130,7 @@ pub fn capture(request: &Request<'_>, kill: bool) -> Result<Outcome> {
         clock,
         obstacles: std::mem::take(&mut frozen.obstacles),
         shared: Shared::new(request.prefix),
+        seen: namespace::Seen::default(),
     };
     let picture = eye.look(&frozen)?;
     remedy::complete(&mut eye.obstacles);
@@ -150,11 +153,12 @@ struct Eye<'a> {
     clock: Clock,
     obstacles: Vec<Obstacle>,
     shared: Shared,
+    seen: namespace::Seen,
 }
 
 impl Eye<'_> {
     fn look(&mut self, frozen: &Frozen) -> Result<Picture> {
-        self.check_namespaces(frozen);
+        self.check_surroundings(frozen)?;
         let groups = self.sharing(frozen)?;
         let mut files = self.files(frozen, &groups)?;
         let mut processes = self.processes(frozen, &mut files, &groups)?;
@@ -162,6 +166,7 @@ impl Eye<'_> {
         let clocks = meta::clocks(self.request.root)?;
         self.check_plan(&processes);
         let kernel = self.kernel(&processes)?;
+        let namespaces = self.namespaces()?;
         let (objects, origins) = self.origins(frozen, &processes)?;
         let (index, blocks) = if self.request.pages && self.obstacles.is_empty() {
             memory::capture(&origins, &mut processes, &objects, self.clock)?
@@ -170,7 +175,7 @@ impl Eye<'_> {
         };
         let root = processes.iter().find(|p| p.ids.pid == self.request.root);
         let mut inputs = files.inputs;
-        inputs.extend(self.shared.files.iter().map(|f| f.path.clone()));
+        self.mapped(&mut inputs);
         Ok(Picture {
             meta: meta::meta(self.request.scope, clocks, &processes)?,
             session_leader: root.is_some_and(|p| p.ids.session == p.ids.pid),
@@ -180,6 +185,7 @@ impl Eye<'_> {
                 mapped: self.shared.files.clone(),
                 objects,
                 filters: self.shared.filters.clone(),
+                namespaces,
             },
             files: files.entries,
             kernel,
@@ -212,6 +218,7 @@ impl Eye<'_> {
             ahead: clock::ahead(self.request.root)?,
             externals: self.request.externals,
             policy: self.request.policy,
+            seen: &self.seen,
         })?;
         self.obstacles.append(&mut captured.obstacles);
         self.shared.entries = std::mem::take(&mut captured.nameless);
@@ -230,16 +237,27 @@ impl Eye<'_> {
         for p in frozen.processes.values() {
             let comm = p.stat.comm.clone();
             let mut ids = self.ids(frozen, p, groups);
+            let spaces = self.seen.of(p.pid);
             let mut body = None;
             if ids.exit.is_none() {
                 if self.obstacles.is_empty() {
                     self.clock.check()?;
                 }
                 let mut told = Vec::new();
-                let captured =
-                    process::capture(p, frozen, &mut self.shared, groups, &mut |kind, object, refusal| {
-                        told.push(Obstacle::process(kind, p.pid, &*comm, object, refusal));
-                    })?;
+                let mut captured = None;
+                self.shared.enter(&spaces, self.request.prefix);
+                self.seen.inside(&spaces, &mut || {
+                    captured = process::capture(
+                        p,
+                        frozen,
+                        &mut self.shared,
+                        groups,
+                        &mut |kind, object, refusal| {
+                            told.push(Obstacle::process(kind, p.pid, &*comm, object, refusal));
+                        },
+                    )?;
+                    Ok(())
+                })?;
                 self.obstacles.append(&mut told);
                 let Some(captured) = captured else { continue };
                 ids.subreaper = captured.subreaper;
@@ -256,7 +274,7 @@ impl Eye<'_> {
                     body.locks = mine.cloned().collect();
                 }
             }
-            list.push(Process { ids, comm, body });
+            list.push(Process { ids, comm, spaces, body });
         }
         for p in &mut list {
             if let Some(stop) = p.body.as_mut().and_then(|body| body.stop.as_mut()) {
@@ -323,6 +341,24 @@ impl Eye<'_> {
         Ok(Some((state, tmpfs)))
     }
 
+    /// What is in namespaces that are not those of the first process.
+    fn namespaces(&mut self) -> Result<Vec<namespace::State>> {
+        let (list, mut obstacles) = self.seen.capture()?;
+        self.obstacles.append(&mut obstacles);
+        Ok(list)
+    }
+
+    /// Mapped files on storage, by their names in the first mount namespace.
+    fn mapped(&mut self, inputs: &mut Vec<String>) {
+        for file in &self.shared.files {
+            match self.seen.at_home(&file.path, &file.spaces) {
+                Ok(path) if path.is_empty() => {}
+                Ok(path) => inputs.push(path),
+                Err(refusal) => self.obstacles.push(Obstacle::kernel("memory", &*file.path, refusal)),
+            }
+        }
+    }
+
     /// What pages are read from: each process's memory, then each shared object.
     fn origins(&mut self, frozen: &Frozen, processes: &[Process]) -> Result<(Vec<Object>, Origins)> {
         let mut spaces = Vec::new();
@@ -333,11 +369,14 @@ impl Eye<'_> {
         let mut objects = Vec::new();
         for found in &self.shared.objects {
             let (file, size) = pages::open_object(found.pid, found.range)?;
-            if let (Some(refusal), Scope::Tree) = (found.outside(), self.request.scope) {
+            if (self.request.scope == Scope::Tree || self.seen.has(namespace::IPC))
+                && let Some(refusal) = found.outside()
+            {
                 self.obstacles.push(Obstacle::kernel("sysvipc", "shared memory", refusal));
             }
             let segment = found.segment.as_ref().map(|(perm, ..)| perm.clone());
-            objects.push(Object { size, path: found.path.clone(), segment });
+            let (path, place) = (found.path.clone(), found.spaces.clone());
+            objects.push(Object { size, path, segment, spaces: place });
             spaces.push(Space::Object(file));
         }
         Ok((objects, Origins { spaces }))

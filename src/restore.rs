@@ -16,6 +16,7 @@ use crate::sys::descriptor;
 use crate::sys::ptrace;
 use crate::sys::{fs, limit, signal};
 use crate::task::clock;
+use crate::task::namespace;
 use crate::task::pages::Place;
 use crate::task::puppet::{self, Puppets};
 use crate::task::tree::{Ids, plan};
@@ -244,12 +245,16 @@ impl<'a> Builder<'a> {
         let base = file::floor(&image.files, fds);
         // Before the sessions: only who is born in one has its terminal.
         let ends = pty::prepare(&image.files, base)?;
+        if !image.tree.namespaces.is_empty() {
+            self.puppets.doors = namespace::restore(&image.tree.namespaces, base)?;
+        }
         self.puppets.create(&steps)?;
         times.enter(Stage::File)?;
         let raise = |fd| descriptor::raise(fd, base).context(KIND, format_args!("moving a descriptor"));
         let externals = externals.into_iter().map(raise).collect::<Result<_>>()?;
-        self.puppets.files = puppet::open_files(&image.tree.mapped, base)?;
-        self.puppets.objects = puppet::make_objects(&image.tree.objects, base, &mut self.puppets.attached)?;
+        self.puppets.files = puppet::open_files(&image.tree.mapped, &self.puppets.doors, base)?;
+        self.puppets.objects =
+            puppet::make_objects(&image.tree.objects, &self.puppets.doors, base, &mut self.puppets.attached)?;
         self.puppets.entries = file::restore(&image.files, externals, ends, &mut self.puppets, base)?;
         times.enter(Stage::Memory)?;
         for pid in self.live() {
@@ -308,6 +313,7 @@ impl<'a> Builder<'a> {
     }
 
     fn finish(&self) -> Result<()> {
+        namespace::finish(&self.image.tree.namespaces, &self.puppets.doors)?;
         self.live().try_for_each(|pid| self.puppets.finish(pid))
     }
 

@@ -1,34 +1,27 @@
 //! What must hold between the tasks that are captured, and between them and their surroundings.
 
 use super::Eye;
-use crate::error::Refusal;
+use crate::error::{Obstacle, Refusal, Result};
 use crate::file::Scope;
 use crate::task::freeze::Frozen;
-use crate::task::process;
+use crate::task::{namespace, process};
 
 impl Eye<'_> {
-    /// Tasks must live in the namespaces of the root, and under its label of a security module; in a tree, of
-    /// the caller, who will restore there. Only a time namespace is made anew: it is the root's.
-    pub(super) fn check_namespaces(&mut self, frozen: &Frozen) {
+    /// Tasks must live in namespaces that can be made, and under the label that a security module gave to the root;
+    /// in a tree, to the caller, who will restore there.
+    pub(super) fn check_surroundings(&mut self, frozen: &Frozen) -> Result<()> {
         let home = match self.request.scope {
             Scope::System => self.request.root,
             Scope::Tree => std::process::id(),
         };
-        let ours = process::NAMESPACES.map(|name| process::namespace(home, home, name));
-        let time = process::namespace(self.request.root, self.request.root, "time");
+        let mut told = Vec::new();
+        self.seen = namespace::find(frozen, home, self.request.root, &mut |p, object, refusal| {
+            told.push(Obstacle::process("namespace", p.pid, &*p.stat.comm, object, refusal));
+        })?;
+        self.obstacles.append(&mut told);
         let label = process::label(home, home);
         for p in frozen.processes.values() {
             for tid in p.threads.iter().map(|t| t.tid) {
-                let namespaces = process::NAMESPACES.iter().zip(&ours);
-                let times = process::TIME_NAMESPACES.iter().zip([&time, &time]);
-                for (name, ours) in namespaces.chain(times) {
-                    let theirs = process::namespace(p.pid, tid, name);
-                    if theirs != *ours {
-                        let reason = format!("it has a {name} namespace of its own");
-                        let refusal = Refusal::new(reason, "rerun the service");
-                        self.refuse("namespace", p.pid, &p.stat.comm, theirs, refusal);
-                    }
-                }
                 let theirs = process::label(p.pid, tid);
                 if !theirs.is_empty() && theirs != "unconfined" && theirs != label {
                     let reason = "a security module gave it a label of its own";
@@ -37,5 +30,6 @@ impl Eye<'_> {
                 }
             }
         }
+        Ok(())
     }
 }

@@ -12,6 +12,7 @@ use crate::proc::fdinfo::{self, FdInfo};
 use crate::sorted::{self, Map};
 use crate::sys::stat::stat;
 use crate::sys::{descriptor, fs, limit};
+use crate::task::namespace::Spaces;
 
 const KIND: &str = "file";
 /// RLIMIT_NOFILE on all processors but Alpha, MIPS and SPARC.
@@ -117,7 +118,17 @@ fn own(fd: OwnedFd, entry: u32, externals: &[BorrowedFd<'_>]) -> Result<Descript
     info.flags &= !libc::O_CLOEXEC;
     let stat = nix::sys::stat::fstat(&fd).context(KIND, doing)?.into();
     let external = external(&fd, externals).context(KIND, doing)?;
-    Ok(Description { entry, fd, link, info, stat, holders: Vec::new(), external, queue: Ok(Vec::new()) })
+    Ok(Description {
+        entry,
+        fd,
+        link,
+        info,
+        stat,
+        holders: Vec::new(),
+        external,
+        queue: Ok(Vec::new()),
+        spaces: Spaces::HOME,
+    })
 }
 
 /// Which of the descriptions one of our descriptors refers to.
@@ -239,6 +250,7 @@ fn describe(
         holders,
         external,
         queue: Ok(Vec::new()),
+        spaces: Spaces::HOME,
     })
 }
 

@@ -35,7 +35,7 @@ pub type Connections = Map<(End, End), u32>;
 ///
 /// # Errors
 /// The errno of reading an address.
-pub fn connections(descriptions: &[Description]) -> Result<Connections> {
+pub fn connections(descriptions: &mut dyn Iterator<Item = &Description>) -> Result<Connections> {
     let mut found = Connections::new();
     for desc in descriptions {
         if desc.stat.format() != libc::S_IFSOCK || desc.external.is_some() || desc.is_path() {

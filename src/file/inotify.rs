@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::sys::stat::makedev;
 
-use super::{Description, Opener, Scope, Stat, World, place};
+use super::{Description, Opener, Stat, World, place};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sorted;
 use crate::sys::stat::lstat;
@@ -109,8 +109,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
 /// The path of a watched file: by its handle on any mount of its file system, or by looking for it.
 fn path(line: &Line, world: &World<'_>) -> Option<String> {
     // Not the holder's own list: with a root of its own it sees no mount that its root lies in.
-    let pid = if world.scope == Scope::System { 1 } else { std::process::id() };
-    let info = fs::of_task(pid, "mountinfo").unwrap_or_default();
+    let info = fs::text("/proc/thread-self/mountinfo").unwrap_or_default();
     let wanted = format!("{}:{}", nix::sys::stat::major(line.device), nix::sys::stat::minor(line.device));
     // Fields: id, parent, major:minor, root, mount point.
     let mounts: Vec<&str> = info

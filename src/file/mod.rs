@@ -59,6 +59,7 @@ use crate::sorted::Map;
 use crate::sys::descriptor;
 use crate::sys::socket::Peeked;
 pub use crate::sys::stat::Stat;
+use crate::task::namespace::Spaces;
 
 /// One open file description as capture meets it. All tasks are frozen.
 #[derive(Debug)]
@@ -79,6 +80,8 @@ pub struct Description {
     pub external: Option<u32>,
     /// What is in the queue of a unix socket.
     pub queue: Result<Vec<Peeked>, Refusal>,
+    /// Where its name or its address means it.
+    pub spaces: Spaces,
 }
 
 impl Description {
@@ -130,6 +133,8 @@ crate::section! {
         pub owner: Option<owner::State>,
         /// Locks that belong to the description: flock(2) and OFD.
         pub locks: Vec<lock::State>,
+        /// Where it is opened.
+        pub spaces: Spaces,
         /// What the kind needs to rebuild it.
         pub state: State,
     }
@@ -240,6 +245,13 @@ pub struct Who {
 /// it with a batch in the puppet `who.pid`. It is not asked for a process that is no more: the kind makes a
 /// child with that number for the moment.
 pub trait Actor {
+    /// Takes us from some namespaces to others.
+    ///
+    /// # Errors
+    /// The errno of setns(2).
+    fn go(&self, _from: &Spaces, _to: &Spaces) -> Result<()> {
+        Ok(())
+    }
     /// How far this clock of the puppets is ahead of ours; nothing, if theirs begin anew.
     fn ahead(&self, _clock: i32) -> Option<i64> {
         Some(0)

@@ -14,6 +14,7 @@ use crate::sys::abi;
 use crate::sys::descriptor::{self, FcntlNumber};
 use crate::task::clock::Offsets;
 use crate::task::memory::Nameless;
+use crate::task::namespace::{MOUNT, Seen, Spaces};
 
 const KIND: &str = "file";
 
@@ -34,6 +35,8 @@ pub struct Request<'a> {
     pub externals: &'a [BorrowedFd<'a>],
     /// What the configuration allows.
     pub policy: Policy<'a>,
+    /// Which namespaces there are.
+    pub seen: &'a Seen,
 }
 
 /// What was captured.
@@ -58,25 +61,48 @@ pub struct Captured {
 /// # Errors
 /// If /proc cannot be read or descriptors cannot be copied. What is not supported is an obstacle instead.
 pub fn capture(request: &Request<'_>) -> Result<Captured> {
-    let found = holder::gather(request.tables, request.externals)?;
+    let mut found = holder::gather(request.tables, request.externals)?;
     let outsiders = holder::outsiders(&found.descriptions, request.processes)?;
-    let world = World {
-        scope: request.scope,
-        root: request.root,
-        policy: request.policy,
-        ahead: request.ahead,
-        processes: request.processes,
-        descriptions: &found.descriptions,
-        known: Known::default(),
-    };
+    for desc in &mut found.descriptions {
+        desc.spaces = request.seen.of_description(desc)?;
+    }
+    let mut places: Vec<&Spaces> = Vec::new();
+    for desc in &found.descriptions {
+        if !places.contains(&&desc.spaces) {
+            places.push(&desc.spaces);
+        }
+    }
+    // What a kind asks the kernel for is another thing in each network namespace.
+    let mut entries: Map<u32, Result<Entry, Refusal>> = Map::new();
+    for spaces in places {
+        let world = World {
+            scope: request.scope,
+            root: spaces.root(request.root),
+            policy: request.policy,
+            ahead: request.ahead,
+            processes: request.processes,
+            descriptions: &found.descriptions,
+            known: Known::default(),
+            spaces: spaces.clone(),
+        };
+        request.seen.inside(spaces, &mut || {
+            for desc in world.descriptions.iter().filter(|desc| desc.spaces == *spaces) {
+                entries.insert(desc.entry, entry(desc, &world, outsiders.get(&desc.entry)));
+            }
+            Ok(())
+        })?;
+    }
     let mut captured = Captured { fds: found.fds, posix_locks: found.posix, ..Captured::default() };
-    for desc in world.descriptions {
-        match entry(desc, &world, outsiders.get(&desc.entry)) {
+    for (desc, (_, entry)) in found.descriptions.iter().zip(entries) {
+        match entry {
             Ok(entry) => {
                 if let State::Regular(regular) = &entry.state
                     && regular.input.is_some()
                 {
-                    captured.inputs.push(regular.place.path.clone());
+                    match request.seen.at_home(&regular.place.path, &entry.spaces) {
+                        Ok(path) => captured.inputs.push(path),
+                        Err(refusal) => captured.obstacles.push(obstacle(desc, request, refusal)),
+                    }
                 }
                 if desc.stat.format() == libc::S_IFREG
                     && matches!(entry.state, State::Memfd(_) | State::Deleted(_))
@@ -115,6 +141,7 @@ fn entry(desc: &Description, world: &World<'_>, outsider: Option<&Outsider>) -> 
             flags: desc.info.flags,
             owner: None,
             locks: Vec::new(),
+            spaces: Spaces::HOME,
             state: State::External(number),
         });
     }
@@ -127,11 +154,15 @@ fn entry(desc: &Description, world: &World<'_>, outsider: Option<&Outsider>) -> 
             return Err(Refusal::new(reason, "start both after `rcsnap ready`"));
         }
     }
-    let flags = desc.info.flags & KEPT;
-    if flags & libc::O_PATH != 0 {
-        return Ok(Entry { flags, owner: None, locks: Vec::new(), state });
+    if matches!(state, State::Pty(_)) && desc.spaces.of[MOUNT] != 0 {
+        let reason = "it was opened in a mount namespace of its own";
+        return Err(Refusal::new(reason, "start its owner after `rcsnap ready`"));
     }
-    Ok(Entry { flags, owner: owner::capture(desc, world)?, locks: lock::capture(&desc.info)?, state })
+    let (flags, spaces) = (desc.info.flags & KEPT, desc.spaces.clone());
+    if flags & libc::O_PATH != 0 {
+        return Ok(Entry { flags, owner: None, locks: Vec::new(), spaces, state });
+    }
+    Ok(Entry { flags, owner: owner::capture(desc, world)?, locks: lock::capture(&desc.info)?, spaces, state })
 }
 
 /// Flags that stay with a description: all but those that act at open(2) only (O_TMPFILE contains O_DIRECTORY).
@@ -207,7 +238,9 @@ pub fn restore(
         for (i, entry) in (0_u32..).zip(entries) {
             if self::rank(entry, entries, 0) == rank {
                 opener.entry = i;
+                opener.actor.go(&Spaces::HOME, &entry.spaces)?;
                 let fd = one(entry, &mut opener, &mut externals)?;
+                opener.actor.go(&entry.spaces, &Spaces::HOME)?;
                 let fd = descriptor::raise(fd, base).context(KIND, format_args!("moving a descriptor"))?;
                 if let Some(place) = opener.open.get_mut(i as usize) {
                     *place = Some(fd);
@@ -256,7 +289,9 @@ fn rank(entry: &Entry, entries: &[Entry], depth: u32) -> u32 {
 fn complete(opener: &mut Opener<'_>) -> Result<()> {
     for (i, entry) in (0_u32..).zip(opener.entries) {
         if let State::Unix(state) = &entry.state {
+            opener.actor.go(&Spaces::HOME, &entry.spaces)?;
             unix::finish(state, i, opener)?;
+            opener.actor.go(&entry.spaces, &Spaces::HOME)?;
         }
     }
     // After every queue is filled, and every name is taken.
@@ -329,6 +364,7 @@ mod tests {
             ahead: Default::default(),
             externals: &externals,
             policy,
+            seen: &crate::task::namespace::Seen::default(),
         };
         capture(&request).unwrap()
     }

@@ -43,6 +43,7 @@ fn describe_as(fd: &OwnedFd, entry: u32) -> Description {
         holders,
         external: None,
         queue: super::unix_queue::look(fd),
+        spaces: crate::task::namespace::Spaces::HOME,
     }
 }
 
@@ -62,6 +63,7 @@ fn world_of<T>(scope: Scope, descriptions: &[Description], work: impl FnOnce(&Wo
         processes: &processes,
         descriptions,
         known: Known::default(),
+        spaces: crate::task::namespace::Spaces::HOME,
     })
 }
 

@@ -10,6 +10,7 @@ use crate::sys::ioctl;
 use crate::sys::sockdiag::Unix;
 use crate::sys::stat::stat;
 use crate::task::clock::Offsets;
+use crate::task::namespace::{NETWORK, Spaces};
 
 /// What is captured: everything under PID 1, or one tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub struct World<'a> {
     pub descriptions: &'a [Description],
     /// What was found out already.
     pub known: Known,
+    /// Where we are.
+    pub spaces: Spaces,
 }
 
 /// What kinds find out once for all descriptions.
@@ -92,7 +95,9 @@ impl World<'_> {
     /// # Errors
     /// The errno of reading an address.
     pub fn connections(&self) -> Result<&inet_pair::Connections> {
-        once(&self.known.connections, || inet_pair::connections(self.descriptions))
+        let here = self.spaces.of[NETWORK];
+        let mine = || self.descriptions.iter().filter(|desc| desc.spaces.of[NETWORK] == here);
+        once(&self.known.connections, || inet_pair::connections(&mut mine()))
     }
 
     /// The multicast groups of all interfaces: number, family, address.

@@ -29,7 +29,7 @@ section! {
 }
 
 /// The network at one moment.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Seen {
     links: Vec<link::Seen>,
     addresses: Vec<address::Address>,

@@ -104,6 +104,12 @@ impl Dir {
     }
 }
 
+impl From<OwnedFd> for Dir {
+    fn from(fd: OwnedFd) -> Dir {
+        Dir(fd)
+    }
+}
+
 impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -162,6 +168,14 @@ impl Root {
     /// The errno of open(2).
     pub fn conductor() -> Result<Root> {
         Root::open(Path::new("/proc"), Path::new("/sys"), Path::new("/"), "1")
+    }
+
+    /// What this process sees.
+    ///
+    /// # Errors
+    /// The errno of open(2).
+    pub fn own() -> Result<Root> {
+        Root::open(Path::new("/proc"), Path::new("/sys"), Path::new("/"), "thread-self")
     }
 
     /// An absolute path of the system as a path of ours.

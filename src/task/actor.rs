@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use crate::error::{Context, Result};
 use crate::file::{Actor, Who};
 use crate::sys::{abi, descriptor};
+use crate::task::namespace::Spaces;
 use crate::task::puppet::Puppets;
 use crate::task::remote::Batch;
 
@@ -51,6 +52,10 @@ impl Puppets<'_> {
 }
 
 impl Actor for Puppets<'_> {
+    fn go(&self, from: &Spaces, to: &Spaces) -> Result<()> {
+        self.doors.go(from, to)
+    }
+
     fn ahead(&self, clock: i32) -> Option<i64> {
         self.ahead.map(|ahead| ahead.of(clock))
     }

@@ -22,6 +22,7 @@ use crate::proc::stat::Layout;
 use crate::proc::sysvipc::Perm;
 use crate::sys::fs;
 use crate::task::batch::long;
+use crate::task::namespace::Spaces;
 use crate::task::remote::{AREA, Batch};
 use vdso::{Move, Special};
 
@@ -77,6 +78,8 @@ crate::section! {
         pub path: String,
         /// Opened for writing too: a shared mapping that may be written.
         pub writable: bool,
+        /// Where the path leads to it.
+        pub spaces: Spaces,
     }
 }
 
@@ -90,6 +93,8 @@ crate::section! {
         pub path: String,
         /// The segment of System V that it is.
         pub segment: Option<Perm>,
+        /// Where it is made.
+        pub spaces: Spaces,
     }
 }
 

@@ -7,6 +7,7 @@ pub mod creds;
 pub mod freeze;
 pub mod limit;
 pub mod memory;
+pub mod namespace;
 pub mod pages;
 pub mod process;
 pub mod puppet;

@@ -28,20 +28,6 @@ pub struct Captured {
 /// Told of what cannot be carried: the kind, the object, and why.
 pub type Refuse<'a> = dyn FnMut(&'static str, String, Refusal) + 'a;
 
-/// The namespaces of a task (namespaces(7)), by name.
-pub const NAMESPACES: [&str; 7] = ["mnt", "net", "ipc", "uts", "pid", "user", "cgroup"];
-/// The time namespaces of a task: its own, and that of its next children.
-pub const TIME_NAMESPACES: [&str; 2] = ["time", "time_for_children"];
-
-/// The identity of a namespace of a thread: the link text of /proc/PID/task/TID/ns/NAME. Empty where the kernel
-/// has no such namespaces.
-#[must_use]
-pub fn namespace(pid: u32, tid: u32, name: &str) -> String {
-    fs::link(format!("/proc/{pid}/task/{tid}/ns/{name}"))
-        .map(|link| link.to_string_lossy().into_owned())
-        .unwrap_or_default()
-}
-
 /// The label that a security module gave to a thread; empty without such a module.
 #[must_use]
 pub fn label(pid: u32, tid: u32) -> String {

@@ -14,7 +14,7 @@ use crate::error::Refusal;
 use crate::file::Fd;
 use crate::sorted::{self, Map, Set};
 use crate::task::signal::Action;
-use crate::task::{limit, memory, sched, sharing, thread, timer, workdir};
+use crate::task::{limit, memory, namespace, sched, sharing, thread, timer, workdir};
 
 crate::section! {
     /// The ids of a process.
@@ -87,6 +87,8 @@ crate::section! {
         pub ids: Ids,
         /// Its name.
         pub comm: String,
+        /// The namespaces that it lives in.
+        pub spaces: namespace::Spaces,
         /// What lives of it; none for a zombie.
         pub body: Option<Body>,
     }

@@ -9,6 +9,7 @@ use crate::proc::sysvipc::Perm;
 use crate::sorted::Set;
 use crate::sys::fs;
 use crate::sys::stat::stat;
+use crate::task::namespace::{IPC, MOUNT, Spaces};
 use crate::task::seccomp::Filter;
 use crate::text;
 
@@ -27,6 +28,8 @@ pub struct Found {
     pub segment: Option<(Perm, u64, u64)>,
     /// Mappings of it that were met.
     pub met: u64,
+    /// Where it was met.
+    pub spaces: Spaces,
 }
 
 /// An open description of memory or of a file without a name.
@@ -51,10 +54,12 @@ pub struct Shared {
     pub entries: Vec<Nameless>,
     /// Filters of seccomp(2), without duplicates.
     pub filters: Vec<Filter>,
-    /// What stands before every path of the system.
+    /// What stands before every path where the present process is.
     pub root: String,
+    /// Where it is.
+    pub spaces: Spaces,
     /// Mapped files whose names were found to lead to them: device, inode, path.
-    known: Set<(String, u64, String)>,
+    known: Set<(String, u64, String, u32)>,
 }
 
 impl Shared {
@@ -64,10 +69,18 @@ impl Shared {
         Shared { root: root.to_owned(), ..Shared::default() }
     }
 
+    /// Goes on with a process that lives elsewhere; `prefix` is what stands before every path of the system.
+    pub fn enter(&mut self, spaces: &Spaces, prefix: &str) {
+        spaces.root(prefix).clone_into(&mut self.root);
+        self.spaces = spaces.clone();
+    }
+
     pub(super) fn file(&mut self, path: &str, writable: bool) -> u32 {
-        let found = self.files.iter().position(|f| f.path == path && f.writable == writable);
-        let index = found.unwrap_or_else(|| {
-            self.files.push(MappedFile { path: path.to_owned(), writable });
+        let place = self.spaces.of[MOUNT];
+        let same = |f: &MappedFile| f.path == path && f.writable == writable && f.spaces.of[MOUNT] == place;
+        let index = self.files.iter().position(same).unwrap_or_else(|| {
+            let spaces = self.spaces.clone();
+            self.files.push(MappedFile { path: path.to_owned(), writable, spaces });
             self.files.len() - 1
         });
         u32::try_from(index).unwrap_or(u32::MAX)
@@ -76,7 +89,7 @@ impl Shared {
     /// Makes sure that the name of a mapped file leads to it: a mount may hide it, or another file have its
     /// name, and a restore knows nothing but the name.
     fn check(&mut self, pid: u32, map: &Mapping) -> Result<(), Refusal> {
-        let id = (map.dev.clone(), map.ino, map.name.clone());
+        let id = (map.dev.clone(), map.ino, map.name.clone(), self.spaces.of[MOUNT]);
         if self.known.contains(&id) {
             return Ok(());
         }
@@ -93,12 +106,17 @@ impl Shared {
     pub(super) fn object(&mut self, pid: u32, map: &Mapping, path: &str) -> u32 {
         // The number of a segment is its id, and others on that device have small numbers too.
         let segment = map.name.starts_with("/SYSV");
-        let same = |o: &Found| (&o.dev, o.ino, o.segment.is_some()) == (&map.dev, map.ino, segment);
+        let place = self.spaces.of[IPC];
+        let same = |o: &Found| {
+            (&o.dev, o.ino, o.segment.is_some()) == (&map.dev, map.ino, segment)
+                && (!segment || o.spaces.of[IPC] == place)
+        };
         let found = self.objects.iter().position(same);
         let index = found.unwrap_or_else(|| {
             let (dev, range) = (map.dev.clone(), (map.start, map.end));
             let (path, segment) = (path.to_owned(), None);
-            self.objects.push(Found { dev, ino: map.ino, pid, range, path, segment, met: 0 });
+            let spaces = self.spaces.clone();
+            self.objects.push(Found { dev, ino: map.ino, pid, range, path, segment, met: 0, spaces });
             self.objects.len() - 1
         });
         if let Some(object) = self.objects.get_mut(index) {
@@ -229,7 +247,8 @@ mod tests {
         let perm = Perm { key: 1, id: 2, mode: 0o600, uid: 0, gid: 0, cuid: 0, cgid: 0 };
         let segment = Some((perm, 4096, 2));
         let (dev, path) = (String::new(), String::new());
-        let mut found = Found { dev, ino: 2, pid: 1, range: (0, 4096), path, segment, met: 1 };
+        let spaces = crate::task::namespace::Spaces::HOME;
+        let mut found = Found { dev, ino: 2, pid: 1, range: (0, 4096), path, segment, met: 1, spaces };
         assert!(found.outside().unwrap().reason.contains("outside the image"));
         found.met = 2;
         assert!(found.outside().is_none());

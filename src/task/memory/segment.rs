@@ -37,6 +37,10 @@ impl Found {
     #[must_use]
     pub fn outside(&self) -> Option<Refusal> {
         let (_, _, attached) = self.segment.as_ref()?;
+        if *attached < self.met {
+            // Two namespaces have one with this number, and somebody has both.
+            return Some(Refusal::new("it was attached in another IPC namespace", "rerun the service"));
+        }
         (*attached > self.met).then(|| {
             Refusal::new("a process outside the image has it attached", "capture all processes that have it")
         })

@@ -1,5 +1,7 @@
 //! Stage 1 of a puppet: it is made by whom the plan says, with its pid, its session and its group.
 
+use std::os::fd::AsRawFd;
+
 use super::job::forget_child;
 use super::{ALL_BUT_TRAP, KIND, Puppets};
 use crate::error::{Context, Error, Result};
@@ -7,7 +9,7 @@ use crate::sys::clone::{self, CLONE_ARGS};
 use crate::sys::ptrace::{self, Status};
 use crate::task::remote::{Area, Batch};
 use crate::task::tree::{Process, Step};
-use crate::task::{limit, thread};
+use crate::task::{limit, namespace, thread};
 
 /// Numbers of tty_ioctl(2), whose type differs between C libraries.
 const TIOCSCTTY: u64 = 0x540e;
@@ -86,6 +88,32 @@ impl Puppets<'_> {
         thread::forget_rseq(pid, &mut batch)?;
         area.run(pid, &mut batch)?;
         self.areas.insert(pid, area);
+        self.go(pid, &namespace::Spaces::HOME)
+    }
+
+    /// Takes a puppet, which was born where `from` is, to its own namespaces.
+    fn go(&mut self, pid: u32, from: &namespace::Spaces) -> Result<()> {
+        // A process that only lives for a moment may do so anywhere.
+        let to = self.process(pid).map_or(from, |p| &p.spaces);
+        let way = self.doors.way(from, to);
+        if !way.is_empty() {
+            let area = self.area(pid)?;
+            let mut batch = Batch::new(area.base());
+            batch.call(libc::SYS_close_range, &[0, u64::from(u32::MAX), 0]);
+            batch.call(libc::SYS_pidfd_open, &[u64::from(std::process::id()), 0]);
+            for door in way {
+                let door = u64::from(door.as_raw_fd().cast_unsigned());
+                batch.call(libc::SYS_pidfd_getfd, &[0, door, 0]);
+                batch.call(libc::SYS_setns, &[1, 0]);
+                batch.doing("entering a namespace");
+                batch.call(libc::SYS_close, &[1]);
+            }
+            batch.call(libc::SYS_close, &[0]);
+            area.run(pid, &mut batch)?;
+        }
+        if *to != namespace::Spaces::HOME {
+            self.away.insert(pid, to.clone());
+        }
         Ok(())
     }
 
@@ -100,7 +128,8 @@ impl Puppets<'_> {
         area.run(by, &mut batch)?;
         first_stop(pid)?;
         self.areas.insert(pid, Area::inherited(self.base, pid));
-        Ok(())
+        let from = self.away.get(&by).cloned().unwrap_or(namespace::Spaces::HOME);
+        self.go(pid, &from)
     }
 
     /// Ends a process that was needed for a moment; its maker reaps it.

@@ -32,7 +32,7 @@ use crate::task::tree::{Body, Process};
 use create::{clone_call, first_stop};
 use supply::take_lock;
 
-use crate::task::{creds, freeze, limit, sched, seccomp, signal, thread, timer, workdir};
+use crate::task::{creds, freeze, limit, namespace, sched, seccomp, signal, thread, timer, workdir};
 
 const KIND: &str = "puppet";
 /// Numbers of tty_ioctl(2), whose type differs between C libraries.
@@ -65,6 +65,8 @@ pub struct Puppets<'a> {
     pub entries: Vec<OwnedFd>,
     /// The process that exists already: PID 1, whose children we make beside us.
     pub init: Option<u32>,
+    /// The namespaces of the image.
+    pub doors: namespace::Doors,
     /// The time namespace of our children, for PID 1 to enter (setns(2)).
     pub time: Option<OwnedFd>,
     /// How far the clocks of puppets are ahead of ours; nothing, if they begin anew.
@@ -77,6 +79,8 @@ pub struct Puppets<'a> {
     own: Own,
     exact_timers: bool,
     areas: Map<u32, Area>,
+    /// Puppets that are in other namespaces than we.
+    away: Map<u32, namespace::Spaces>,
 }
 
 /// An address where the batch area lies outside every mapping of the image and of ourselves.
@@ -139,6 +143,7 @@ impl<'a> Puppets<'a> {
             attached: Vec::new(),
             entries: Vec::new(),
             init,
+            doors: namespace::Doors::default(),
             time: None,
             ahead: None,
             base,
@@ -146,6 +151,7 @@ impl<'a> Puppets<'a> {
             own,
             exact_timers: crate::sys::clone::has_timer_ids(),
             areas: Map::new(),
+            away: Map::new(),
         })
     }
 
@@ -304,18 +310,19 @@ impl<'a> Puppets<'a> {
             area.run(pid, &mut batch)?;
             first_stop(thread.tid)?;
         }
+        let spaces = self.process(pid).map_or(&namespace::Spaces::HOME, |p| &p.spaces);
         // While descriptor 0 is the conductor, and a thread sees the root that the conductor has.
         for thread in &body.threads {
             if let Some(own) = &thread.workdir {
                 let mut script = Script::new(area, thread.tid);
                 script.batch.call(libc::SYS_unshare, &[libc::CLONE_FS as u64]);
-                workdir::restore(&mut script, own)?;
+                self.doors.inside(spaces, &mut || workdir::restore(&mut script, own))?;
             }
         }
         let mut script = Script::new(area, pid);
         let sharing = self.process(pid).map(|p| &p.ids.sharing);
         if sharing.is_some_and(|sharing| sharing.directories == pid) {
-            workdir::restore(&mut script, &body.workdir)?;
+            self.doors.inside(spaces, &mut || workdir::restore(&mut script, &body.workdir))?;
         }
         if sharing.is_some_and(|sharing| sharing.files == pid) {
             self.place_fds(&mut script, body)?;

@@ -14,6 +14,7 @@ use crate::sorted;
 use crate::sys::ipc::Attached;
 use crate::sys::{abi, anonymous, descriptor, fs, path, stat, vm};
 use crate::task::memory::{self, Backing, MappedFile, Object};
+use crate::task::namespace::Doors;
 use crate::task::pages::Place;
 use crate::task::remote::{Batch, Script};
 use crate::task::tree::Body;
@@ -22,22 +23,31 @@ use crate::task::tree::Body;
 ///
 /// # Errors
 /// One of them is gone.
-pub fn open_files(files: &[MappedFile], base: i32) -> Result<Vec<OwnedFd>> {
-    let open = |f: &MappedFile| {
+pub fn open_files(files: &[MappedFile], doors: &Doors, base: i32) -> Result<Vec<OwnedFd>> {
+    let mut open = Vec::new();
+    for f in files {
         let doing = format_args!("opening {}", f.path);
         let access = if f.writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
-        let file = fs::open(&f.path, access);
-        descriptor::raise(file.context("memory", doing)?, base).context("memory", doing)
-    };
-    files.iter().map(open).collect()
+        doors.inside(&f.spaces, &mut || {
+            let file = fs::open(&f.path, access).context("memory", doing)?;
+            open.push(descriptor::raise(file, base).context("memory", doing)?);
+            Ok(())
+        })?;
+    }
+    Ok(open)
 }
 
 /// Makes the shared anonymous memory, empty.
 ///
 /// # Errors
 /// There is no room, or an id of a segment is taken.
-pub fn make_objects(objects: &[Object], base: i32, attached: &mut Vec<Attached>) -> Result<Vec<OwnedFd>> {
-    let make = |o: &Object| {
+pub fn make_objects(
+    objects: &[Object],
+    doors: &Doors,
+    base: i32,
+    attached: &mut Vec<Attached>,
+) -> Result<Vec<OwnedFd>> {
+    let mut make = |o: &Object| {
         let doing = format_args!("making shared memory {}", o.path);
         let fd = if let Some(perm) = &o.segment {
             let proc = Dir::open(Path::new("/proc")).context("memory", doing)?;
@@ -56,7 +66,14 @@ pub fn make_objects(objects: &[Object], base: i32, attached: &mut Vec<Attached>)
         };
         descriptor::raise(fd, base).context("memory", doing)
     };
-    objects.iter().map(make).collect()
+    let mut made = Vec::new();
+    for o in objects {
+        doors.inside(&o.spaces, &mut || {
+            made.push(make(o)?);
+            Ok(())
+        })?;
+    }
+    Ok(made)
 }
 
 /// A file without a name any more, at the place where the captured one had been.

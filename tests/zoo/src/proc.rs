@@ -92,3 +92,10 @@ pub fn range(line: &str) -> Option<(usize, usize)> {
     let end = rest.split(' ').next()?;
     Some((usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?))
 }
+
+/// Whether this process has the namespace of a sort (namespaces(7)) that its parent has: it must wait for us.
+#[must_use]
+pub fn with_parent(sort: &str) -> String {
+    let link = |task: &str| link(&format!("/proc/{task}/ns/{sort}"));
+    (link("self") == link(&std::os::unix::process::parent_id().to_string())).to_string()
+}
