@@ -31,7 +31,7 @@ use crate::sys::{fs, vm};
 use crate::task::freeze::{self, Frozen};
 use crate::task::memory::{Object, Shared};
 use crate::task::pages::{self, Memory, Origins, Space};
-use crate::task::tree::{Ids, Process, plan};
+use crate::task::tree::{Ids, Process};
 use crate::task::{clock, namespace, process, sharing};
 
 const KIND: &str = "capture";
@@ -239,7 +239,7 @@ impl Eye<'_> {
             let mut ids = self.ids(frozen, p, groups);
             let spaces = self.seen.of(p.pid);
             let mut body = None;
-            if ids.exit.is_none() {
+            if ids.exit.is_none() && self.seen.is_open(p.pid) {
                 if self.obstacles.is_empty() {
                     self.clock.check()?;
                 }
@@ -322,17 +322,6 @@ impl Eye<'_> {
         ids
     }
 
-    fn check_plan(&mut self, processes: &[Process]) {
-        let ids: Vec<Ids> = processes.iter().map(|p| p.ids.clone()).collect();
-        if !self.obstacles.is_empty() {
-            return; // the list is not complete
-        }
-        if let Err((pid, refusal)) = plan(&ids, self.request.root, self.request.scope == Scope::System) {
-            let comm = processes.iter().find(|p| p.ids.pid == pid).map_or("", |p| &p.comm);
-            self.obstacles.push(Obstacle::process("tree", pid, comm, "place in the process tree", refusal));
-        }
-    }
-
     fn kernel(&mut self, processes: &[Process]) -> Result<Option<(kernel::State, kernel::tmpfs::State)>> {
         let Some((baseline, root)) = self.request.baseline else { return Ok(None) };
         let pids: Vec<u32> = processes.iter().map(|p| p.ids.pid).collect();
@@ -346,17 +335,6 @@ impl Eye<'_> {
         let (list, mut obstacles) = self.seen.capture()?;
         self.obstacles.append(&mut obstacles);
         Ok(list)
-    }
-
-    /// Mapped files on storage, by their names in the first mount namespace.
-    fn mapped(&mut self, inputs: &mut Vec<String>) {
-        for file in &self.shared.files {
-            match self.seen.at_home(&file.path, &file.spaces) {
-                Ok(path) if path.is_empty() => {}
-                Ok(path) => inputs.push(path),
-                Err(refusal) => self.obstacles.push(Obstacle::kernel("memory", &*file.path, refusal)),
-            }
-        }
     }
 
     /// What pages are read from: each process's memory, then each shared object.

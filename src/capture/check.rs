@@ -4,6 +4,7 @@ use super::Eye;
 use crate::error::{Obstacle, Refusal, Result};
 use crate::file::Scope;
 use crate::task::freeze::Frozen;
+use crate::task::tree::{Ids, Process, plan};
 use crate::task::{namespace, process};
 
 impl Eye<'_> {
@@ -31,5 +32,28 @@ impl Eye<'_> {
             }
         }
         Ok(())
+    }
+
+    /// There must be an order in which the processes can be made.
+    pub(super) fn check_plan(&mut self, processes: &[Process]) {
+        let ids: Vec<Ids> = processes.iter().map(|p| p.ids.clone()).collect();
+        if !self.obstacles.is_empty() {
+            return; // the list is not complete
+        }
+        if let Err((pid, refusal)) = plan(&ids, self.request.root, self.request.scope == Scope::System) {
+            let comm = processes.iter().find(|p| p.ids.pid == pid).map_or("", |p| &p.comm);
+            self.obstacles.push(Obstacle::process("tree", pid, comm, "place in the process tree", refusal));
+        }
+    }
+
+    /// Mapped files on storage, by their names in the first mount namespace.
+    pub(super) fn mapped(&mut self, inputs: &mut Vec<String>) {
+        for file in &self.shared.files {
+            match self.seen.at_home(&file.path, &file.spaces) {
+                Ok(path) if path.is_empty() => {}
+                Ok(path) => inputs.push(path),
+                Err(refusal) => self.obstacles.push(Obstacle::kernel("memory", &*file.path, refusal)),
+            }
+        }
     }
 }

@@ -111,6 +111,8 @@ struct Found {
 #[derive(Debug, Default)]
 pub struct Seen {
     of: Map<u32, Spaces>,
+    /// Processes that are refused: what is done in them may mean something else there.
+    shut: Vec<u32>,
     list: Vec<Found>,
     doors: Doors,
     /// The table of the first process.
@@ -134,8 +136,10 @@ pub fn find(
     let time = identity(root, root, "time");
     for p in frozen.processes.values().filter(|p| !p.threads.is_empty()) {
         let links = CARRIED.map(|(name, _)| identity(p.pid, p.pid, name));
+        let shut = &mut seen.shut;
         let mut refuse = |name: &str, theirs: String, ours: &str| {
             if theirs != ours {
+                shut.push(p.pid);
                 let refusal = refusal(format!("it has a {name} namespace of its own"));
                 told(p, theirs, refusal);
             }
@@ -208,6 +212,12 @@ impl Seen {
         }
         self.of.insert(pid, spaces);
         Ok(if sees { Ok(()) } else { Err(refusal("it has a mount namespace without /proc")) })
+    }
+
+    /// Whether a process may be looked into.
+    #[must_use]
+    pub fn is_open(&self, pid: u32) -> bool {
+        !self.shut.contains(&pid)
     }
 
     /// Whether there is one of a sort that is not home.

@@ -7,7 +7,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::unistd::{chroot, fchdir};
 
 use super::{CARRIED, KIND, MOUNT, Spaces, open};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::sys::{descriptor, fs};
 
 /// Descriptors of the namespaces that this process can be in.
@@ -63,15 +63,18 @@ impl Doors {
     }
 
     /// The way to where `to` is, for somebody who is where `from` is: one descriptor for each that differs.
-    #[must_use]
-    pub fn way(&self, from: &Spaces, to: &Spaces) -> Vec<&OwnedFd> {
+    ///
+    /// # Errors
+    /// There is no such namespace.
+    pub fn way(&self, from: &Spaces, to: &Spaces) -> Result<Vec<&OwnedFd>> {
         let mut way = Vec::new();
-        for ((from, to), home) in from.of.iter().zip(&to.of).zip(&self.home) {
+        for (sort, (from, to)) in from.of.iter().zip(&to.of).enumerate() {
             if from != to {
-                way.extend(self.away.get((*to as usize).wrapping_sub(1)).or((*to == 0).then_some(home)));
+                let (list, at) = if *to == 0 { (&self.home, sort) } else { (&self.away, *to as usize - 1) };
+                way.push(list.get(at).ok_or_else(|| Error::new(KIND, "entering one", "it was not made"))?);
             }
         }
-        way
+        Ok(way)
     }
 
     /// Takes this process from some to others.
@@ -80,7 +83,7 @@ impl Doors {
     /// The errno of setns(2).
     pub fn go(&self, from: &Spaces, to: &Spaces) -> Result<()> {
         let doing = format_args!("entering a namespace");
-        for door in self.way(from, to) {
+        for door in self.way(from, to)? {
             setns(door, CloneFlags::empty()).context(KIND, doing)?;
         }
         if let [root, here] = self.stand.as_slice()

@@ -5,9 +5,11 @@ use std::os::fd::AsRawFd;
 use super::job::forget_child;
 use super::{ALL_BUT_TRAP, KIND, Puppets};
 use crate::error::{Context, Error, Result};
+use crate::sorted;
 use crate::sys::clone::{self, CLONE_ARGS};
+use crate::sys::fs;
 use crate::sys::ptrace::{self, Status};
-use crate::task::remote::{Area, Batch};
+use crate::task::remote::{AREA, Area, Batch};
 use crate::task::tree::{Process, Step};
 use crate::task::{limit, namespace, thread};
 
@@ -95,7 +97,7 @@ impl Puppets<'_> {
     fn go(&mut self, pid: u32, from: &namespace::Spaces) -> Result<()> {
         // A process that only lives for a moment may do so anywhere.
         let to = self.process(pid).map_or(from, |p| &p.spaces);
-        let way = self.doors.way(from, to);
+        let way = self.doors.way(from, to)?;
         if !way.is_empty() {
             let area = self.area(pid)?;
             let mut batch = Batch::new(area.base());
@@ -175,6 +177,31 @@ impl Puppets<'_> {
         }
         Ok(())
     }
+}
+
+/// An address where the batch area lies outside every mapping of the image and of ourselves.
+pub(super) fn choose_base(processes: &[Process], top: u64) -> Result<u64> {
+    let own = fs::text("/proc/self/smaps").context(KIND, format_args!("reading /proc/self/smaps"))?;
+    let mut taken: Vec<(u64, u64)> =
+        crate::proc::smaps::parse(&own).iter().map(|m| (m.start, m.end)).collect();
+    for body in processes.iter().filter_map(|p| p.body.as_ref()) {
+        taken.extend(body.memory.vmas.iter().map(|v| (v.start, v.end)));
+        taken.extend(body.memory.vdso.iter().map(|s| (s.start, s.end)));
+    }
+    // 256 pages: the gap that a growing stack keeps below itself.
+    let gap = 0x10_0000;
+    let mut at = 0x2000_0000u64;
+    sorted::sort(&mut taken);
+    for (start, end) in taken {
+        if start >= at + AREA + gap {
+            break;
+        }
+        at = at.max(end.next_multiple_of(0x1000) + gap);
+    }
+    if at + AREA < top {
+        return Ok(at);
+    }
+    Err(Error::new(KIND, "choosing a place for the batch area", "the address spaces are full"))
 }
 
 /// Adds clone3(2) with a chosen id.

@@ -20,16 +20,16 @@ pub use supply::{cut, make_objects, open_files, place};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::error::{Context, Error, Result};
-use crate::sorted::{self, Map};
+use crate::sorted::Map;
 use crate::sys::abi::Number;
 use crate::sys::ipc::Attached;
-use crate::sys::{fs, ptrace};
+use crate::sys::ptrace;
 use crate::task::clock::Offsets;
 use crate::task::memory::{self, Backing};
 use crate::task::pages::{self, Memory, Place};
-use crate::task::remote::{AREA, Area, Batch, Script};
+use crate::task::remote::{Area, Batch, Script};
 use crate::task::tree::{Body, Process};
-use create::{clone_call, first_stop};
+use create::{choose_base, clone_call, first_stop};
 use supply::take_lock;
 
 use crate::task::{creds, freeze, limit, namespace, sched, seccomp, signal, thread, timer, workdir};
@@ -81,31 +81,6 @@ pub struct Puppets<'a> {
     areas: Map<u32, Area>,
     /// Puppets that are in other namespaces than we.
     away: Map<u32, namespace::Spaces>,
-}
-
-/// An address where the batch area lies outside every mapping of the image and of ourselves.
-fn choose_base(processes: &[Process], top: u64) -> Result<u64> {
-    let own = fs::text("/proc/self/smaps").context(KIND, format_args!("reading /proc/self/smaps"))?;
-    let mut taken: Vec<(u64, u64)> =
-        crate::proc::smaps::parse(&own).iter().map(|m| (m.start, m.end)).collect();
-    for body in processes.iter().filter_map(|p| p.body.as_ref()) {
-        taken.extend(body.memory.vmas.iter().map(|v| (v.start, v.end)));
-        taken.extend(body.memory.vdso.iter().map(|s| (s.start, s.end)));
-    }
-    // 256 pages: the gap that a growing stack keeps below itself.
-    let gap = 0x10_0000;
-    let mut at = 0x2000_0000u64;
-    sorted::sort(&mut taken);
-    for (start, end) in taken {
-        if start >= at + AREA + gap {
-            break;
-        }
-        at = at.max(end.next_multiple_of(0x1000) + gap);
-    }
-    if at + AREA < top {
-        return Ok(at);
-    }
-    Err(Error::new(KIND, "choosing a place for the batch area", "the address spaces are full"))
 }
 
 impl<'a> Puppets<'a> {
