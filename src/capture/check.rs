@@ -20,6 +20,7 @@ impl Eye<'_> {
             told.push(Obstacle::process("namespace", p.pid, &*p.stat.comm, object, refusal));
         })?;
         self.obstacles.append(&mut told);
+        self.shared.home = self.seen.home();
         let label = process::label(home, home);
         for p in frozen.processes.values() {
             for tid in p.threads.iter().map(|t| t.tid) {

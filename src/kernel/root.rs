@@ -16,6 +16,7 @@ use nix::unistd::{chroot, fchdir};
 
 use crate::error::{Context, Result};
 use crate::sys::fs;
+use crate::sys::fsmount;
 use crate::sys::path::{self, openat};
 use crate::text;
 
@@ -104,12 +105,6 @@ impl Dir {
     }
 }
 
-impl From<OwnedFd> for Dir {
-    fn from(fd: OwnedFd) -> Dir {
-        Dir(fd)
-    }
-}
-
 impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -170,12 +165,17 @@ impl Root {
         Root::open(Path::new("/proc"), Path::new("/sys"), Path::new("/"), "1")
     }
 
-    /// What this process sees.
+    /// What this process sees in its namespaces, where nothing but /proc need be mounted: sysfs shows the interfaces
+    /// of the network in which it is mounted.
     ///
     /// # Errors
-    /// The errno of open(2).
+    /// The errno of open(2), or sysfs cannot be mounted.
     pub fn own() -> Result<Root> {
-        Root::open(Path::new("/proc"), Path::new("/sys"), Path::new("/"), "thread-self")
+        let proc = Path::new("/proc");
+        let mut root = Root::open(proc, proc, Path::new("/"), "thread-self")?;
+        let sys = fsmount::mount(Path::new("sysfs"), "sysfs", false);
+        root.sys = Dir(sys.context("kernel", format_args!("mounting sysfs"))?);
+        Ok(root)
     }
 
     /// An absolute path of the system as a path of ours.

@@ -107,6 +107,12 @@ pub fn below(path: &str, dir: &str) -> bool {
     path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// The mount that all others are on.
+#[must_use]
+pub fn root(table: &[Mount]) -> Option<&Mount> {
+    table.iter().find(|m| !table.iter().any(|p| p.id == m.parent && p.id != m.id))
+}
+
 /// The mount that a lookup of `path` ends in, if only the mounts of `table` existed: from the root on, the
 /// first mount point met on the way wins, again and again.
 #[must_use]

@@ -206,8 +206,8 @@ pub fn capture(
             .context(KIND, format_args!("reading the auxiliary vector"))?,
         exe: 0,
     };
-    match backing::exe(pid, &shared.root) {
-        Ok(path) => state.exe = shared.file(&path, false),
+    match backing::exe(pid, shared) {
+        Ok((path, spaces)) => state.exe = shared.file(&path, false, &spaces),
         Err(refusal) => refuse("exe".into(), refusal),
     }
     for map in smaps::parse(&text) {

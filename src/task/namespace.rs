@@ -4,8 +4,8 @@
 //! Rebuilds: the conductor makes each (unshare(2)) and fills it, before the puppets; each puppet goes to its own as
 //!   soon as it is made, so that its children are born there. Files and sockets are opened where they mean the same.
 //! Loses: a namespace that no process lives in.
-//! Refuses: pid, user, cgroup and time namespaces; a thread that has one of its own; a mount namespace with another
-//!   root, without /proc, or with a file system in memory that another such namespace has too; what kinds of the
+//! Refuses: pid, user, cgroup and time namespaces; a thread that has one of its own; a mount namespace without
+//!   /proc or with a file system in memory that another such namespace has too; what kinds of the
 //!   kernel's state refuse; a pseudo-terminal that is opened in a mount namespace, and a file on storage that only
 //!   such a namespace shows.
 
@@ -214,6 +214,12 @@ impl Seen {
         Ok(if sees { Ok(()) } else { Err(refusal("it has a mount namespace without /proc")) })
     }
 
+    /// What stands before every path at home for somebody who is away.
+    #[must_use]
+    pub fn home(&self) -> String {
+        self.doors.root()
+    }
+
     /// Whether a process may be looked into.
     #[must_use]
     pub fn is_open(&self, pid: u32) -> bool {
@@ -288,7 +294,8 @@ impl Seen {
             let fresh = body::fresh(sort, &self.doors)?;
             let mut body = None;
             self.inside(&found.spaces, &mut || {
-                let (inside, mut more) = body::capture(sort, &fresh, &self.home, &mut filled)?;
+                let (inside, mut more) =
+                    body::capture(sort, &fresh, (&self.home, &self.home()), &mut filled)?;
                 obstacles.append(&mut more);
                 body = Some(inside);
                 Ok(())

@@ -25,7 +25,7 @@ use nix::sys::stat::{major, minor};
 
 use super::root::Root;
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
-use crate::proc::mountinfo::Mount;
+use crate::proc::mountinfo::{self, Mount};
 use crate::section;
 use crate::sys::mount::join_group;
 use crate::sys::path::{mount, umount2};
@@ -79,7 +79,7 @@ pub fn capture(before: &[Mount], after: &[Mount], root: &Root) -> (State, Vec<(u
         }
     };
     let mut obstacles = plan.obstacles;
-    if before.first().map(|m| m.id) != after.first().map(|m| m.id) {
+    if mountinfo::root(before).map(|m| m.id) != mountinfo::root(after).map(|m| m.id) {
         let refusal =
             Refusal::new("the scripts changed the root file system", "start rcsnap from the new root");
         obstacles.push(Obstacle::kernel("mount", "mount /", refusal));

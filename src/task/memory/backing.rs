@@ -6,7 +6,7 @@ use super::{Backing, KIND, MappedFile};
 use crate::error::{Context, Refusal, Result};
 use crate::proc::smaps::Mapping;
 use crate::proc::sysvipc::Perm;
-use crate::sorted::Set;
+use crate::sorted::Map;
 use crate::sys::fs;
 use crate::sys::stat::stat;
 use crate::task::namespace::{IPC, MOUNT, Spaces};
@@ -58,8 +58,12 @@ pub struct Shared {
     pub root: String,
     /// Where it is.
     pub spaces: Spaces,
-    /// Mapped files whose names were found to lead to them: device, inode, path.
-    known: Set<(String, u64, String, u32)>,
+    /// What stands before every path of the first mount namespace when we are in another one: a process maps what
+    /// it has mapped before it went there.
+    pub home: String,
+    /// Mapped files whose names were found to lead to them: device, inode, path, and mount namespace of the process;
+    /// and where the name means it.
+    known: Map<(String, u64, String, u32), Spaces>,
 }
 
 impl Shared {
@@ -75,11 +79,19 @@ impl Shared {
         self.spaces = spaces.clone();
     }
 
-    pub(super) fn file(&mut self, path: &str, writable: bool) -> u32 {
-        let place = self.spaces.of[MOUNT];
+    /// Where a name leads to what is meant, which `is` asks with what stands before the name.
+    pub(super) fn place(&self, is: &dyn Fn(&str) -> bool) -> Option<Spaces> {
+        if is(&self.root) {
+            return Some(self.spaces.clone());
+        }
+        (self.spaces.of[MOUNT] != 0 && is(&self.home)).then_some(Spaces::HOME)
+    }
+
+    pub(super) fn file(&mut self, path: &str, writable: bool, spaces: &Spaces) -> u32 {
+        let place = spaces.of[MOUNT];
         let same = |f: &MappedFile| f.path == path && f.writable == writable && f.spaces.of[MOUNT] == place;
         let index = self.files.iter().position(same).unwrap_or_else(|| {
-            let spaces = self.spaces.clone();
+            let spaces = spaces.clone();
             self.files.push(MappedFile { path: path.to_owned(), writable, spaces });
             self.files.len() - 1
         });
@@ -88,19 +100,16 @@ impl Shared {
 
     /// Makes sure that the name of a mapped file leads to it: a mount may hide it, or another file have its
     /// name, and a restore knows nothing but the name.
-    fn check(&mut self, pid: u32, map: &Mapping) -> Result<(), Refusal> {
+    fn check(&mut self, pid: u32, map: &Mapping) -> Result<Spaces, Refusal> {
         let id = (map.dev.clone(), map.ino, map.name.clone(), self.spaces.of[MOUNT]);
-        if self.known.contains(&id) {
-            return Ok(());
+        if let Some(spaces) = self.known.get(&id) {
+            return Ok(spaces.clone());
         }
-        if !leads_to(pid, map, &self.root) {
-            return Err(Refusal::new(
-                "its name leads to another file, or nowhere",
-                "restart it after an update",
-            ));
-        }
-        self.known.insert(id);
-        Ok(())
+        let spaces = self.place(&|root| leads_to(pid, map, root)).ok_or_else(|| {
+            Refusal::new("its name leads to another file, or nowhere", "restart it after an update")
+        })?;
+        self.known.insert(id, spaces.clone());
+        Ok(spaces)
     }
 
     pub(super) fn object(&mut self, pid: u32, map: &Mapping, path: &str) -> u32 {
@@ -126,11 +135,11 @@ impl Shared {
     }
 }
 
-/// The path of the program.
+/// The path of the program, and where it means it.
 ///
 /// # Errors
 /// It was deleted, or the path leads to another one now.
-pub fn exe(pid: u32, root: &str) -> Result<String, Refusal> {
+pub fn exe(pid: u32, shared: &Shared) -> Result<(String, Spaces), Refusal> {
     let own = format!("/proc/{pid}/exe");
     let link = fs::link(&own).context(KIND, format_args!("reading the exe link"))?;
     let path = link.to_string_lossy().into_owned();
@@ -138,11 +147,14 @@ pub fn exe(pid: u32, root: &str) -> Result<String, Refusal> {
         let remedy = "start it from a file that stays";
         return Err(Refusal::new(format!("its program {path} was deleted"), remedy));
     }
-    if identity(&own).is_none_or(|own| identity(&format!("{root}{path}")) != Some(own)) {
-        let reason = format!("the name of its program {path} leads to another file, or nowhere");
-        return Err(Refusal::new(reason, "restart it after an update"));
+    let own = identity(&own);
+    match shared.place(&|root| own.is_some() && identity(&format!("{root}{path}")) == own) {
+        Some(spaces) => Ok((path, spaces)),
+        None => {
+            let reason = format!("the name of its program {path} leads to another file, or nowhere");
+            Err(Refusal::new(reason, "restart it after an update"))
+        }
     }
-    Ok(path)
 }
 
 /// What is behind a mapping.
@@ -166,13 +178,14 @@ pub fn backing(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Backing, 
         Some("/dev/zero") => Ok(Backing::Shared(shared.object(pid, map, ""))),
         Some(name) => nameless(pid, map, name, shared),
         None if map.name.starts_with('/') => {
-            shared.check(pid, map)?;
+            let spaces = shared.check(pid, map)?;
+            let root = if spaces.of[MOUNT] == shared.spaces.of[MOUNT] { &shared.root } else { &shared.home };
             let writable = map.shared && map.has(b"mw");
-            if writable && map.prot & 2 != 0 && is_persistent(&shared.root, &map.name) {
+            if writable && map.prot & 2 != 0 && is_persistent(root, &map.name) {
                 let reason = "it is a shared, writable mapping of a file on persistent storage";
                 return Err(Refusal::new(reason, "rerun the service"));
             }
-            Ok(Backing::File(shared.file(&map.name, writable)))
+            Ok(Backing::File(shared.file(&map.name, writable, &spaces)))
         }
         None => {
             Err(Refusal::new(format!("{} is a mapping of an unknown sort", map.name), "rerun the service"))
@@ -238,7 +251,7 @@ fn leads_to(pid: u32, map: &Mapping, root: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Found, exe, leads_to};
+    use super::{Found, Shared, exe, leads_to};
     use crate::proc::smaps;
     use crate::proc::sysvipc::Perm;
 
@@ -257,7 +270,7 @@ mod tests {
     #[test]
     fn mapped_files_are_known_by_more_than_their_names() {
         let own = std::process::id();
-        let program = exe(own, "").unwrap();
+        let program = exe(own, &Shared::default()).unwrap().0;
         let text = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let mut map = smaps::parse(&text).into_iter().find(|map| map.name == program).unwrap();
         assert!(leads_to(own, &map, ""));
@@ -266,6 +279,7 @@ mod tests {
         assert!(!leads_to(own, &map, ""));
         map.name = "/nonexistent".into();
         assert!(!leads_to(own, &map, ""));
-        assert!(exe(own, "/nonexistent").unwrap_err().reason.contains("leads to another file"));
+        let shared = Shared { root: "/nonexistent".into(), ..Shared::default() };
+        assert!(exe(own, &shared).unwrap_err().reason.contains("leads to another file"));
     }
 }

@@ -1,17 +1,18 @@
 //! What is in a namespace: the kinds of the kernel's state, as far as each namespace has its own.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::mount::MsFlags;
+use nix::mount::{MntFlags, MsFlags};
 use nix::sched::unshare;
+use nix::unistd::pivot_root;
 
 use super::{CARRIED, Doors, IPC, KIND, MOUNT, NETWORK, Spaces, State, refusal};
-use crate::error::{Context, Obstacle, Result};
+use crate::error::{Context, Error, Obstacle, Result};
 use crate::kernel::mount::plan::Step;
 use crate::kernel::{Root, hostname, mount, network, sysctl, sysvipc, tmpfs};
-use crate::proc::mountinfo::{Mount, below, lookup};
-use crate::sys::{fsmount, path};
+use crate::proc::mountinfo::{self, Mount, below, lookup};
+use crate::sys::path;
+use crate::sys::stat::exists;
 use crate::text;
 
 /// Parameters that each IPC namespace has, and those that each network has; all that begin so.
@@ -39,6 +40,8 @@ crate::section! {
     pub struct Table {
         /// MS_SLAVE or MS_PRIVATE for all of the copy, or nothing.
         pub propagation: u32,
+        /// Where another root is mounted before it becomes the root (pivot_root(2)); empty if it is none.
+        pub pivot: String,
         /// Files in memory.
         pub tmpfs: tmpfs::State,
     }
@@ -49,16 +52,6 @@ crate::section! {
 pub(super) struct Fresh {
     parameters: sysctl::Values,
     network: Option<network::Seen>,
-}
-
-/// The system as it is seen from here. sysfs shows the interfaces of the namespace that it is mounted in.
-fn root(sort: usize) -> Result<Root> {
-    let mut root = Root::own()?;
-    if sort == NETWORK {
-        let sys = fsmount::mount(Path::new("sysfs"), "sysfs", false);
-        root.sys = sys.context(KIND, format_args!("mounting sysfs"))?.into();
-    }
-    Ok(root)
 }
 
 fn make(sort: usize) -> Result<()> {
@@ -74,7 +67,7 @@ pub(super) fn fresh(sort: usize, doors: &Doors) -> Result<Fresh> {
     }
     make(sort)?;
     let mut look = || {
-        let root = root(sort)?;
+        let root = Root::own()?;
         fresh.parameters = sysctl::baseline(&root)?;
         if sort == NETWORK {
             fresh.network = Some(network::baseline(&root)?);
@@ -86,15 +79,16 @@ pub(super) fn fresh(sort: usize, doors: &Doors) -> Result<Fresh> {
     done.map(|()| fresh)
 }
 
-/// Reads the namespace that we are in. `home` is the table of the first process, `filled` are file systems in memory
+/// Reads the namespace that we are in. `home` is the table of the first process and what
+/// stands before its paths, `filled` are file systems in memory
 /// that other namespaces have.
 pub(super) fn capture(
     sort: usize,
     fresh: &Fresh,
-    home: &[Mount],
+    home: (&[Mount], &str),
     filled: &mut Vec<(u32, u32)>,
 ) -> Result<(Body, Vec<Obstacle>)> {
-    let root = root(sort)?;
+    let root = Root::own()?;
     let mut obstacles = Vec::new();
     let parameters = || -> Result<sysctl::State> {
         let mut state = sysctl::capture(&fresh.parameters, &root)?;
@@ -115,8 +109,12 @@ pub(super) fn capture(
         }
         MOUNT => {
             let after = root.mounts()?;
-            let (before, propagation) = copy(home, &after);
-            let (mut state, mut fills, more) = mount::capture(&before, &after, &root);
+            let (before, propagation, same) = copy(home.0, &after);
+            let pivot = if same { String::new() } else { scratch(home.0, home.1)? };
+            let aside = (!same).then(|| beside(&before, &after, &pivot));
+            let first = if same { 0 } else { before.len() };
+            let (mut state, mut fills, more) =
+                mount::capture(&before, aside.as_ref().unwrap_or(&after), &root);
             obstacles = more;
             // What was there before is carried at home.
             let mut number = 0;
@@ -129,7 +127,10 @@ pub(super) fn capture(
                 }
                 _ => true,
             });
-            fills.retain(|(_, kept)| !kept);
+            fills.retain_mut(|(index, kept)| {
+                *index = index.wrapping_sub(first);
+                !*kept
+            });
             for mount in fills.iter().filter_map(|(index, _)| after.get(*index)) {
                 if filled.contains(&mount.dev) {
                     let refusal = refusal("several mount namespaces have its files in memory");
@@ -137,9 +138,12 @@ pub(super) fn capture(
                 }
                 filled.push(mount.dev);
             }
-            let (tmpfs, more) = tmpfs::capture(&Vec::new(), &after, &fills, &root);
+            let (mut tmpfs, more) = tmpfs::capture(&Vec::new(), &after, &fills, &root);
             obstacles.extend(more);
-            Body::Mount(Box::new(state), Table { propagation, tmpfs })
+            for filesystem in &mut tmpfs.list {
+                filesystem.point = under(&pivot, &filesystem.point);
+            }
+            Body::Mount(Box::new(state), Table { propagation, pivot, tmpfs })
         }
         _ => Body::Uts(hostname::capture(&root)?),
     };
@@ -147,16 +151,17 @@ pub(super) fn capture(
 }
 
 /// The first table as a copy of it in this namespace would have it: with the numbers that its mounts have here, and
-/// after MS_SLAVE or MS_PRIVATE where that brings it nearer.
-fn copy(home: &[Mount], here: &[Mount]) -> (Vec<Mount>, u32) {
+/// after MS_SLAVE or MS_PRIVATE where that brings it nearer. And whether it has the same root.
+fn copy(home: &[Mount], here: &[Mount]) -> (Vec<Mount>, u32, bool) {
     let mut copy: Vec<Mount> = Vec::new();
     let mut pairs: Vec<(&Mount, &Mount)> = Vec::new();
-    for mount in home {
+    let first = root_of(home);
+    for mount in in_order(home) {
         let parent = pairs.iter().find(|(old, _)| old.id == mount.parent).map(|(_, new)| new.id);
         let mut same = here.iter().filter(|new| {
             (new.dev, &new.root, &new.point, &new.fstype)
                 == (mount.dev, &mount.root, &mount.point, &mount.fstype)
-                && parent.is_none_or(|parent| parent == new.parent)
+                && parent.map_or(pairs.is_empty() && mount.id == first, |parent| parent == new.parent)
                 && !pairs.iter().any(|(_, taken)| taken.id == new.id)
         });
         let mut entry = mount.clone();
@@ -172,15 +177,71 @@ fn copy(home: &[Mount], here: &[Mount]) -> (Vec<Mount>, u32) {
     let all = |made: &dyn Fn(&Mount) -> (Option<u32>, Option<u32>)| {
         pairs.iter().all(|(old, new)| made(old) == (new.shared, new.master))
     };
-    if all(&as_is) {
-        return (copy, 0);
+    // Most mounts of one with another root are new, and a root that spreads cannot be exchanged.
+    let same = !pairs.is_empty();
+    if same && all(&as_is) {
+        return (copy, 0, same);
     }
-    let slaves = all(&slave);
+    let slaves = same && all(&slave);
     for entry in &mut copy {
         (entry.shared, entry.master) = if slaves { slave(entry) } else { (None, None) };
     }
     let flag = if slaves { MsFlags::MS_SLAVE } else { MsFlags::MS_PRIVATE };
-    (copy, mount::plan::bits(flag | MsFlags::MS_REC))
+    (copy, mount::plan::bits(flag | MsFlags::MS_REC), same)
+}
+
+fn root_of(table: &[Mount]) -> u32 {
+    mountinfo::root(table).map_or(0, |mount| mount.id)
+}
+
+/// The mounts of a table, each after the one that it is on: one that was moved may be listed before it.
+fn in_order(table: &[Mount]) -> Vec<&Mount> {
+    let mut rest: Vec<&Mount> = table.iter().collect();
+    let mut found: Vec<&Mount> = Vec::new();
+    let root = root_of(table);
+    while let Some(at) =
+        rest.iter().position(|m| m.id == root || found.iter().any(|parent| parent.id == m.parent))
+    {
+        found.push(rest.remove(at));
+    }
+    found
+}
+
+/// Directories where another root can be mounted for a moment.
+const SCRATCH: [&str; 6] = ["/mnt", "/media", "/srv", "/opt", "/home", "/tmp"];
+
+/// One that is there at home and that nothing is mounted in, so that a restore finds it.
+fn scratch(home: &[Mount], root: &str) -> Result<String> {
+    let all: Vec<&Mount> = home.iter().collect();
+    let top = lookup(&all, "/").map(|mount| mount.id);
+    let free = |path: &&&str| {
+        lookup(&all, path).map(|mount| mount.id) == top && !home.iter().any(|m| below(&m.point, path))
+    };
+    let found = SCRATCH.iter().filter(free).find(|path| exists(format!("{root}{path}/.")));
+    found
+        .map(|path| (*path).to_owned())
+        .ok_or_else(|| Error::new(KIND, "looking for a place", "there is none"))
+}
+
+fn under(pivot: &str, point: &str) -> String {
+    if pivot.is_empty() {
+        point.to_owned()
+    } else {
+        text::without_end(&format!("{pivot}{point}"), "/").to_owned()
+    }
+}
+
+/// A table below a directory of another, as it is before it becomes the root.
+fn beside(home: &[Mount], here: &[Mount], pivot: &str) -> Vec<Mount> {
+    let mut all = home.to_vec();
+    let parent = lookup(&home.iter().collect::<Vec<_>>(), pivot).map_or(0, |mount| mount.id);
+    let first = root_of(here);
+    all.extend(here.iter().map(|mount| Mount {
+        point: under(pivot, &mount.point),
+        parent: if mount.id == first { parent } else { mount.parent },
+        ..mount.clone()
+    }));
+    all
 }
 
 /// Makes the namespaces of an image, at descriptors from `base` on.
@@ -201,15 +262,15 @@ pub fn restore(list: &[State], base: i32) -> Result<Doors> {
         before.of.iter_mut().skip(sort).for_each(|of| *of = 0);
         doors.go(&Spaces::HOME, &before)?;
         make(sort)?;
-        fill(sort, body)?;
+        fill(body)?;
         doors.made(sort)?;
         doors.go(&before, &Spaces::HOME)?;
     }
     Ok(doors)
 }
 
-fn fill(sort: usize, body: &Body) -> Result<()> {
-    let root = root(sort)?;
+fn fill(body: &Body) -> Result<()> {
+    let root = Root::own()?;
     let early = |parameters| sysctl::restore(parameters, &root, sysctl::Phase::Early);
     match body {
         Body::Uts(state) => hostname::restore(state, &root),
@@ -227,7 +288,15 @@ fn fill(sort: usize, body: &Body) -> Result<()> {
                 path::mount(None, "/", None, flags, None)
                     .context(KIND, format_args!("setting the propagation of all mounts"))?;
             }
-            mount::restore(state, &root, &mut |index| tmpfs::restore(&table.tmpfs, index, &root))
+            mount::restore(state, &root, &mut |index| tmpfs::restore(&table.tmpfs, index, &root))?;
+            if table.pivot.is_empty() {
+                return Ok(());
+            }
+            // pivot_root(c".", c".") puts the old root on top of the new one, from where it is taken off.
+            let doing = format_args!("changing the root");
+            path::chdir(&table.pivot).context(KIND, doing)?;
+            pivot_root(c".", c".").context(KIND, doing)?;
+            path::umount2(".", MntFlags::MNT_DETACH).context(KIND, doing)
         }
     }
 }
@@ -239,7 +308,12 @@ fn fill(sort: usize, body: &Body) -> Result<()> {
 pub fn finish(list: &[State], doors: &Doors) -> Result<()> {
     for state in list {
         if let Body::Mount(_, table) = &state.body {
-            doors.inside(&state.spaces, &mut || tmpfs::finish(&table.tmpfs, &Root::own()?))?;
+            let mut tmpfs = table.tmpfs.clone();
+            for filesystem in &mut tmpfs.list {
+                let point = filesystem.point.strip_prefix(&table.pivot).unwrap_or_default();
+                filesystem.point = format!("/{}", text::without_start(point, "/"));
+            }
+            doors.inside(&state.spaces, &mut || tmpfs::finish(&tmpfs, &Root::own()?))?;
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! The way into namespaces and back.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
@@ -37,6 +37,11 @@ impl Doors {
             doors.stand.push(doors.raise(here)?);
         }
         Ok(doors)
+    }
+
+    /// Our root directory as a path that is the same everywhere with a /proc.
+    pub(super) fn root(&self) -> String {
+        self.stand.first().map_or(String::new(), |root| format!("/proc/self/fd/{}", root.as_raw_fd()))
     }
 
     fn raise(&self, fd: OwnedFd) -> Result<OwnedFd> {

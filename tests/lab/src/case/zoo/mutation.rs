@@ -103,6 +103,7 @@ const ALL: &[Mutation] = &[
     wrong("namespace_mount", "steps", "tree.namespaces[].body.Mount[0].steps", Other),
     wrong("namespace_mount", "files", "tree.namespaces[].body.Mount[1].tmpfs.list[].nodes", Nothing),
     wrong("namespace_mount", "place", "tree.processes[].spaces.of[3]", Nothing),
+    wrong("namespace_root", "pivot", "tree.namespaces[].body.Mount[1].pivot", Nothing),
     wrong("namespace_mount", "open", "files[].spaces.of[3]", Nothing),
     wrong("names", "comm", "tree.processes[].body.threads[].comm", Other),
     wrong("names", "arguments", "tree.processes[].body.memory.layout.arg_end", Add(1)),
