@@ -3,7 +3,8 @@
 //!   namespace the difference to a fresh one, in a mount namespace the difference to the table of the first process.
 //! Rebuilds: the conductor makes each (unshare(2)) and fills it, before the puppets; each puppet goes to its own as
 //!   soon as it is made, so that its children are born there. Files and sockets are opened where they mean the same.
-//! Loses: a namespace that no process lives in.
+//! Loses: a namespace that no process lives in; the rest of a file system in memory of which only a directory is
+//!   mounted.
 //! Refuses: pid, user, cgroup and time namespaces; a thread that has one of its own; a mount namespace without
 //!   /proc or with a file system in memory that another such namespace has too; what kinds of the
 //!   kernel's state refuse; a pseudo-terminal that is opened in a mount namespace, and a file on storage that only

@@ -108,7 +108,8 @@ pub(super) fn capture(
             Body::Network(Box::new(state), parameters()?)
         }
         MOUNT => {
-            let after = root.mounts()?;
+            let mut after = root.mounts()?;
+            widen(&mut after, home.0);
             let (before, propagation, same) = copy(home.0, &after);
             let pivot = if same { String::new() } else { scratch(home.0, home.1)? };
             let aside = (!same).then(|| beside(&before, &after, &pivot));
@@ -210,17 +211,31 @@ fn in_order(table: &[Mount]) -> Vec<&Mount> {
 /// Directories where another root can be mounted for a moment.
 const SCRATCH: [&str; 6] = ["/mnt", "/media", "/srv", "/opt", "/home", "/tmp"];
 
-/// One that is there at home and that nothing is mounted in, so that a restore finds it.
+/// One that is there at home, so that a restore finds it, and that hides no other mount.
 fn scratch(home: &[Mount], root: &str) -> Result<String> {
-    let all: Vec<&Mount> = home.iter().collect();
-    let top = lookup(&all, "/").map(|mount| mount.id);
     let free = |path: &&&str| {
-        lookup(&all, path).map(|mount| mount.id) == top && !home.iter().any(|m| below(&m.point, path))
+        !home.iter().any(|m| m.point != **path && below(&m.point, path)) && exists(format!("{root}{path}/."))
     };
-    let found = SCRATCH.iter().filter(free).find(|path| exists(format!("{root}{path}/.")));
-    found
-        .map(|path| (*path).to_owned())
-        .ok_or_else(|| Error::new(KIND, "looking for a place", "there is none"))
+    let found = SCRATCH.iter().find(free).map(|path| (*path).to_owned());
+    found.ok_or_else(|| Error::new(KIND, "looking for a place for another root", "there is none"))
+}
+
+/// A file system in memory of which only a directory is in reach is taken for one that has nothing else: a sandbox
+/// leaves behind what it was built with.
+fn widen(here: &mut [Mount], home: &[Mount]) {
+    for at in 0..here.len() {
+        let Mount { dev, root, fstype, .. } = here[at].clone();
+        let covers = |m: &Mount| m.dev == dev && m.root != root && below(&root, &m.root);
+        let volatile = mount::fstype::class(&fstype) == mount::fstype::Class::Volatile;
+        if root == "/" || !volatile || home.iter().any(covers) || here.iter().any(covers) {
+            continue;
+        }
+        for mount in here.iter_mut().filter(|m| m.dev == dev) {
+            if let Some(rest) = mount.root.strip_prefix(&root) {
+                mount.root = format!("/{}", text::without_start(rest, "/"));
+            }
+        }
+    }
 }
 
 fn under(pivot: &str, point: &str) -> String {
