@@ -12,6 +12,7 @@
 
 mod body;
 mod door;
+mod table;
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -103,6 +104,8 @@ fn identity(pid: u32, tid: u32, name: &str) -> String {
 #[derive(Debug)]
 struct Found {
     link: String,
+    /// A process in it, with its name.
+    first: (u32, String),
     spaces: Spaces,
     /// The table of a mount namespace.
     mounts: Vec<Mount>,
@@ -159,7 +162,7 @@ pub fn find(
         if links == at_home {
             continue;
         }
-        if let Err(refusal) = seen.add(p.pid, home, &links, &at_home)? {
+        if let Err(refusal) = seen.add(p, home, &links, &at_home)? {
             told(p, links[MOUNT].clone(), refusal);
         }
     }
@@ -180,7 +183,7 @@ impl Seen {
     /// Takes down where a process is that is not home.
     fn add(
         &mut self,
-        pid: u32,
+        p: &Process,
         home: u32,
         links: &[String; 4],
         at_home: &[String; 4],
@@ -194,12 +197,13 @@ impl Seen {
                 continue;
             }
             let place = self.list.iter().position(|found| found.link == *link);
-            let number = |place: usize| u32::try_from(place + 1).unwrap_or(u32::MAX);
-            spaces.of[sort] = number(place.unwrap_or(self.list.len()));
+            let number = place.unwrap_or(self.list.len()) + 1;
+            spaces.of[sort] = u32::try_from(number).unwrap_or(u32::MAX);
             if place.is_none() {
-                self.doors.add(open(&pid.to_string(), CARRIED[sort].0)?);
-                let mounts = if sort == MOUNT { mounts(pid)? } else { Vec::new() };
-                self.list.push(Found { link: link.clone(), spaces: spaces.clone(), mounts });
+                self.doors.add(open(&p.pid.to_string(), CARRIED[sort].0)?);
+                let mounts = if sort == MOUNT { mounts(p.pid)? } else { Vec::new() };
+                let first = (p.pid, p.stat.comm.clone());
+                self.list.push(Found { link: link.clone(), first, spaces: spaces.clone(), mounts });
             }
         }
         let mut sees = false;
@@ -211,7 +215,7 @@ impl Seen {
             // We could not look at anything there.
             spaces.of[MOUNT] = 0;
         }
-        self.of.insert(pid, spaces);
+        self.of.insert(p.pid, spaces);
         Ok(if sees { Ok(()) } else { Err(refusal("it has a mount namespace without /proc")) })
     }
 
@@ -297,6 +301,9 @@ impl Seen {
             self.inside(&found.spaces, &mut || {
                 let (inside, mut more) =
                     body::capture(sort, &fresh, (&self.home, &self.home()), &mut filled)?;
+                for obstacle in &mut more {
+                    (obstacle.pid, obstacle.process) = found.first.clone();
+                }
                 obstacles.append(&mut more);
                 body = Some(inside);
                 Ok(())
@@ -313,7 +320,7 @@ impl Seen {
     pub fn at_home(&self, path: &str, spaces: &Spaces) -> Result<String, Refusal> {
         let found = match self.list.get((spaces.of[MOUNT] as usize).wrapping_sub(1)) {
             None => Some(path.to_owned()),
-            Some(found) => body::other_name(path, &found.mounts, &self.home),
+            Some(found) => table::other_name(path, &found.mounts, &self.home),
         };
         found.ok_or_else(|| refusal(format!("only its mount namespace shows {path}")))
     }

@@ -6,13 +6,13 @@ use nix::mount::{MntFlags, MsFlags};
 use nix::sched::unshare;
 use nix::unistd::pivot_root;
 
+use super::table::{beside, copy, scratch, under, widen};
 use super::{CARRIED, Doors, IPC, KIND, MOUNT, NETWORK, Spaces, State, refusal};
-use crate::error::{Context, Error, Obstacle, Result};
+use crate::error::{Context, Obstacle, Result};
 use crate::kernel::mount::plan::Step;
 use crate::kernel::{Root, hostname, mount, network, sysctl, sysvipc, tmpfs};
-use crate::proc::mountinfo::{self, Mount, below, lookup};
+use crate::proc::mountinfo::Mount;
 use crate::sys::path;
-use crate::sys::stat::exists;
 use crate::text;
 
 /// Parameters that each IPC namespace has, and those that each network has; all that begin so.
@@ -151,114 +151,6 @@ pub(super) fn capture(
     Ok((body, obstacles))
 }
 
-/// The first table as a copy of it in this namespace would have it: with the numbers that its mounts have here, and
-/// after MS_SLAVE or MS_PRIVATE where that brings it nearer. And whether it has the same root.
-fn copy(home: &[Mount], here: &[Mount]) -> (Vec<Mount>, u32, bool) {
-    let mut copy: Vec<Mount> = Vec::new();
-    let mut pairs: Vec<(&Mount, &Mount)> = Vec::new();
-    let first = root_of(home);
-    for mount in in_order(home) {
-        let parent = pairs.iter().find(|(old, _)| old.id == mount.parent).map(|(_, new)| new.id);
-        let mut same = here.iter().filter(|new| {
-            (new.dev, &new.root, &new.point, &new.fstype)
-                == (mount.dev, &mount.root, &mount.point, &mount.fstype)
-                && parent.map_or(pairs.is_empty() && mount.id == first, |parent| parent == new.parent)
-                && !pairs.iter().any(|(_, taken)| taken.id == new.id)
-        });
-        let mut entry = mount.clone();
-        entry.parent = parent.unwrap_or(mount.parent);
-        if let Some(new) = same.next() {
-            (entry.id, entry.parent) = (new.id, new.parent);
-            pairs.push((mount, new));
-        }
-        copy.push(entry);
-    }
-    let as_is = |old: &Mount| (old.shared, old.master);
-    let slave = |old: &Mount| (None, old.shared.or(old.master));
-    let all = |made: &dyn Fn(&Mount) -> (Option<u32>, Option<u32>)| {
-        pairs.iter().all(|(old, new)| made(old) == (new.shared, new.master))
-    };
-    // Most mounts of one with another root are new, and a root that spreads cannot be exchanged.
-    let same = !pairs.is_empty();
-    if same && all(&as_is) {
-        return (copy, 0, same);
-    }
-    let slaves = same && all(&slave);
-    for entry in &mut copy {
-        (entry.shared, entry.master) = if slaves { slave(entry) } else { (None, None) };
-    }
-    let flag = if slaves { MsFlags::MS_SLAVE } else { MsFlags::MS_PRIVATE };
-    (copy, mount::plan::bits(flag | MsFlags::MS_REC), same)
-}
-
-fn root_of(table: &[Mount]) -> u32 {
-    mountinfo::root(table).map_or(0, |mount| mount.id)
-}
-
-/// The mounts of a table, each after the one that it is on: one that was moved may be listed before it.
-fn in_order(table: &[Mount]) -> Vec<&Mount> {
-    let mut rest: Vec<&Mount> = table.iter().collect();
-    let mut found: Vec<&Mount> = Vec::new();
-    let root = root_of(table);
-    while let Some(at) =
-        rest.iter().position(|m| m.id == root || found.iter().any(|parent| parent.id == m.parent))
-    {
-        found.push(rest.remove(at));
-    }
-    found
-}
-
-/// Directories where another root can be mounted for a moment.
-const SCRATCH: [&str; 6] = ["/mnt", "/media", "/srv", "/opt", "/home", "/tmp"];
-
-/// One that is there at home, so that a restore finds it, and that hides no other mount.
-fn scratch(home: &[Mount], root: &str) -> Result<String> {
-    let free = |path: &&&str| {
-        !home.iter().any(|m| m.point != **path && below(&m.point, path)) && exists(format!("{root}{path}/."))
-    };
-    let found = SCRATCH.iter().find(free).map(|path| (*path).to_owned());
-    found.ok_or_else(|| Error::new(KIND, "looking for a place for another root", "there is none"))
-}
-
-/// A file system in memory of which only a directory is in reach is taken for one that has nothing else: a sandbox
-/// leaves behind what it was built with.
-fn widen(here: &mut [Mount], home: &[Mount]) {
-    for at in 0..here.len() {
-        let Mount { dev, root, fstype, .. } = here[at].clone();
-        let covers = |m: &Mount| m.dev == dev && m.root != root && below(&root, &m.root);
-        let volatile = mount::fstype::class(&fstype) == mount::fstype::Class::Volatile;
-        if root == "/" || !volatile || home.iter().any(covers) || here.iter().any(covers) {
-            continue;
-        }
-        for mount in here.iter_mut().filter(|m| m.dev == dev) {
-            if let Some(rest) = mount.root.strip_prefix(&root) {
-                mount.root = format!("/{}", text::without_start(rest, "/"));
-            }
-        }
-    }
-}
-
-fn under(pivot: &str, point: &str) -> String {
-    if pivot.is_empty() {
-        point.to_owned()
-    } else {
-        text::without_end(&format!("{pivot}{point}"), "/").to_owned()
-    }
-}
-
-/// A table below a directory of another, as it is before it becomes the root.
-fn beside(home: &[Mount], here: &[Mount], pivot: &str) -> Vec<Mount> {
-    let mut all = home.to_vec();
-    let parent = lookup(&home.iter().collect::<Vec<_>>(), pivot).map_or(0, |mount| mount.id);
-    let first = root_of(here);
-    all.extend(here.iter().map(|mount| Mount {
-        point: under(pivot, &mount.point),
-        parent: if mount.id == first { parent } else { mount.parent },
-        ..mount.clone()
-    }));
-    all
-}
-
 /// Makes the namespaces of an image, at descriptors from `base` on.
 ///
 /// # Errors
@@ -332,23 +224,4 @@ pub fn finish(list: &[State], doors: &Doors) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The name in one table of a file that another table shows as `path`; an empty one, if it is in memory.
-pub(super) fn other_name(path: &str, here: &[Mount], there: &[Mount]) -> Option<String> {
-    let (here, there): (Vec<&Mount>, Vec<&Mount>) = (here.iter().collect(), there.iter().collect());
-    let beyond = |path: &str, base: &str| Some(path.strip_prefix(text::without_end(base, "/"))?.to_owned());
-    let mount = lookup(&here, path)?;
-    if mount::fstype::class(&mount.fstype) == mount::fstype::Class::Volatile {
-        return Some(String::new());
-    }
-    // From the root of the file system on.
-    let inside = format!("{}{}", text::without_end(&mount.root, "/"), beyond(path, &mount.point)?);
-    there.iter().find_map(|other| {
-        if other.dev != mount.dev || !below(&inside, &other.root) {
-            return None;
-        }
-        let name = format!("{}{}", text::without_end(&other.point, "/"), beyond(&inside, &other.root)?);
-        (lookup(&there, &name)?.id == other.id).then_some(name)
-    })
 }
