@@ -38,6 +38,7 @@ pub enum Cause {
 
 impl Error {
     /// An error with a cause in our own words.
+    #[inline(never)]
     pub fn new(
         kind: &'static str,
         doing: impl Into<Cow<'static, str>>,
@@ -47,6 +48,7 @@ impl Error {
     }
 
     /// An error with the errno of a system call.
+    #[inline(never)]
     pub fn os(kind: &'static str, doing: impl Into<Cow<'static, str>>, errno: Errno) -> Error {
         Error::because(kind, doing.into(), Cause::Errno(errno))
     }
@@ -130,14 +132,14 @@ pub trait Context<T> {
 
 impl<T> Context<T> for std::result::Result<T, Errno> {
     fn context(self, kind: &'static str, doing: fmt::Arguments<'_>) -> Result<T> {
-        self.map_err(|errno| wrapped(kind, doing, Cause::Errno(errno)))
+        self.map_err(|errno| wrapped(kind, doing, errno))
     }
 }
 
 #[cold]
 #[inline(never)]
-fn wrapped(kind: &'static str, doing: fmt::Arguments<'_>, cause: Cause) -> Error {
-    Error::because(kind, doing.to_string().into(), cause)
+fn wrapped(kind: &'static str, doing: fmt::Arguments<'_>, errno: Errno) -> Error {
+    Error::because(kind, doing.to_string().into(), Cause::Errno(errno))
 }
 
 /// A kind's reason for not capturing an object. The caller, who knows the owner, makes it an [`Obstacle`].
@@ -155,6 +157,7 @@ pub struct Reason {
 
 impl Refusal {
     /// A refusal with its remedy.
+    #[inline(never)]
     pub fn new(reason: impl Into<Cow<'static, str>>, remedy: impl Into<Cow<'static, str>>) -> Refusal {
         Refusal::because(reason.into(), remedy.into())
     }

@@ -61,9 +61,6 @@ impl<A: Schema, B: Schema> Schema for (A, B) {
 impl<A: Schema, B: Schema, C: Schema> Schema for (A, B, C) {
     const HASH: u64 = mix(mix(mix(text(BASIS, "tuple3"), A::HASH), B::HASH), C::HASH);
 }
-impl<K: Schema, V: Schema> Schema for std::collections::BTreeMap<K, V> {
-    const HASH: u64 = mix(mix(text(BASIS, "map"), K::HASH), V::HASH);
-}
 
 /// Defines a stored type: derives `Debug`, `Clone`, `PartialEq`, and makes [`Schema`] and
 /// [`Stored`](super::stored::Stored).
@@ -91,17 +88,7 @@ macro_rules! section {
             };
         }
 
-        impl $crate::image::stored::Stored for $name {
-            #[inline(never)]
-            fn put(&self, out: &mut Vec<u8>) {
-                $( $crate::image::stored::Stored::put(&self.$field, out); )*
-            }
-
-            #[inline(never)]
-            fn take(input: &mut $crate::image::stored::Input) -> $name {
-                $name { $( $field: $crate::image::stored::Stored::take(input) ),* }
-            }
-        }
+        $crate::shape!(struct $name { $($field: $ty),* });
     };
     (
         $(#[$meta:meta])*
@@ -114,6 +101,7 @@ macro_rules! section {
         }
     ) => {
         $(#[$meta])*
+        #[repr(u8)]
         #[derive(Debug, Clone, PartialEq)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
         $vis enum $name {
@@ -134,61 +122,9 @@ macro_rules! section {
             };
         }
 
-        impl $crate::image::stored::Stored for $name {
-            #[inline(never)]
-            fn put(&self, out: &mut Vec<u8>) {
-                enum Tag { $( $variant ),* }
-                $( $crate::put_variant!(
-                    self, out, Tag, $name $variant $( ( $( $tty ),* ) )? $( { $( $field ),* } )?
-                ); )*
-            }
-
-            #[inline(never)]
-            fn take(input: &mut $crate::image::stored::Input) -> $name {
-                enum Tag { $( $variant ),* }
-                let mut tag = input.number(32);
-                loop {
-                    $( if tag == Tag::$variant as u64 {
-                        return $name::$variant
-                            $( ( $( <$tty as $crate::image::stored::Stored>::take(input) ),* ) )?
-                            $( { $( $field: $crate::image::stored::Stored::take(input) ),* } )?;
-                    } )*
-                    input.spoil();
-                    tag = 0;
-                }
-            }
-        }
-    };
-}
-
-/// Appends an enum to its stored form if it is this variant, and returns. For `section!`.
-#[macro_export]
-#[doc(hidden)]
-macro_rules! put_variant {
-    ($self:ident, $out:ident, $tag:ident, $name:ident $variant:ident) => {
-        if let $name::$variant = $self {
-            return $crate::image::stored::put_number($tag::$variant as u64, $out);
-        }
-    };
-    ($self:ident, $out:ident, $tag:ident, $name:ident $variant:ident ($one:ty)) => {
-        if let $name::$variant(one) = $self {
-            $crate::image::stored::put_number($tag::$variant as u64, $out);
-            return $crate::image::stored::Stored::put(one, $out);
-        }
-    };
-    ($self:ident, $out:ident, $tag:ident, $name:ident $variant:ident ($one:ty, $two:ty)) => {
-        if let $name::$variant(one, two) = $self {
-            $crate::image::stored::put_number($tag::$variant as u64, $out);
-            $crate::image::stored::Stored::put(one, $out);
-            return $crate::image::stored::Stored::put(two, $out);
-        }
-    };
-    ($self:ident, $out:ident, $tag:ident, $name:ident $variant:ident { $($field:ident),* }) => {
-        if let $name::$variant { $($field),* } = $self {
-            $crate::image::stored::put_number($tag::$variant as u64, $out);
-            $( $crate::image::stored::Stored::put($field, $out); )*
-            return;
-        }
+        $crate::shape!(enum $name {
+            $( $variant $( ( $($tty),* ) )? $( { $($field: $fty),* } )? ),*
+        });
     };
 }
 
@@ -205,9 +141,11 @@ mod tests {
     mod other_order {
         crate::section! { pub struct State { pub on: bool, pub count: u64 } }
     }
+    #[allow(dead_code, reason = "only its definition is looked at")]
     mod nested {
         crate::section! { pub enum Kind { None, One(super::one::State), Two { a: Vec<u8>, b: (u8, u16) } } }
     }
+    #[allow(dead_code, reason = "only its definition is looked at")]
     mod nested_other {
         crate::section! { pub enum Kind { None, One(super::other_type::State), Two { a: Vec<u8>, b: (u8, u16) } } }
     }

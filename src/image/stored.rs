@@ -9,39 +9,23 @@
 //! was wrong and reads zeroes from then on, so a value is always made in full and thrown away at the end
 //! (`docs/decisions/0012-the-stored-form.md`).
 
-use std::collections::BTreeMap;
-
 use super::section::Schema;
+use crate::sys::shape::{self, Shaped};
 
 /// A type with a stored form.
-pub trait Stored: Schema + Sized {
+pub trait Stored: Schema + Shaped {
     /// Appends the value.
-    fn put(&self, out: &mut Vec<u8>);
+    fn put(&self, out: &mut Vec<u8>) {
+        shape::put(self, out);
+    }
 
     /// Reads a value. If there is none, `input` knows it and the value means nothing.
-    fn take(input: &mut Input) -> Self;
-
-    /// Appends the values of a list.
-    fn put_all(list: &[Self], out: &mut Vec<u8>) {
-        list.iter().for_each(|one| one.put(out));
-    }
-
-    /// Reads the values of a list. Every value has at least one byte, so `count` is not more than are left.
-    fn take_all(count: usize, input: &mut Input) -> Vec<Self> {
-        let mut list = Vec::new();
-        if list.try_reserve_exact(count).is_err() {
-            input.spoil();
-            return list;
-        }
-        for _ in 0..count {
-            if input.wrong {
-                break;
-            }
-            list.push(Self::take(input));
-        }
-        list
+    fn take(input: &mut Input) -> Self {
+        shape::take(input)
     }
 }
+
+impl<T: Schema + Shaped> Stored for T {}
 
 /// Bytes that are being read.
 pub struct Input<'b> {
@@ -60,6 +44,12 @@ impl<'b> Input<'b> {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         !self.wrong && self.left.is_empty()
+    }
+
+    /// Whether something was wrong.
+    #[must_use]
+    pub fn is_wrong(&self) -> bool {
+        self.wrong
     }
 
     /// From here on there are only zeroes.
@@ -115,7 +105,8 @@ impl<'b> Input<'b> {
         }
     }
 
-    fn bytes(&mut self, count: usize) -> &'b [u8] {
+    /// So many bytes, or none.
+    pub fn bytes(&mut self, count: usize) -> &'b [u8] {
         match self.left.split_at_checked(count) {
             Some((bytes, left)) => {
                 self.left = left;
@@ -127,6 +118,30 @@ impl<'b> Input<'b> {
             }
         }
     }
+    /// A byte that is 0 or 1.
+    pub fn bool(&mut self) -> bool {
+        self.below(2) == 1
+    }
+
+    /// The number of a variant, of so many.
+    pub fn below(&mut self, count: u8) -> u8 {
+        match u8::try_from(self.number(32)) {
+            Ok(number) if number < count => number,
+            _ => {
+                self.spoil();
+                0
+            }
+        }
+    }
+
+    /// A string.
+    pub fn text(&mut self) -> String {
+        let length = self.length();
+        String::from_utf8(self.bytes(length).to_vec()).unwrap_or_else(|_| {
+            self.spoil();
+            String::new()
+        })
+    }
 }
 
 /// Appends a number.
@@ -137,198 +152,6 @@ pub fn put_number(mut value: u64, out: &mut Vec<u8>) {
         value >>= 7;
     }
     out.push(value.to_le_bytes()[0]);
-}
-
-macro_rules! unsigned {
-    ($($t:ty),*) => { $(
-        impl Stored for $t {
-            fn put(&self, out: &mut Vec<u8>) {
-                put_number(u64::from(*self), out);
-            }
-
-            #[inline(never)]
-            #[allow(clippy::cast_possible_truncation, reason = "the number has no more bits than the type")]
-            fn take(input: &mut Input) -> $t {
-                input.number(<$t>::BITS) as $t
-            }
-        }
-    )* };
-}
-unsigned!(u16, u32, u64);
-
-macro_rules! signed {
-    ($($t:ty),*) => { $(
-        impl Stored for $t {
-            fn put(&self, out: &mut Vec<u8>) {
-                let value = i64::from(*self);
-                put_number((value << 1 ^ value >> 63).cast_unsigned(), out);
-            }
-
-            #[inline(never)]
-            #[allow(clippy::cast_possible_truncation, reason = "the number has no more bits than the type")]
-            fn take(input: &mut Input) -> $t {
-                let value = input.number(<$t>::BITS);
-                ((value >> 1).cast_signed() ^ -(value & 1).cast_signed()) as $t
-            }
-        }
-    )* };
-}
-signed!(i16, i32, i64);
-
-impl Stored for u8 {
-    fn put(&self, out: &mut Vec<u8>) {
-        out.push(*self);
-    }
-
-    fn take(input: &mut Input) -> u8 {
-        input.byte()
-    }
-
-    fn put_all(list: &[u8], out: &mut Vec<u8>) {
-        out.extend_from_slice(list);
-    }
-
-    fn take_all(count: usize, input: &mut Input) -> Vec<u8> {
-        let mut list = Vec::new();
-        match list.try_reserve_exact(count) {
-            Ok(()) => list.extend_from_slice(input.bytes(count)),
-            Err(_) => input.spoil(),
-        }
-        list
-    }
-}
-
-impl Stored for i8 {
-    fn put(&self, out: &mut Vec<u8>) {
-        out.push(self.cast_unsigned());
-    }
-
-    fn take(input: &mut Input) -> i8 {
-        input.byte().cast_signed()
-    }
-}
-
-impl Stored for u128 {
-    fn put(&self, out: &mut Vec<u8>) {
-        self.to_le_bytes().put(out);
-    }
-
-    fn take(input: &mut Input) -> u128 {
-        u128::from_le_bytes(Stored::take(input))
-    }
-}
-
-impl Stored for bool {
-    fn put(&self, out: &mut Vec<u8>) {
-        out.push(u8::from(*self));
-    }
-
-    #[inline(never)]
-    fn take(input: &mut Input) -> bool {
-        let byte = input.byte();
-        if byte > 1 {
-            input.spoil();
-        }
-        byte == 1
-    }
-}
-
-impl Stored for String {
-    #[inline(never)]
-    fn put(&self, out: &mut Vec<u8>) {
-        put_number(self.len() as u64, out);
-        out.extend_from_slice(self.as_bytes());
-    }
-
-    #[inline(never)]
-    fn take(input: &mut Input) -> String {
-        String::from_utf8(Stored::take(input)).unwrap_or_else(|_| {
-            input.spoil();
-            String::new()
-        })
-    }
-}
-
-impl<T: Stored> Stored for Vec<T> {
-    fn put(&self, out: &mut Vec<u8>) {
-        put_number(self.len() as u64, out);
-        T::put_all(self, out);
-    }
-
-    fn take(input: &mut Input) -> Vec<T> {
-        let count = input.length();
-        T::take_all(count, input)
-    }
-}
-
-impl<T: Stored> Stored for Option<T> {
-    fn put(&self, out: &mut Vec<u8>) {
-        out.push(u8::from(self.is_some()));
-        if let Some(value) = self {
-            value.put(out);
-        }
-    }
-
-    fn take(input: &mut Input) -> Option<T> {
-        bool::take(input).then(|| T::take(input))
-    }
-}
-
-impl<T: Stored> Stored for Box<T> {
-    fn put(&self, out: &mut Vec<u8>) {
-        (**self).put(out);
-    }
-
-    fn take(input: &mut Input) -> Box<T> {
-        Box::new(T::take(input))
-    }
-}
-
-impl<T: Stored, const N: usize> Stored for [T; N] {
-    fn put(&self, out: &mut Vec<u8>) {
-        T::put_all(self, out);
-    }
-
-    fn take(input: &mut Input) -> [T; N] {
-        std::array::from_fn(|_| T::take(input))
-    }
-}
-
-impl<A: Stored, B: Stored> Stored for (A, B) {
-    fn put(&self, out: &mut Vec<u8>) {
-        self.0.put(out);
-        self.1.put(out);
-    }
-
-    fn take(input: &mut Input) -> (A, B) {
-        (A::take(input), B::take(input))
-    }
-}
-
-impl<A: Stored, B: Stored, C: Stored> Stored for (A, B, C) {
-    fn put(&self, out: &mut Vec<u8>) {
-        self.0.put(out);
-        self.1.put(out);
-        self.2.put(out);
-    }
-
-    fn take(input: &mut Input) -> (A, B, C) {
-        (A::take(input), B::take(input), C::take(input))
-    }
-}
-
-impl<K: Stored + Ord, V: Stored> Stored for BTreeMap<K, V> {
-    fn put(&self, out: &mut Vec<u8>) {
-        put_number(self.len() as u64, out);
-        for (key, value) in self {
-            key.put(out);
-            value.put(out);
-        }
-    }
-
-    fn take(input: &mut Input) -> BTreeMap<K, V> {
-        Vec::take(input).into_iter().collect()
-    }
 }
 
 #[cfg(test)]
@@ -387,7 +210,6 @@ mod tests {
         comes_back(Form::Tuple(300, vec![1, 2, 255]));
         comes_back(Form::Named { text: "é".into(), more: Some(vec![(-5, true), (7, false)]) });
         comes_back([Some(vec![Box::new(3_u32)]), None]);
-        comes_back(std::collections::BTreeMap::from([(1_u8, "a".to_string()), (2, String::new())]));
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use crate::image::section::{BASIS, Schema, text};
-use crate::image::stored::{Input, Stored};
 
 /// Bytes of a file or of a netlink message.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -20,12 +19,4 @@ impl Schema for Bytes {
     const HASH: u64 = text(BASIS, "Bytes");
 }
 
-impl Stored for Bytes {
-    fn put(&self, out: &mut Vec<u8>) {
-        self.0.put(out);
-    }
-
-    fn take(input: &mut Input) -> Bytes {
-        Bytes(Stored::take(input))
-    }
-}
+crate::shape!(struct Bytes { 0: Vec<u8> });

@@ -19,6 +19,7 @@ pub mod netlink;
 pub mod path;
 pub mod process;
 pub mod ptrace;
+pub mod shape;
 pub mod signal;
 pub mod sockdiag;
 pub mod socket;
