@@ -1,12 +1,23 @@
 //! What must hold between the tasks that are captured, and between them and their surroundings.
 
 use super::Eye;
+use crate::config::Service;
 use crate::error::Refusal;
 use crate::file::Scope;
 use crate::task::freeze::Frozen;
 use crate::task::process;
 
 impl Eye<'_> {
+    /// What the configuration refuses is in no image, whatever else it allows. A rerun service is not there.
+    pub(super) fn check_services(&mut self, frozen: &Frozen) {
+        for p in frozen.processes.values() {
+            if let Some(service) = Service::of(p.pid).filter(|service| self.request.config.refuses(service)) {
+                let refusal = Refusal::new("the configuration refuses it", "rerun the service");
+                self.refuse("process", p.pid, &p.stat.comm, service.name().to_owned(), refusal);
+            }
+        }
+    }
+
     /// Tasks must live in the namespaces of the root, and under its label of a security module; in a tree, of
     /// the caller, who will restore there. Only a time namespace is made anew: it is the root's.
     pub(super) fn check_namespaces(&mut self, frozen: &Frozen) {

@@ -1,5 +1,6 @@
 //! The line of the configuration that would allow a capture: the owner of an obstacle as a rerun service.
 
+use crate::config::Service;
 use crate::error::Obstacle;
 use crate::sys::fs;
 use crate::text;
@@ -7,42 +8,35 @@ use crate::text;
 /// Where rc scripts are.
 const SCRIPTS: &str = "/etc/init.d";
 
-/// Puts into the remedies of processes that could be rerun what to write into /etc/rcsnap.conf. They must still run.
+/// Puts into the remedies of processes that could be rerun what to write into /etc/rcsnap.conf: `+=`, because `=`
+/// would set aside the reruns that are there by default. They must still run.
 pub(super) fn complete(obstacles: &mut [Obstacle]) {
     for obstacle in obstacles {
         let rerun = obstacle.remedy.contains("rerun");
         if obstacle.pid > 1
             && (rerun || text::has(&obstacle.remedy, "after `rcsnap ready`"))
-            && let Some(program) = program(obstacle.pid)
+            // A name of its own: of the applets of one binary, the binary could be anything.
+            && let Some(program) = Service::of(obstacle.pid).and_then(|service| service.called)
         {
             let script = script(SCRIPTS, &program);
-            obstacle.remedy = format!("{}: rerun = {script}: {program}", obstacle.remedy).into();
+            obstacle.remedy = format!("{}: rerun += {script}: {program}", obstacle.remedy).into();
         }
     }
 }
 
-/// The program of a process as `rerun` takes it: of the applets of one binary it is the name that was called.
-fn program(pid: u32) -> Option<String> {
-    let program = fs::link_text(format!("/proc/{pid}/exe")).ok()?;
-    let called = fs::of_task(pid, "cmdline").ok()?;
-    let called = called.split('\0').next()?;
-    if text::file_name(called) == text::file_name(&program) {
-        return Some(program);
-    }
-    // Without a path it could be anything.
-    fs::real(called).ok().filter(|real| called.starts_with('/') && *real == *program)?;
-    Some(called.to_owned())
-}
-
-/// The script that names a program; `SCRIPT` if none does.
+/// The script that names a program, with its path if one does; `SCRIPT` if none names it.
 fn script(folder: &str, program: &str) -> String {
-    let names = fs::names(folder).unwrap_or_default();
-    let starts = |name: &std::ffi::OsString| {
-        let script = fs::text(format!("{folder}/{}", name.to_string_lossy())).unwrap_or_default();
-        text::has(&script, text::file_name(program))
-    };
-    let found = names.into_iter().find(starts);
-    found.map_or_else(|| "SCRIPT".into(), |name| name.to_string_lossy().into_owned())
+    for word in [program, text::file_name(program)] {
+        for name in fs::names(folder).unwrap_or_default() {
+            let name = name.to_string_lossy();
+            let script = fs::text(format!("{folder}/{name}")).unwrap_or_default();
+            // rcS starts all others.
+            if text::has(&script, word) && !name.starts_with("rc") {
+                return name.into_owned();
+            }
+        }
+    }
+    "SCRIPT".into()
 }
 
 #[cfg(test)]
@@ -53,6 +47,8 @@ mod tests {
     #[test]
     fn remedy_names_the_line_of_the_configuration() {
         let mut child = std::process::Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        // It shows its arguments a moment after it was started.
+        while std::fs::read(format!("/proc/{}/cmdline", child.id())).unwrap().is_empty() {}
         let obstacle =
             |pid| Obstacle::process("file", pid, "sleep", "fd 3", Refusal::new("no", "rerun the service"));
         let mut obstacles =
@@ -61,7 +57,7 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(obstacles[0].remedy.ends_with("/sleep"), "{}", obstacles[0].remedy);
-        assert!(obstacles[0].remedy.starts_with("rerun the service: rerun = "), "{}", obstacles[0].remedy);
+        assert!(obstacles[0].remedy.starts_with("rerun the service: rerun += "), "{}", obstacles[0].remedy);
         assert_eq!(obstacles[1].remedy, "rerun the service");
         assert_eq!(obstacles[2].remedy, "y");
     }
@@ -70,9 +66,19 @@ mod tests {
     fn script_is_the_one_that_names_the_program() {
         let folder = std::env::temp_dir().join(format!("rcsnap-remedy-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("S50web"), "DAEMON=/usr/sbin/lighttpd\n").unwrap();
+        let scripts = [
+            ("rcS", "/usr/sbin/lighttpd"),
+            ("S40log", "ls /var/log/lighttpd"),
+            ("S50web", "DAEMON=/usr/sbin/lighttpd"),
+            ("S60web", "/opt/bin/lighttpd"),
+        ];
+        for (name, text) in scripts {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
         let folder = folder.to_str().unwrap();
         assert_eq!(script(folder, "/usr/sbin/lighttpd"), "S50web");
+        assert_eq!(script(folder, "/opt/bin/lighttpd"), "S60web");
+        assert_eq!(script(folder, "/bin/lighttpd"), "S60web");
         assert_eq!(script(folder, "/usr/sbin/other"), "SCRIPT");
         std::fs::remove_dir_all(folder).unwrap();
     }

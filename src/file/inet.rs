@@ -17,9 +17,11 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::inet_address::{self, Address};
 use super::{Description, Opener, World, inet_pair, multicast, options};
+use crate::config::Key;
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sys::netlink::u32_at;
 use crate::sys::{descriptor, ioctl, socket};
+use crate::text;
 
 const KIND: &str = "inet";
 const ESTABLISHED: u8 = 1;
@@ -192,12 +194,18 @@ fn connection(
     // So will be what a rerun service holds.
     let closed = other.is_none() && peer.is_loopback() && (state == 8 || world.outside_ends());
     if other.is_none() && !closed {
-        if world.policy.close {
+        let Some(line) = world.lacks(Key::Close, desc, &format!("tcp:{peer}")) else {
             return Ok(Role::Over { reset: true });
-        }
+        };
+        // A port that the kernel gave to a client is another one on the next boot.
+        let line = if peer.port() < 32768 {
+            &line
+        } else {
+            text::split_last(&line, ':').map_or("", |(line, _)| line)
+        };
         return Err(Refusal::new(
             format!("its peer {peer} is outside the image"),
-            "`close = yes` ends such connections with a reset on a restored boot, or start its owner later",
+            "if it may end on a restored boot: ".to_owned() + line,
         ));
     }
     let unread = inet_pair::unread(&desc.fd, other.map(|other| &other.fd))?;
