@@ -296,7 +296,10 @@ impl Config {
             if *origin == Origin::Default && !crate::sys::stat::exists(format!("/etc/init.d/{script}")) {
                 continue;
             }
-            let processes = policy::words(list).map(str::to_owned).collect();
+            let mut processes = Vec::new();
+            for word in policy::words(list) {
+                processes.push(word.to_owned());
+            }
             reruns.push(Rerun { script: script.trim_ascii().into(), processes });
         }
         reruns
@@ -349,15 +352,15 @@ impl Config {
 }
 
 /// Why a text is no value for a key.
-fn problem(key: &Definition, text: &str) -> Option<String> {
+fn problem(key: &Definition, value: &str) -> Option<String> {
     let joined;
     let (takes, wrong) = match key.sort {
-        Sort::Number if text.parse::<u32>().is_err() => ("a whole number", text),
-        Sort::Choice(words) if !words.contains(&text) => {
-            joined = words.join(" or ");
-            (joined.as_str(), text)
+        Sort::Number if value.parse::<u32>().is_err() => ("a whole number", value),
+        Sort::Choice(words) if !words.contains(&value) => {
+            joined = text::joined(&mut words.iter().copied(), " or ");
+            (joined.as_str(), value)
         }
-        Sort::Policy(takes) => (takes, policy::wrong(takes, text)?),
+        Sort::Policy(takes) => (takes, policy::wrong(takes, value)?),
         _ => return None,
     };
     Some(format!("\"{}\" takes {takes}, not \"{wrong}\"", key.name))

@@ -11,7 +11,8 @@ impl Eye<'_> {
     /// What the configuration refuses is in no image, whatever else it allows. A rerun service is not there.
     pub(super) fn check_services(&mut self, frozen: &Frozen) {
         for p in frozen.processes.values() {
-            if let Some(service) = Service::of(p.pid).filter(|service| self.request.config.refuses(service)) {
+            let service = Service::of(p.pid);
+            if self.request.config.refuses(&service) {
                 let refusal = Refusal::new("the configuration refuses it", "rerun the service");
                 self.refuse("process", p.pid, &p.stat.comm, service.name().to_owned(), refusal);
             }

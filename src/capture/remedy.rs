@@ -12,12 +12,13 @@ const SCRIPTS: &str = "/etc/init.d";
 /// would set aside the reruns that are there by default. They must still run.
 pub(super) fn complete(obstacles: &mut [Obstacle]) {
     for obstacle in obstacles {
-        let rerun = obstacle.remedy.contains("rerun");
-        if obstacle.pid > 1
-            && (rerun || text::has(&obstacle.remedy, "after `rcsnap ready`"))
-            // A name of its own: of the applets of one binary, the binary could be anything.
-            && let Some(program) = Service::of(obstacle.pid).and_then(|service| service.called)
-        {
+        let rerun = text::has(&obstacle.remedy, "rerun");
+        if obstacle.pid > 1 && (rerun || text::has(&obstacle.remedy, "after `rcsnap ready`")) {
+            let program = Service::of(obstacle.pid).called;
+            // Without a name of its own it could be anything: any applet of the binary.
+            if program.is_empty() {
+                continue;
+            }
             let script = script(SCRIPTS, &program);
             obstacle.remedy = format!("{}: rerun += {script}: {program}", obstacle.remedy).into();
         }

@@ -15,45 +15,46 @@ pub(super) const SOCKETS: &str = "[SERVICE:] tcp[:ADDRESS[:PORT]]... or unix[:PA
 /// What `refuse` takes.
 pub(super) const SERVICES: &str = "/SERVICE...";
 
-/// The names under which the configuration may have a service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The names under which the configuration may have a service. Both are empty for one that is not known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Service {
     /// The file that it runs.
     pub executable: String,
-    /// The path by which it was called, if that is known: of the applets of one binary it tells which. Else the same.
-    pub called: Option<String>,
+    /// The path by which it was called: of the applets of one binary it tells which. Empty if that is not clear.
+    pub called: String,
 }
 
-/// Where a name without a path is looked for.
-const FOLDERS: [&str; 4] = ["/sbin/", "/bin/", "/usr/sbin/", "/usr/bin/"];
-
 impl Service {
-    /// The service of a process; none if it runs nothing any more.
+    /// The service of a process.
     #[must_use]
-    pub fn of(pid: u32) -> Option<Service> {
-        let executable = fs::link_text(format!("/proc/{pid}/exe")).ok()?;
+    pub fn of(pid: u32) -> Service {
+        let executable = fs::link_text(format!("/proc/{pid}/exe")).unwrap_or_default();
         let line = fs::of_task(pid, "cmdline").unwrap_or_default();
         // What a daemon writes over its arguments begins with its name: `sshd: /usr/sbin/sshd [listener]`.
         let word = line.split(['\0', ' ', ':']).next().unwrap_or_default();
-        let leads = |path: &String| fs::real(path).is_ok_and(|real| *real == *executable);
-        let called = if text::file_name(word) == text::file_name(&executable) {
-            Some(executable.clone())
-        } else if word.starts_with('/') {
-            Some(word.to_owned()).filter(leads)
+        let mut called = String::new();
+        if text::file_name(word) == text::file_name(&executable) {
+            called.push_str(&executable);
         } else {
-            FOLDERS.iter().map(|folder| [folder, word].concat()).find(leads)
-        };
-        Some(Service { executable, called })
+            for folder in ["", "/sbin/", "/bin/", "/usr/sbin/", "/usr/bin/"] {
+                let path = [folder, word].concat();
+                if path.starts_with('/') && fs::real(&path).is_ok_and(|real| *real == *executable) {
+                    called = path;
+                    break;
+                }
+            }
+        }
+        Service { executable, called }
     }
 
     /// The name that says most.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.called.as_ref().unwrap_or(&self.executable)
+        if self.called.is_empty() { &self.executable } else { &self.called }
     }
 
     fn is(&self, name: &str) -> bool {
-        glob::matches(name, &self.executable) || glob::matches(name, self.name())
+        glob::matches(name, &self.executable) || glob::matches(name, &self.called)
     }
 }
 
@@ -69,40 +70,36 @@ fn covers(glob: &str, object: &str) -> bool {
 }
 
 impl Config {
-    /// Whether a line of `writable`, `reopen` or `close` allows this object to a service, or to one that is not known.
+    /// Whether a line of `writable`, `reopen` or `close` allows this object to a service.
     #[must_use]
-    pub fn allows(&self, key: Key, service: Option<&Service>, object: &str) -> bool {
+    pub fn allows(&self, key: Key, service: &Service, object: &str) -> bool {
         self.list(key).any(|line| {
-            let mut objects = words(line).peekable();
-            let owner = objects.next_if(|word| word.ends_with(':'));
-            owner.is_none_or(|owner| service.is_some_and(|service| service.is(text::without_end(owner, ":"))))
-                && objects.any(|glob| covers(glob, object))
+            let mut meant = true;
+            words(line).any(|word| match word.strip_suffix(':') {
+                Some(name) => {
+                    meant = service.is(name);
+                    false
+                }
+                None => meant && covers(word, object),
+            })
         })
     }
 
     /// Whether `refuse` names a service.
     #[must_use]
     pub fn refuses(&self, service: &Service) -> bool {
-        self.list(Key::Refuse).flat_map(words).any(|name| service.is(name))
+        self.list(Key::Refuse).any(|line| words(line).any(|name| service.is(name)))
     }
 }
 
 /// The word that does not belong into such a line.
 pub(super) fn wrong<'a>(takes: &str, line: &'a str) -> Option<&'a str> {
-    let path =
-        |word: &str| word == "*" || word.starts_with('/') && !text::has(word, ":/") && !word.ends_with(':');
-    let socket = |word: &str| {
-        let sort = word.split(':').next().unwrap_or(word);
-        matches!(sort, "*" | "tcp" | "unix")
-    };
-    let mut objects = words(line).peekable();
-    let owner = objects.next_if(|word| takes != SERVICES && word.ends_with(':'));
-    if let Some(owner) = owner
-        && (objects.peek().is_none() || !path(text::without_end(owner, ":")))
-    {
-        return Some(owner);
-    }
-    objects.find(|word| !if takes == SOCKETS { socket(word) } else { path(word) })
+    let path = |word: &str| word == "*" || word.starts_with('/') && !text::has(word, ":/");
+    words(line).find(|word| !match word.strip_suffix(':') {
+        Some(name) => takes != SERVICES && path(name) && !line.ends_with(word),
+        None if takes == SOCKETS => ["*", "tcp", "unix"].iter().any(|sort| word.starts_with(sort)),
+        None => path(word),
+    })
 }
 
 #[cfg(test)]
@@ -111,32 +108,32 @@ mod tests {
     use crate::config::{Config, Key};
 
     fn service(executable: &str, called: &str) -> Service {
-        let called = (!called.is_empty()).then(|| called.to_owned());
-        Service { executable: executable.into(), called }
+        Service { executable: executable.into(), called: called.into() }
     }
 
     #[test]
     fn lines_are_for_all_or_for_one_service() {
         let gpsd = service("/usr/sbin/gpsd", "/usr/sbin/gpsd");
         let other = service("/usr/sbin/other", "");
+        let nobody = Service::default();
         let text = "reopen = /usr/sbin/gpsd: /dev/ttyS0, /dev/pps*\nreopen = /dev/rtc0\nclose = /opt/*/x: tcp:10.0.*\n";
         let config = Config::parse(text, &[]);
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
         let reopens = |service, object| config.allows(Key::Reopen, service, object);
         for object in ["/dev/ttyS0", "/dev/pps1", "/dev/rtc0"] {
-            assert!(reopens(Some(&gpsd), object), "{object}");
+            assert!(reopens(&gpsd, object), "{object}");
         }
         for object in ["/dev/ttyS1", "/dev/ttyS00", "/usr/sbin/gpsd"] {
-            assert!(!reopens(Some(&gpsd), object), "{object}");
+            assert!(!reopens(&gpsd, object), "{object}");
         }
-        assert!(!reopens(Some(&other), "/dev/ttyS0") && reopens(Some(&other), "/dev/rtc0"));
-        assert!(!reopens(None, "/dev/ttyS0") && reopens(None, "/dev/rtc0"));
+        assert!(!reopens(&other, "/dev/ttyS0") && reopens(&other, "/dev/rtc0"));
+        assert!(!reopens(&nobody, "/dev/ttyS0") && reopens(&nobody, "/dev/rtc0"));
         // A line of one key means nothing for another.
-        assert!(!config.allows(Key::Writable, Some(&gpsd), "/dev/rtc0"));
+        assert!(!config.allows(Key::Writable, &gpsd, "/dev/rtc0"));
         let x = service("/opt/a/x", "");
-        assert!(config.allows(Key::Close, Some(&x), "tcp:10.0.2.2:80"));
-        assert!(!config.allows(Key::Close, Some(&x), "tcp:10.1.2.2:80"));
-        assert!(!config.allows(Key::Close, Some(&gpsd), "tcp:10.0.2.2:80"));
+        assert!(config.allows(Key::Close, &x, "tcp:10.0.2.2:80"));
+        assert!(!config.allows(Key::Close, &x, "tcp:10.1.2.2:80"));
+        assert!(!config.allows(Key::Close, &gpsd, "tcp:10.0.2.2:80"));
     }
 
     #[test]
@@ -147,8 +144,8 @@ mod tests {
             [("/sbin/udhcpc", true, false), ("/bin/busybox", true, true), ("/sbin/x", false, false)]
         {
             let config = Config::parse(&format!("writable = {line}: /a\nrefuse = {line}"), &[]);
-            assert_eq!(config.allows(Key::Writable, Some(&udhcpc), "/a"), first, "{line}");
-            assert_eq!(config.allows(Key::Writable, Some(&unclear), "/a"), second, "{line}");
+            assert_eq!(config.allows(Key::Writable, &udhcpc, "/a"), first, "{line}");
+            assert_eq!(config.allows(Key::Writable, &unclear, "/a"), second, "{line}");
             assert_eq!((config.refuses(&udhcpc), config.refuses(&unclear)), (first, second), "{line}");
         }
     }
@@ -206,8 +203,9 @@ mod tests {
 
     #[test]
     fn service_of_a_process_is_its_executable() {
-        let own = Service::of(std::process::id()).unwrap();
+        let own = Service::of(std::process::id());
         assert_eq!(own.executable, std::env::current_exe().unwrap().to_str().unwrap());
-        assert_eq!(own.name(), own.executable);
+        assert_eq!(own.called, own.executable);
+        assert_eq!(Service::of(u32::MAX), Service::default());
     }
 }

@@ -23,9 +23,6 @@ const TRANSPARENT: [(u64, u64); 6] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (1
 /// Kernel log records.
 const KMSG: (u64, u64) = (1, 11);
 
-/// What is said before a line of `reopen`.
-pub const REOPEN: &str = "if it may be opened afresh: ";
-
 crate::section! {
     /// A device in the image.
     pub struct State {
@@ -55,11 +52,11 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
     let block = desc.stat.format() == libc::S_IFBLK;
     let transparent = !block && TRANSPARENT.contains(&(major, minor));
     let place = place::find(desc, world)?;
-    if !transparent && let Some(line) = world.lacks(Key::Reopen, desc, &place.path) {
+    if !transparent && let Some(remedy) = world.lacks(Key::Reopen, desc, &place.path) {
         let sort = if block { "block" } else { "character" };
         return Err(Refusal::new(
             format!("what the driver of {sort} device {major}:{minor} remembers cannot be read"),
-            REOPEN.to_owned() + &line,
+            remedy,
         ));
     }
     let offset = if (major, minor) == KMSG { 0 } else { desc.info.pos };

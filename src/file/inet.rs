@@ -21,7 +21,6 @@ use crate::config::Key;
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sys::netlink::u32_at;
 use crate::sys::{descriptor, ioctl, socket};
-use crate::text;
 
 const KIND: &str = "inet";
 const ESTABLISHED: u8 = 1;
@@ -194,19 +193,14 @@ fn connection(
     // So will be what a rerun service holds.
     let closed = other.is_none() && peer.is_loopback() && (state == 8 || world.outside_ends());
     if other.is_none() && !closed {
-        let Some(line) = world.lacks(Key::Close, desc, &format!("tcp:{peer}")) else {
+        let Some(mut remedy) = world.lacks(Key::Close, desc, &format!("tcp:{peer}")) else {
             return Ok(Role::Over { reset: true });
         };
         // A port that the kernel gave to a client is another one on the next boot.
-        let line = if peer.port() < 32768 {
-            &line
-        } else {
-            text::split_last(&line, ':').map_or("", |(line, _)| line)
-        };
-        return Err(Refusal::new(
-            format!("its peer {peer} is outside the image"),
-            "if it may end on a restored boot: ".to_owned() + line,
-        ));
+        if peer.port() >= 32768 {
+            remedy.truncate(remedy.len() - 6);
+        }
+        return Err(Refusal::new(format!("its peer {peer} is outside the image"), remedy));
     }
     let unread = inet_pair::unread(&desc.fd, other.map(|other| &other.fd))?;
     // FIN_WAIT1, FIN_WAIT2, LAST_ACK, CLOSING: its own end was sent.

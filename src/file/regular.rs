@@ -55,11 +55,11 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
     if place.persistent
         && desc.writes()
         && !append
-        && let Some(line) = world.lacks(Key::Writable, desc, &place.path)
+        && let Some(remedy) = world.lacks(Key::Writable, desc, &place.path)
     {
         return Err(Refusal::new(
             "it is open for writing on persistent storage, and old memory over newer contents corrupts data",
-            "if its contents do not matter: ".to_owned() + &line,
+            remedy,
         ));
     }
     let input = (place.persistent && !desc.writes()).then_some(desc.stat.size);

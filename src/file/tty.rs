@@ -171,10 +171,9 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
     let tty = desc.fd.as_fd();
     let place = find(desc, rdev, world)?;
     if discipline(tty)? != 0
-        && let Some(line) = world.lacks(Key::Reopen, desc, &place.path)
+        && let Some(remedy) = world.lacks(Key::Reopen, desc, &place.path)
     {
-        let reason = "its line discipline has state of its own";
-        return Err(Refusal::new(reason, device::REOPEN.to_owned() + &line));
+        return Err(Refusal::new("its line discipline has state of its own", remedy));
     }
     Ok(Box::new(State { place, sysfs: device::sysfs(rdev, false, world.root), settings: settings(tty)? }))
 }

@@ -99,10 +99,10 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
     };
     let name = unix_name::own(&desc.fd)?;
     if (found.waiting > 0 || (found.state == LISTEN && found.queue.0 > 0))
-        && let Some(line) = world.lacks(Key::Close, desc, &unix_name::shown(&name))
+        && let Some(remedy) = world.lacks(Key::Close, desc, &unix_name::shown(&name))
     {
         let reason = "connections wait in its backlog, and may hold data that nobody can read";
-        return Err(Refusal::new(reason, "if they may end on a restored boot: ".to_owned() + &line));
+        return Err(Refusal::new(reason, remedy));
     }
     let role = role(desc, world, kind, found)?;
     let node = unix_name::node(&desc.fd, &name, found, table, world)?;

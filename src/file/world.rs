@@ -114,32 +114,34 @@ impl World<'_> {
         self.scope == Scope::System
     }
 
-    /// The line of the configuration that is missing for an object of a description, if one is. All who hold the
-    /// description must be allowed to lose it: what does no harm to one service may break another.
+    /// The remedy with the line of the configuration that is missing for an object of a description, if one is. All
+    /// who hold the description must be allowed to lose it: what does no harm to one service may break another.
     #[must_use]
     pub fn lacks(&self, key: Key, desc: &Description, object: &str) -> Option<String> {
-        let mut services: Vec<Option<Service>> = Vec::new();
+        let mut services = Vec::new();
         for (pid, _) in &desc.holders {
-            let service = Service::of(*pid);
-            if !services.contains(&service) {
-                services.push(service);
-            }
+            services.push(Service::of(*pid));
         }
         // It may be on its way in a queue; then only a line for all can be meant.
         if services.is_empty() {
-            services.push(None);
+            services.push(Service::default());
         }
         let name = KEYS[key as usize].name;
-        if services.iter().all(|service| self.config.allows(key, service.as_ref(), object)) {
+        if services.iter().all(|service| self.config.allows(key, service, object)) {
             crate::log!(Info, "{name}: {object}");
             return None;
         }
+        let may = match key {
+            Key::Reopen => "if it may be opened afresh",
+            Key::Close => "if it may end on a restored boot",
+            _ => "if its contents do not matter",
+        };
+        let one = services[0].name();
+        let one = if services.iter().all(|service| service.name() == one) { one } else { "" };
+        let colon = if one.is_empty() { "" } else { ": " };
         // Blanks and commas divide a line.
         let object = text::replaced(&text::replaced(object, " ", "?"), ",", "?");
-        Some(match services.as_slice() {
-            [Some(service)] => format!("{name} = {}: {object}", service.name()),
-            _ => format!("{name} = {object}"),
-        })
+        Some([may, ": ", name, " = ", one, colon, &object].concat())
     }
 
     /// Whether a process is in the image.
