@@ -15,8 +15,8 @@ pub(super) fn complete(obstacles: &mut [Obstacle]) {
         let rerun = text::has(&obstacle.remedy, "rerun");
         if obstacle.pid > 1 && (rerun || text::has(&obstacle.remedy, "after `rcsnap ready`")) {
             let program = Service::of(obstacle.pid).called;
-            // Without a name of its own it could be anything: any applet of the binary.
-            if program.is_empty() {
+            // Without a name of its own it could be any applet of the binary, and a shell is each of its scripts.
+            if program.is_empty() || program.ends_with("sh") {
                 continue;
             }
             let script = script(SCRIPTS, &program);
@@ -47,20 +47,32 @@ mod tests {
 
     #[test]
     fn remedy_names_the_line_of_the_configuration() {
-        let mut child = std::process::Command::new("/bin/sleep").arg("60").spawn().unwrap();
-        // It shows its arguments a moment after it was started.
-        while std::fs::read(format!("/proc/{}/cmdline", child.id())).unwrap().is_empty() {}
+        // Both show their arguments a moment after they were started.
+        let start = |program: &str, argument: &str| {
+            let mut command = std::process::Command::new(program);
+            let child = command.arg(argument).stdin(std::process::Stdio::piped()).spawn().unwrap();
+            while std::fs::read(format!("/proc/{}/cmdline", child.id())).unwrap().is_empty() {}
+            child
+        };
+        let mut children = [start("/bin/sleep", "60"), start("/bin/sh", "-s")];
         let obstacle =
             |pid| Obstacle::process("file", pid, "sleep", "fd 3", Refusal::new("no", "rerun the service"));
-        let mut obstacles =
-            [obstacle(child.id()), obstacle(1), Obstacle::kernel("swap", "x", Refusal::new("no", "y"))];
+        let mut obstacles = [
+            obstacle(children[0].id()),
+            obstacle(1),
+            obstacle(children[1].id()),
+            Obstacle::kernel("swap", "x", Refusal::new("no", "y")),
+        ];
         complete(&mut obstacles);
-        child.kill().unwrap();
-        child.wait().unwrap();
+        for child in &mut children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
         assert!(obstacles[0].remedy.ends_with("/sleep"), "{}", obstacles[0].remedy);
         assert!(obstacles[0].remedy.starts_with("rerun the service: rerun += "), "{}", obstacles[0].remedy);
         assert_eq!(obstacles[1].remedy, "rerun the service");
-        assert_eq!(obstacles[2].remedy, "y");
+        assert_eq!(obstacles[2].remedy, "rerun the service");
+        assert_eq!(obstacles[3].remedy, "y");
     }
 
     #[test]
