@@ -131,7 +131,8 @@ pub fn capture(request: &Request<'_>, kill: bool) -> Result<Outcome> {
         shared: Shared::new(request.prefix),
     };
     let picture = eye.look(&frozen)?;
-    remedy::complete(&mut eye.obstacles);
+    let parent = |pid| frozen.processes.get(&pid).map(|p| p.stat.ppid);
+    remedy::complete(&mut eye.obstacles, &parent);
     if kill && eye.obstacles.is_empty() {
         frozen.kill()?;
     } else {
