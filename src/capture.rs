@@ -21,8 +21,9 @@ use std::time::Duration;
 pub use command::{check, tree};
 use memory::Clock;
 
+use crate::config::Config;
 use crate::error::{Context, Obstacle, Refusal, Result};
-use crate::file::{self, Entry, Policy, Scope};
+use crate::file::{self, Entry, Scope};
 use crate::image::pages::PageIndex;
 use crate::image::{self, Meta, Target, Title, Writer};
 use crate::kernel;
@@ -73,8 +74,8 @@ pub struct Request<'a> {
     pub prefix: &'a str,
     /// Descriptions that a restore will be given (tree only).
     pub externals: &'a [BorrowedFd<'a>],
-    /// What the configuration allows.
-    pub policy: Policy<'a>,
+    /// What is allowed beyond the defaults, and what never.
+    pub config: &'a Config,
     /// The kernel's state before the scripts (whole system only).
     pub baseline: Option<(&'a kernel::Baseline, &'a kernel::Root)>,
     /// Processes that are left out of the image, with all their descendants: those of rerun services.
@@ -133,7 +134,8 @@ pub fn capture(request: &Request<'_>, kill: bool) -> Result<Outcome> {
         seen: namespace::Seen::default(),
     };
     let picture = eye.look(&frozen)?;
-    remedy::complete(&mut eye.obstacles);
+    let parent = |pid| frozen.processes.get(&pid).map(|p| p.stat.ppid);
+    remedy::complete(&mut eye.obstacles, &parent);
     if kill && eye.obstacles.is_empty() {
         frozen.kill()?;
     } else {
@@ -159,6 +161,7 @@ struct Eye<'a> {
 impl Eye<'_> {
     fn look(&mut self, frozen: &Frozen) -> Result<Picture> {
         self.check_surroundings(frozen)?;
+        self.check_services(frozen);
         let groups = self.sharing(frozen)?;
         let mut files = self.files(frozen, &groups)?;
         let mut processes = self.processes(frozen, &mut files, &groups)?;
@@ -217,7 +220,7 @@ impl Eye<'_> {
             processes: &tasks,
             ahead: clock::ahead(self.request.root)?,
             externals: self.request.externals,
-            policy: self.request.policy,
+            config: self.request.config,
             seen: &self.seen,
         })?;
         self.obstacles.append(&mut captured.obstacles);

@@ -11,6 +11,8 @@
 //! sets a key, for a list from its first line on; `+=` adds to a list. Nothing in the file stops a boot: what
 //! is not understood is a warning with file and line, and the key keeps the value it had.
 
+mod policy;
+
 use std::fmt;
 
 use nix::errno::Errno;
@@ -18,6 +20,7 @@ use nix::errno::Errno;
 use crate::log;
 use crate::sys::fs;
 use crate::text;
+pub use policy::Service;
 
 /// Where the file is.
 pub const PATH: &str = "/etc/rcsnap.conf";
@@ -33,6 +36,8 @@ pub enum Sort {
     Number,
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// Services and what they hold, several lines: in this form.
+    Policy(&'static str),
 }
 
 /// The definition of a key.
@@ -72,9 +77,10 @@ keys! {
     KeyIgnore, "key.ignore", Sort::List, VOLATILE, "words of the kernel command line that differ between boots (globs)";
     InputSkip, "input.skip", Sort::List, SKIP, "files that no restore depends on, though they are in /etc or open (globs)";
     InputVerify, "input.verify", Sort::Choice(&["stat", "content"]), "stat", "how inputs are compared: by identity and times, or by content";
-    Writable, "writable", Sort::List, "", "files on flash that may be open for writing in an image (globs)";
-    Devices, "devices", Sort::List, "", "device nodes that a restore may open afresh, losing what the driver remembered (globs)";
-    Close, "close", NO_YES, "no", "whether TCP connections to the outside end with a reset on a restored boot, or prevent a capture";
+    Writable, "writable", Sort::Policy(policy::PATHS), "", "files on flash that may be open for writing in an image: [SERVICE:] globs";
+    Reopen, "reopen", Sort::Policy(policy::PATHS), "", "device nodes that a restore opens afresh, losing what the driver remembered: [SERVICE:] globs";
+    Close, "close", Sort::Policy(policy::SOCKETS), "", "connections that end on a restored boot, instead of preventing a capture: [SERVICE:] tcp:ADDRESS:PORT or unix:PATH (globs)";
+    Refuse, "refuse", Sort::Policy(policy::SERVICES), "", "executables that no image may hold, whatever else is allowed (globs)";
     Rerun, "rerun", Sort::List, RERUN, "scripts that run on every boot: NAME: executables or pid files of their processes";
     RerunRequired, "rerun_required", NO_YES, "no", "whether a failed rerun leaves the attempt unconfirmed";
     Hooks, "hooks", Sort::Text, "/etc/rcsnap", "directory of before-capture.d and after-restore.d";
@@ -156,10 +162,16 @@ impl Config {
     /// Reads the file and applies the words of the kernel command line.
     #[must_use]
     pub fn load(words: &[String]) -> Config {
+        Config::load_with("", words)
+    }
+
+    /// The same, as if these lines stood at the end of the file.
+    #[must_use]
+    pub fn load_with(lines: &str, words: &[String]) -> Config {
         match fs::read(PATH) {
-            Ok(bytes) => Config::parse(&String::from_utf8_lossy(&bytes), words),
+            Ok(bytes) => Config::parse(&[&String::from_utf8_lossy(&bytes), "\n", lines].concat(), words),
             Err(errno) => {
-                let mut config = Config::parse("", words);
+                let mut config = Config::parse(lines, words);
                 if errno != Errno::ENOENT {
                     config.warnings.push(format!("config: reading {PATH}: {}", crate::error::name(errno)));
                 }
@@ -221,7 +233,7 @@ impl Config {
         if let Some(problem) = problem(&KEYS[at], text) {
             return self.warn(origin, &problem);
         }
-        let is_list = KEYS[at].sort == Sort::List;
+        let is_list = matches!(KEYS[at].sort, Sort::List | Sort::Policy(_));
         if adds && !is_list {
             return self.warn(origin, &format!("\"{name}\" is no list, so += cannot add to it"));
         }
@@ -285,7 +297,7 @@ impl Config {
                 continue;
             }
             let mut processes = Vec::new();
-            for word in list.split([' ', '\t', ',']).filter(|word| !word.is_empty()) {
+            for word in policy::words(list) {
                 processes.push(word.to_owned());
             }
             reruns.push(Rerun { script: script.trim_ascii().into(), processes });
@@ -340,16 +352,18 @@ impl Config {
 }
 
 /// Why a text is no value for a key.
-fn problem(key: &Definition, text: &str) -> Option<String> {
-    match key.sort {
-        Sort::Number if text.parse::<u32>().is_err() => {
-            Some(format!("\"{}\" takes a whole number, not \"{text}\"", key.name))
+fn problem(key: &Definition, value: &str) -> Option<String> {
+    let joined;
+    let (takes, wrong) = match key.sort {
+        Sort::Number if value.parse::<u32>().is_err() => ("a whole number", value),
+        Sort::Choice(words) if !words.contains(&value) => {
+            joined = text::joined(&mut words.iter().copied(), " or ");
+            (joined.as_str(), value)
         }
-        Sort::Choice(words) if !words.contains(&text) => {
-            Some(format!("\"{}\" takes {}, not \"{text}\"", key.name, words.join(" or ")))
-        }
-        _ => None,
-    }
+        Sort::Policy(takes) => (takes, policy::wrong(takes, value)?),
+        _ => return None,
+    };
+    Some(format!("\"{}\" takes {takes}, not \"{wrong}\"", key.name))
 }
 
 /// The known key that is most like a name, if one is near enough to be meant.
@@ -382,7 +396,11 @@ mod tests {
     #[test]
     fn every_default_is_a_value() {
         for key in KEYS {
-            assert!(key.sort == Sort::List || problem(key, key.default).is_none(), "{}", key.name);
+            assert!(
+                matches!(key.sort, Sort::List | Sort::Policy(_)) || problem(key, key.default).is_none(),
+                "{}",
+                key.name
+            );
         }
         let config = Config::parse("", &[]);
         assert_eq!(config.text(Key::Init), "/sbin/init");

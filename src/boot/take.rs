@@ -10,7 +10,7 @@ use super::{namespace, rerun, watcher};
 use crate::capture::{self, Outcome, Picture, Request};
 use crate::config::{Config, Key as Setting};
 use crate::error::{Error, Obstacle, Result};
-use crate::file::{Policy, Scope};
+use crate::file::Scope;
 use crate::image::{self, header::Header};
 use crate::inputs::{self, Inputs};
 use crate::kernel::{self, Baseline, Root};
@@ -166,9 +166,6 @@ impl Take {
     /// Stops everything, reads it, and lets it go; then the identity of the inputs.
     fn picture(&mut self) -> Result<(Outcome, Result<Inputs>)> {
         let before = self.before.as_ref();
-        let writable: Vec<String> = self.config.list(Setting::Writable).map(Into::into).collect();
-        let devices: Vec<String> = self.config.list(Setting::Devices).map(Into::into).collect();
-        let close = self.config.is_yes(Setting::Close);
         // One limit for both: tasks on their way to a stop stand still already.
         let limit = Duration::from_millis(self.config.number(Setting::LimitStop).into());
         let leave_out = rerun::processes(&self.config.reruns());
@@ -181,7 +178,7 @@ impl Take {
             pages: true,
             prefix: "/proc/1/root",
             externals: &[],
-            policy: Policy { writable: &writable, devices: &devices, close },
+            config: &self.config,
             baseline: before.map(|(baseline, root)| (baseline, root)),
             leave_out: &leave_out,
         };

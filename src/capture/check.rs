@@ -1,6 +1,7 @@
 //! What must hold between the tasks that are captured, and between them and their surroundings.
 
 use super::Eye;
+use crate::config::Service;
 use crate::error::{Obstacle, Refusal, Result};
 use crate::file::Scope;
 use crate::task::freeze::Frozen;
@@ -8,6 +9,17 @@ use crate::task::tree::{Ids, Process, plan};
 use crate::task::{namespace, process};
 
 impl Eye<'_> {
+    /// What the configuration refuses is in no image, whatever else it allows. A rerun service is not there.
+    pub(super) fn check_services(&mut self, frozen: &Frozen) {
+        for p in frozen.processes.values() {
+            let service = Service::of(p.pid);
+            if self.request.config.refuses(&service) {
+                let refusal = Refusal::new("the configuration refuses it", "rerun the service");
+                self.refuse("process", p.pid, &p.stat.comm, service.name().to_owned(), refusal);
+            }
+        }
+    }
+
     /// Tasks must live in namespaces that can be made, and under the label that a security module gave to the root;
     /// in a tree, to the caller, who will restore there.
     pub(super) fn check_surroundings(&mut self, frozen: &Frozen) -> Result<()> {

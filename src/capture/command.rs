@@ -9,7 +9,7 @@ use nix::sys::stat::Mode;
 use super::{KIND, Outcome, Request, capture};
 use crate::config::{Config, Key};
 use crate::error::{Context, Error, Obstacle, Result};
-use crate::file::{Policy, Scope};
+use crate::file::Scope;
 use crate::sys::{self, descriptor, fs};
 use crate::task::freeze;
 
@@ -18,6 +18,7 @@ use crate::task::freeze;
 /// # Errors
 /// The tree cannot be captured, or the file not written.
 pub fn tree(
+    config: &Config,
     root: u32,
     path: &std::path::Path,
     kill: bool,
@@ -33,7 +34,7 @@ pub fn tree(
         pages: true,
         prefix: "",
         externals,
-        policy: Policy::default(),
+        config,
         baseline: None,
         leave_out: &[],
     };
@@ -60,10 +61,9 @@ pub fn check(config: &Config, tree: Option<u32>) -> Result<Vec<Obstacle>> {
         let cause = "rcsnap did not boot this system (there is no /run/rcsnap/boot.json)";
         return Err(Error::new(KIND, "checking the whole system", cause));
     }
-    let writable: Vec<String> = config.list(Key::Writable).map(str::to_owned).collect();
-    let devices: Vec<String> = config.list(Key::Devices).map(str::to_owned).collect();
-    let close = config.is_yes(Key::Close);
-    let mut leave_out = crate::boot::rerun::processes(&config.reruns());
+    // A tree is captured whole: who restores it runs no scripts.
+    let mut leave_out =
+        if tree.is_some() { Vec::new() } else { crate::boot::rerun::processes(&config.reruns()) };
     let own = descriptor::standard();
     // Who called us is no service: its shell, its terminal and its connection.
     let mut parent = freeze::read_stat(std::process::id()).map(|s| s.ppid).filter(|pid| *pid > 1);
@@ -80,7 +80,7 @@ pub fn check(config: &Config, tree: Option<u32>) -> Result<Vec<Obstacle>> {
         pages: false,
         prefix: "",
         externals: if tree.is_some() { &own } else { &[] },
-        policy: Policy { writable: &writable, devices: &devices, close },
+        config,
         baseline: None,
         leave_out: &leave_out,
     };

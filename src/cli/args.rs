@@ -38,6 +38,8 @@ pub enum Form {
     Number,
     /// `--tree 17`, and it must be there.
     NeededNumber,
+    /// `--allow 'close = tcp'`, more than once
+    Line,
     /// `image.rcsnap`
     File,
     /// `image.rcsnap`, and it must be there.
@@ -50,6 +52,8 @@ pub struct Args {
     switches: Vec<&'static str>,
     /// The number.
     pub number: Option<u32>,
+    /// The lines.
+    pub lines: String,
     /// The file.
     pub file: Option<String>,
 }
@@ -114,9 +118,15 @@ impl Verb {
             match taken.map(|takes| (takes.form, takes.name)) {
                 _ if option == Some("") => only_files = true,
                 Some((Form::Switch, name)) => args.switches.push(name),
-                Some((Form::Number | Form::NeededNumber, _)) if args.number.is_none() => {
+                Some((form @ (Form::Number | Form::NeededNumber | Form::Line), _))
+                    if form == Form::Line || args.number.is_none() =>
+                {
                     let value =
                         words.next().ok_or_else(|| format!("No value provided for option '{word}'."))?;
+                    if form == Form::Line {
+                        args.lines.extend([value, "\n"]);
+                        continue;
+                    }
                     let number =
                         value.parse().map_err(|_| format!("Option '{word}': {value} is not a number."))?;
                     args.number = Some(number);
@@ -176,6 +186,7 @@ impl Takes {
         match self.form {
             Form::Switch => format!("[--{name}]"),
             Form::Number => format!("[--{name} <{name}>]"),
+            Form::Line => format!("[--{name} <line>]..."),
             Form::NeededNumber => format!("--{name} <{name}>"),
             Form::File => format!("[--] [<{name}>]"),
             Form::NeededFile => format!("[--] <{name}>"),
@@ -236,6 +247,7 @@ mod tests {
         assert_eq!(given("restore -- --wait").unwrap().file.as_deref(), Some("--wait"));
         assert_eq!(given("check").unwrap(), Args::default());
         assert!(given("check --json --json").unwrap().has("json"));
+        assert_eq!(given("check --allow a=1 --allow b=2").unwrap().lines, "a=1\nb=2\n");
     }
 
     #[test]
@@ -269,7 +281,9 @@ mod tests {
         );
         assert!(help.lines().all(|line| line.len() <= 80));
         let help = given("capture --help").unwrap_err();
-        assert!(help.starts_with("Usage: rcsnap capture --tree <tree> [--kill] [--] <file>\n\nCapture a"));
+        assert!(help.starts_with(
+            "Usage: rcsnap capture --tree <tree> [--kill] [--allow <line>]... [--] <file>\n\nCapture a"
+        ));
         assert!(help.contains(
             "\nPositional Arguments:\n  file              the image to write\n\nOptions:\n  --tree "
         ));

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::args::{Args, Form, Takes, Verb};
+use super::source::{ALLOW, config_with};
 use super::{DONE, OBSTACLES, Outcome, USAGE, print};
 use crate::capture;
 use crate::sys::descriptor;
@@ -16,6 +17,7 @@ pub const VERB: Verb = Verb {
     takes: &[
         Takes { name: "tree", form: Form::NeededNumber, about: "the root of the tree" },
         Takes { name: "kill", form: Form::Switch, about: "end the tree after the capture" },
+        ALLOW,
         Takes { name: "file", form: Form::NeededFile, about: "the image to write" },
     ],
     run,
@@ -28,7 +30,7 @@ pub const VERB: Verb = Verb {
 fn run(args: &Args) -> Outcome {
     let own = descriptor::standard();
     let (Some(tree), Some(file)) = (args.number, &args.file) else { return Ok(USAGE) };
-    let obstacles = capture::tree(tree, Path::new(file), args.has("kill"), &own)?;
+    let obstacles = capture::tree(&config_with(&args.lines), tree, Path::new(file), args.has("kill"), &own)?;
     for obstacle in &obstacles {
         print(&obstacle.to_string());
     }

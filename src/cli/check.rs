@@ -1,7 +1,7 @@
 //! `rcsnap check`: what would stand in the way of a capture.
 
 use super::args::{Args, Form, Takes, Verb};
-use super::source::config;
+use super::source::{ALLOW, config_with};
 use super::{DONE, OBSTACLES, Outcome, print};
 use crate::boot::status;
 use crate::task::clock;
@@ -16,6 +16,7 @@ pub const VERB: Verb = Verb {
     takes: &[
         Takes { name: "json", form: Form::Switch, about: "print JSON" },
         Takes { name: "tree", form: Form::Number, about: "look at one process tree instead" },
+        ALLOW,
     ],
     run,
 };
@@ -25,7 +26,7 @@ pub const VERB: Verb = Verb {
 /// # Errors
 /// This is not a system that rcsnap booted.
 fn run(args: &Args) -> Outcome {
-    let obstacles = capture::check(&config(), args.number)?;
+    let obstacles = capture::check(&config_with(&args.lines), args.number)?;
     if args.has("json") {
         print(&json::array(obstacles.iter().map(status::obstacle)));
     } else {

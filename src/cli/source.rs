@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::args::{Form, Takes};
 use crate::boot::status;
 use crate::config::Config;
 use crate::error::Result;
@@ -11,10 +12,23 @@ use crate::store::device::{Access, Device};
 use crate::store::notes::State;
 use crate::store::{Store, spec};
 
+/// What may be allowed beyond the configuration.
+pub const ALLOW: Takes = Takes {
+    name: "allow",
+    form: Form::Line,
+    about: "a line as if it stood at the end of /etc/rcsnap.conf; may be given again",
+};
+
 /// The configuration of the running system, as the boot saw it. Its warnings are told.
 #[must_use]
 pub fn config() -> Config {
-    let config = Config::load(status::words().words());
+    config_with("")
+}
+
+/// The same, as if these lines stood at its end.
+#[must_use]
+pub fn config_with(lines: &str) -> Config {
+    let config = Config::load_with(lines, status::words().words());
     for warning in &config.warnings {
         log!(Warning, "{warning}");
     }

@@ -3,14 +3,15 @@
 //! What: an open device node.
 //! Reads: its number and name, and its path in sysfs: numbers and probe order may differ on another boot.
 //! Rebuilds: by opening the same name, after comparing the path in sysfs.
-//! Loses: for the devices that the configuration allows (`devices = ...`), whatever the driver remembered:
+//! Loses: for the devices that the configuration allows (`reopen = ...`), whatever the driver remembered:
 //!   settings made with ioctl(2), queued input. For /dev/kmsg, the position: the new boot has a new log.
 //! Refuses: every other character device and every block device: what their drivers remember cannot be read.
 
 use std::os::fd::OwnedFd;
 
 use super::place::{self, Place};
-use super::{Description, Opener, Stat, World, allowed};
+use super::{Description, Opener, Stat, World};
+use crate::config::Key;
 use crate::error::{Error, Refusal, Result};
 use crate::sys::fs;
 use crate::text;
@@ -50,23 +51,16 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
     let (major, minor) = numbers(desc.stat.rdev);
     let block = desc.stat.format() == libc::S_IFBLK;
     let transparent = !block && TRANSPARENT.contains(&(major, minor));
-    if !transparent && !allowed(world.policy.devices, &desc.link) {
+    let place = place::find(desc, world)?;
+    if !transparent && let Some(remedy) = world.lacks(Key::Reopen, desc, &place.path) {
         let sort = if block { "block" } else { "character" };
         return Err(Refusal::new(
             format!("what the driver of {sort} device {major}:{minor} remembers cannot be read"),
-            format!(
-                "start its owner after `rcsnap ready`, or `devices = {}` if it may be opened afresh",
-                desc.link
-            ),
+            remedy,
         ));
     }
     let offset = if (major, minor) == KMSG { 0 } else { desc.info.pos };
-    Ok(Box::new(State {
-        place: place::find(desc, world)?,
-        block,
-        sysfs: sysfs(desc.stat.rdev, block, world.root),
-        offset,
-    }))
+    Ok(Box::new(State { place, block, sysfs: sysfs(desc.stat.rdev, block, world.root), offset }))
 }
 
 /// The path of a device in sysfs, below /sys.
@@ -106,8 +100,9 @@ pub fn same(stat: &Stat, path: &str, block: bool, name: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use crate::file::State;
     use crate::file::place::open;
-    use crate::file::testing::{refused, states};
+    use crate::file::testing::{cured, entries_with, states};
 
     #[test]
     fn null_and_urandom_come_back() {
@@ -118,8 +113,12 @@ mod tests {
     }
 
     #[test]
-    fn device_with_a_driver_of_its_own_is_refused() {
+    fn device_with_a_driver_of_its_own_is_refused_unless_it_may_be_opened_afresh() {
         let Ok(fd) = open("/dev/fuse", libc::O_RDWR, "device") else { return };
-        assert!(refused(&[&fd]).remedy.contains("devices = /dev/fuse"));
+        let (line, state) = cured(&[&fd]);
+        assert_eq!(line, "reopen = EXE: /dev/fuse");
+        assert!(matches!(state, State::Device(state) if state.place.path == "/dev/fuse"));
+        assert!(entries_with("reopen = /dev/f*", &[&fd]).is_ok());
+        assert!(entries_with("reopen = /dev/fus", &[&fd]).is_err());
     }
 }

@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::inet_address::{self, Address};
 use super::{Description, Opener, World, inet_pair, multicast, options};
+use crate::config::Key;
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sys::netlink::u32_at;
 use crate::sys::{descriptor, ioctl, socket};
@@ -192,13 +193,14 @@ fn connection(
     // So will be what a rerun service holds.
     let closed = other.is_none() && peer.is_loopback() && (state == 8 || world.outside_ends());
     if other.is_none() && !closed {
-        if world.policy.close {
+        let Some(mut remedy) = world.lacks(Key::Close, desc, &format!("tcp:{peer}")) else {
             return Ok(Role::Over { reset: true });
+        };
+        // A port that the kernel gave to a client is another one on the next boot.
+        if peer.port() >= 32768 {
+            remedy.truncate(remedy.len() - 6);
         }
-        return Err(Refusal::new(
-            format!("its peer {peer} is outside the image"),
-            "`close = yes` ends such connections with a reset on a restored boot, or start its owner later",
-        ));
+        return Err(Refusal::new(format!("its peer {peer} is outside the image"), remedy));
     }
     let unread = inet_pair::unread(&desc.fd, other.map(|other| &other.fd))?;
     // FIN_WAIT1, FIN_WAIT2, LAST_ACK, CLOSING: its own end was sent.

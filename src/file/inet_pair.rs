@@ -273,7 +273,7 @@ mod tests {
 
     use crate::file::State;
     use crate::file::inet::{Role, State as Inet};
-    use crate::file::testing::{States, refused, states, states_alone};
+    use crate::file::testing::{States, cured, entries_with, refused, states, states_alone};
     use crate::sys::socket;
 
     fn inet(state: &State) -> &Inet {
@@ -458,5 +458,24 @@ mod tests {
     fn peer_outside_is_refused() {
         let (_listener, server, _client) = connection("127.0.0.1:0");
         assert!(refused(&[&server.into()]).reason.contains("outside the image"));
+    }
+
+    #[test]
+    fn peer_outside_may_be_closed() {
+        let (_listener, server, client) = connection("127.0.0.9:8471");
+        let local = client.local_addr().unwrap().ip();
+        let (server, client) = (OwnedFd::from(server), OwnedFd::from(client));
+        let (line, state) = cured(&[&client]);
+        assert_eq!(line, "close = EXE: tcp:127.0.0.9:8471");
+        assert_eq!(inet(&state).role, Role::Over { reset: true });
+        // The kernel gave a port to the client: the next one is another.
+        let (line, state) = cured(&[&server]);
+        assert_eq!(line, format!("close = EXE: tcp:{local}"));
+        assert_eq!(inet(&state).role, Role::Over { reset: true });
+        for (line, allowed) in
+            [("tcp", true), ("tcp:*:8471", true), ("tcp:127.0.0.9:847", false), ("unix", false)]
+        {
+            assert_eq!(entries_with(&format!("close = {line}"), &[&client]).is_ok(), allowed, "{line}");
+        }
     }
 }

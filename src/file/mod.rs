@@ -51,7 +51,7 @@ pub mod world;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 pub use table::{Captured, Request, capture, floor, required, restore};
-pub use world::{Known, Policy, Scope, World, allowed};
+pub use world::{Known, Scope, World};
 
 use crate::error::{Context, Error, Refusal, Result};
 use crate::proc::fdinfo::FdInfo;

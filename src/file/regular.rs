@@ -8,14 +8,15 @@
 //! Loses: by which of several names it was opened, if that one is gone; inode number and times of a file on tmpfs; the read position inside a line of a /proc file whose
 //!   text differs on the new boot; readahead advice (posix_fadvise(2)).
 //! Refuses: a file open for writing without O_APPEND on persistent storage, because old memory over newer
-//!   contents corrupts data; a name that leads elsewhere; pressure triggers; message queues; hugetlbfs.
+//!   contents corrupts data (`writable` allows it); a name that leads elsewhere; pressure triggers; message queues; hugetlbfs.
 
 use std::os::fd::OwnedFd;
 
 use nix::unistd::{Whence, lseek};
 
 use super::place::{self, Place};
-use super::{Description, Opener, World, allowed};
+use super::{Description, Opener, World};
+use crate::config::Key;
 use crate::error::{Context, Error, Refusal, Result};
 use crate::text;
 
@@ -51,10 +52,14 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
     }
     let place = place::find(desc, world)?;
     let append = desc.info.flags & libc::O_APPEND != 0;
-    if place.persistent && desc.writes() && !append && !allowed(world.policy.writable, &place.path) {
+    if place.persistent
+        && desc.writes()
+        && !append
+        && let Some(remedy) = world.lacks(Key::Writable, desc, &place.path)
+    {
         return Err(Refusal::new(
             "it is open for writing on persistent storage, and old memory over newer contents corrupts data",
-            format!("add its owner to rerun, or `writable = {}` if its contents do not matter", place.path),
+            remedy,
         ));
     }
     let input = (place.persistent && !desc.writes()).then_some(desc.stat.size);

@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::holder::{self, Outsider};
 use super::sort::{Sort, one, sort, unknown};
 use super::{
-    Actor, Description, Entry, Fd, Key, Known, Opener, Policy, Scope, State, World, inet, lock, owner, place,
-    unix,
+    Actor, Description, Entry, Fd, Key, Known, Opener, Scope, State, World, inet, lock, owner, place, unix,
 };
+use crate::config::Config;
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
 use crate::sorted::{self, Map};
 use crate::sys::abi;
@@ -33,8 +33,8 @@ pub struct Request<'a> {
     pub ahead: Offsets,
     /// Descriptions of the caller: those of the tasks that are the same become [`State::External`].
     pub externals: &'a [BorrowedFd<'a>],
-    /// What the configuration allows.
-    pub policy: Policy<'a>,
+    /// What is allowed beyond the defaults.
+    pub config: &'a Config,
     /// Which namespaces there are.
     pub seen: &'a Seen,
 }
@@ -78,7 +78,7 @@ pub fn capture(request: &Request<'_>) -> Result<Captured> {
         let world = World {
             scope: request.scope,
             root: spaces.root(request.root),
-            policy: request.policy,
+            config: request.config,
             ahead: request.ahead,
             processes: request.processes,
             descriptions: &found.descriptions,
@@ -333,13 +333,18 @@ mod tests {
     use std::process::{Child, Command, Stdio};
 
     use super::{Captured, Need, Request, capture, floor, required, restore};
+    use crate::config::Config;
     use crate::file::testing::{Own, directory};
-    use crate::file::{Policy, Scope, State};
+    use crate::file::{Scope, State};
     use crate::sorted::Map;
 
     /// A process that sleeps and has these as 0, 1 and 2.
     fn sleeper(input: OwnedFd, output: OwnedFd, errors: OwnedFd) -> Child {
-        let mut command = Command::new("sleep");
+        sleeper_of("sleep", input, output, errors)
+    }
+
+    fn sleeper_of(program: &str, input: OwnedFd, output: OwnedFd, errors: OwnedFd) -> Child {
+        let mut command = Command::new(program);
         command.arg("100").stdin(Stdio::from(input)).stdout(Stdio::from(output)).stderr(Stdio::from(errors));
         let child = command.spawn().unwrap();
         // Its loader opens libraries first.
@@ -351,11 +356,15 @@ mod tests {
     }
 
     fn take(tasks: &[&Child], externals: &[&OwnedFd]) -> Captured {
+        take_with("", tasks, externals)
+    }
+
+    fn take_with(config: &str, tasks: &[&Child], externals: &[&OwnedFd]) -> Captured {
         let tables: Vec<_> = tasks.iter().map(|task| (task.id(), "sleep".to_owned())).collect();
         let mut processes: Vec<_> = tasks.iter().map(|task| task.id()).collect();
         processes.sort_unstable();
         let externals: Vec<_> = externals.iter().map(AsFd::as_fd).collect();
-        let policy = Policy::default();
+        let config = Config::parse(config, &[]);
         let request = Request {
             scope: Scope::Tree,
             root: "",
@@ -363,7 +372,7 @@ mod tests {
             processes: &processes,
             ahead: Default::default(),
             externals: &externals,
-            policy,
+            config: &config,
             seen: &crate::task::namespace::Seen::default(),
         };
         capture(&request).unwrap()
@@ -512,8 +521,31 @@ mod tests {
         }
         assert_eq!(captured.obstacles.len(), 1);
         assert!(captured.obstacles[0].object.starts_with("fd 2 "), "{:?}", captured.obstacles);
-        assert!(captured.obstacles[0].remedy.contains("writable = "));
-        end(task);
+        let line = captured.obstacles[0].remedy.split_once(": ").unwrap().1;
+        let name = std::fs::read_link(format!("/proc/{}/exe", task.id())).unwrap();
+        assert_eq!(line, format!("writable = {}: {path}", name.to_str().unwrap()));
+        assert_eq!(take_with(line, &[&task], &[]).obstacles, []);
+        assert_eq!(take_with("writable = /bin/x: /", &[&task], &[]).obstacles, captured.obstacles);
+        // Of two holders both must be allowed.
+        let shared = file(0);
+        let copy = format!("{dir}/sleep");
+        std::fs::copy(&name, &copy).unwrap();
+        let first = sleeper(null(), null(), shared.try_clone().unwrap());
+        let second = sleeper_of(&copy, null(), null(), shared);
+        let both = [&first, &second];
+        assert_eq!(
+            take(&both, &[]).obstacles[0].remedy.split_once(": ").unwrap().1,
+            format!("writable = {path}")
+        );
+        let other = format!("writable = {copy}: {path}\n");
+        for (config, count) in
+            [(line, 1), (&other, 1), (&[&other, line].concat(), 0), (&format!("writable = {path}"), 0)]
+        {
+            assert_eq!(take_with(config, &both, &[]).obstacles.len(), count, "{config}");
+        }
+        for child in [task, first, second] {
+            end(child);
+        }
         std::fs::remove_dir_all(dir).unwrap();
     }
 }

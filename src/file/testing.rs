@@ -3,7 +3,8 @@
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{Actor, Description, Entry, Known, Opener, Policy, Scope, State, Who, World, pty, table};
+use super::{Actor, Description, Entry, Known, Opener, Scope, State, Who, World, pty, table};
+use crate::config::Config;
 use crate::error::{Error, Refusal, Result};
 use crate::proc::fdinfo;
 
@@ -49,16 +50,22 @@ fn describe_as(fd: &OwnedFd, entry: u32) -> Description {
 
 /// A world of these descriptions and this process.
 pub fn world<T>(descriptions: &[Description], work: impl FnOnce(&World<'_>) -> T) -> T {
-    world_of(Scope::Tree, descriptions, work)
+    world_of(Scope::Tree, "", descriptions, work)
 }
 
-fn world_of<T>(scope: Scope, descriptions: &[Description], work: impl FnOnce(&World<'_>) -> T) -> T {
+fn world_of<T>(
+    scope: Scope,
+    config: &str,
+    descriptions: &[Description],
+    work: impl FnOnce(&World<'_>) -> T,
+) -> T {
     let processes = [std::process::id()];
-    let policy = Policy::default();
+    let config = Config::parse(config, &[]);
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     work(&World {
         scope,
         root: "",
-        policy,
+        config: &config,
         ahead: Default::default(),
         processes: &processes,
         descriptions,
@@ -102,14 +109,32 @@ pub fn round_trip<S: PartialEq + std::fmt::Debug>(
 
 /// Entries of several descriptors, as one table.
 pub fn entries(fds: &[&OwnedFd]) -> Result<Vec<Entry>, Refusal> {
+    entries_with("", fds)
+}
+
+/// The same under a configuration.
+pub fn entries_with(config: &str, fds: &[&OwnedFd]) -> Result<Vec<Entry>, Refusal> {
     let descriptions: Vec<_> = (0..).zip(fds).map(|(i, fd)| describe_as(fd, i)).collect();
-    world(&descriptions, table::entries)
+    world_of(Scope::Tree, config, &descriptions, table::entries)
+}
+
+/// Follows the remedy of what is refused: its line allows it, and the same line for another service does not.
+/// Returns the line, and the state of the first.
+pub fn cured(fds: &[&OwnedFd]) -> (String, State) {
+    let refusal = refused(fds);
+    let (_, line) = refusal.remedy.split_once(": ").unwrap();
+    let own = std::env::current_exe().unwrap();
+    assert!(line.contains(&format!(" = {}: ", own.to_str().unwrap())), "{line}");
+    let other = line.replacen(own.to_str().unwrap(), "/usr/sbin/other", 1);
+    assert_eq!(entries_with(&other, fds).unwrap_err(), refusal);
+    let state = entries_with(line, fds).unwrap().swap_remove(0).state;
+    (line.replacen(own.to_str().unwrap(), "EXE", 1), state)
 }
 
 /// Round trip of descriptors as if all others of this process belonged to a rerun service.
 pub fn states_of_system(fds: Vec<OwnedFd>) -> States {
     let descriptions: Vec<_> = (0..).zip(&fds).map(|(i, fd)| describe_as(fd, i)).collect();
-    let before = world_of(Scope::System, &descriptions, table::entries).unwrap();
+    let before = world_of(Scope::System, "", &descriptions, table::entries).unwrap();
     let flags = fds.iter().map(kept_flags).collect();
     drop((fds, descriptions));
     again(flags, before)
@@ -118,7 +143,7 @@ pub fn states_of_system(fds: Vec<OwnedFd>) -> States {
 /// The states of descriptors in the same view.
 pub fn capture_of_system(fds: &[&OwnedFd]) -> Vec<State> {
     let descriptions: Vec<_> = (0..).zip(fds).map(|(i, fd)| describe_as(fd, i)).collect();
-    let entries = world_of(Scope::System, &descriptions, table::entries).unwrap();
+    let entries = world_of(Scope::System, "", &descriptions, table::entries).unwrap();
     entries.into_iter().map(|entry| entry.state).collect()
 }
 

@@ -5,7 +5,8 @@
 //! Rebuilds: by opening the name with O_NOCTTY; modes and window size are set only where they differ,
 //!   because touching a live console garbles output.
 //! Loses: typed input that nobody has read. What was opened as /dev/tty is opened by the terminal's own name.
-//! Refuses: BSD pseudo-terminals; line disciplines other than the usual one.
+//!   With `reopen = ...`, its line discipline.
+//! Refuses: BSD pseudo-terminals; line disciplines other than the usual one, unless it may be opened afresh.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -13,6 +14,7 @@ use nix::errno::Errno;
 
 use super::place::{self, Place};
 use super::{Description, Opener, World, device};
+use crate::config::Key;
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sys::ioctl::{self, Termios};
 
@@ -167,17 +169,13 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
         ));
     }
     let tty = desc.fd.as_fd();
-    if discipline(tty)? != 0 {
-        return Err(Refusal::new(
-            "its line discipline has state of its own",
-            "start its owner after `rcsnap ready`",
-        ));
+    let place = find(desc, rdev, world)?;
+    if discipline(tty)? != 0
+        && let Some(remedy) = world.lacks(Key::Reopen, desc, &place.path)
+    {
+        return Err(Refusal::new("its line discipline has state of its own", remedy));
     }
-    Ok(Box::new(State {
-        place: find(desc, rdev, world)?,
-        sysfs: device::sysfs(rdev, false, world.root),
-        settings: settings(tty)?,
-    }))
+    Ok(Box::new(State { place, sysfs: device::sysfs(rdev, false, world.root), settings: settings(tty)? }))
 }
 
 /// Opens it again.

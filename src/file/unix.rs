@@ -11,7 +11,7 @@
 //! Loses: supplementary groups in SO_PEERGROUPS; urgent data's mark; the sender's number on a queued message,
 //!   if that process is gone; whether unread bytes of a stream were sent before the descriptors behind them.
 //! Refuses: a peer outside the image (in a whole system that is a rerun service, and counts as ended);
-//!   connections that nobody has accepted; an epoll or inotify on its way in a queue; a queued datagram from
+//!   connections that nobody has accepted, unless `close` lets them end; an epoll or inotify on its way in a queue; a queued datagram from
 //!   an address that nobody in the image has; a relative name whose file was moved, and an absolute one whose
 //!   file was moved to another directory.
 
@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::unix_name::{self, Node};
 use super::{Description, Opener, World, options, unix_peer, unix_queue};
+use crate::config::Key;
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sys::sockdiag::Unix;
 use crate::sys::{descriptor, socket};
@@ -96,12 +97,14 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
             "start its owner after `rcsnap ready`",
         ));
     };
-    if found.waiting > 0 || (found.state == LISTEN && found.queue.0 > 0) {
+    let name = unix_name::own(&desc.fd)?;
+    if (found.waiting > 0 || (found.state == LISTEN && found.queue.0 > 0))
+        && let Some(remedy) = world.lacks(Key::Close, desc, &unix_name::shown(&name))
+    {
         let reason = "connections wait in its backlog, and may hold data that nobody can read";
-        return Err(Refusal::new(reason, "call `rcsnap ready` when the daemons are idle"));
+        return Err(Refusal::new(reason, remedy));
     }
     let role = role(desc, world, kind, found)?;
-    let name = unix_name::own(&desc.fd)?;
     let node = unix_name::node(&desc.fd, &name, found, table, world)?;
     let queue = match role {
         Role::Listening { .. } => Vec::new(),
@@ -359,7 +362,9 @@ mod tests {
     use std::os::fd::{AsFd, OwnedFd};
 
     use super::Role;
-    use crate::file::testing::{States, directory, refused, states, states_alone, states_of_system, table};
+    use crate::file::testing::{
+        States, cured, directory, refused, states, states_alone, states_of_system, table,
+    };
     use crate::file::{State, unix};
     use crate::sys::socket::{self, accept, bind, connect, listen, pair, receive, send, shutdown};
 
@@ -634,6 +639,9 @@ mod tests {
         listen(server.as_fd(), 3).unwrap();
         connect(client.as_fd(), &address).unwrap();
         assert!(refused(&[&server, &client]).reason.contains("backlog"));
+        let (line, state) = cured(&[&server]);
+        assert_eq!(line, format!("close = EXE: unix:{dir}/busy"));
+        assert!(matches!(&state, State::Unix(state) if state.role == Role::Listening { backlog: 3 }));
         std::fs::remove_dir_all(dir).unwrap();
     }
 

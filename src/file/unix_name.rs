@@ -78,6 +78,15 @@ fn text(name: &[u8]) -> String {
     String::from_utf8_lossy(&name[..end]).into_owned()
 }
 
+/// The name as the configuration has it: `unix:/run/x`, and with an @ for the NUL of an abstract one.
+#[must_use]
+pub fn shown(name: &[u8]) -> String {
+    match name.split_first() {
+        Some((0, name)) => format!("unix:@{}", text(name)),
+        _ => "unix:".to_owned() + &text(name),
+    }
+}
+
 /// Whether a name is a path.
 fn is_path(name: &[u8]) -> bool {
     name.first().is_some_and(|&byte| byte != 0)

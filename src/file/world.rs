@@ -4,6 +4,7 @@ use std::cell::{OnceCell, RefCell};
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::{Description, inet_pair, multicast, options, place};
+use crate::config::{Config, KEYS, Key, Service};
 use crate::error::{Context, Result};
 use crate::sorted::Map;
 use crate::sys::ioctl;
@@ -11,6 +12,7 @@ use crate::sys::sockdiag::Unix;
 use crate::sys::stat::stat;
 use crate::task::clock::Offsets;
 use crate::task::namespace::{NETWORK, Spaces};
+use crate::text;
 
 /// What is captured: everything under PID 1, or one tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,31 +23,14 @@ pub enum Scope {
     Tree,
 }
 
-/// What the configuration allows beyond the defaults.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Policy<'a> {
-    /// Files that may be open for writing on persistent storage (globs).
-    pub writable: &'a [String],
-    /// Device nodes that may simply be opened again, losing what the driver remembered (globs).
-    pub devices: &'a [String],
-    /// TCP connections to the outside end with a reset on a restored boot, instead of being refused.
-    pub close: bool,
-}
-
-/// Whether one of the globs matches.
-#[must_use]
-pub fn allowed(globs: &[String], path: &str) -> bool {
-    globs.iter().any(|glob| crate::glob::matches(glob, path))
-}
-
 /// What kinds may ask about the rest of the frozen world during a capture.
 pub struct World<'a> {
     /// Whole system or tree.
     pub scope: Scope,
     /// What stands before every path of the captured system: empty, or `/proc/1/root` for the watcher.
     pub root: &'a str,
-    /// What the configuration allows.
-    pub policy: Policy<'a>,
+    /// What is allowed beyond the defaults.
+    pub config: &'a Config,
     /// How far the clocks of the tasks are ahead of ours.
     pub ahead: Offsets,
     /// Every process and thread in the image, sorted.
@@ -132,6 +117,36 @@ impl World<'_> {
     #[must_use]
     pub fn outside_ends(&self) -> bool {
         self.scope == Scope::System
+    }
+
+    /// The remedy with the line of the configuration that is missing for an object of a description, if one is. All
+    /// who hold the description must be allowed to lose it: what does no harm to one service may break another.
+    #[must_use]
+    pub fn lacks(&self, key: Key, desc: &Description, object: &str) -> Option<String> {
+        let mut services = Vec::new();
+        for (pid, _) in &desc.holders {
+            services.push(Service::of(*pid));
+        }
+        // It may be on its way in a queue; then only a line for all can be meant.
+        if services.is_empty() {
+            services.push(Service::default());
+        }
+        let name = KEYS[key as usize].name;
+        if services.iter().all(|service| self.config.allows(key, service, object)) {
+            crate::log!(Info, "{name}: {object}");
+            return None;
+        }
+        let may = match key {
+            Key::Reopen => "if it may be opened afresh",
+            Key::Close => "if it may end on a restored boot",
+            _ => "if its contents do not matter",
+        };
+        let one = services[0].name();
+        let one = if services.iter().all(|service| service.name() == one) { one } else { "" };
+        let colon = if one.is_empty() { "" } else { ": " };
+        // Blanks and commas divide a line.
+        let object = text::replaced(&text::replaced(object, " ", "?"), ",", "?");
+        Some([may, ": ", name, " = ", one, colon, &object].concat())
     }
 
     /// Whether a process is in the image.

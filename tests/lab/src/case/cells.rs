@@ -3,6 +3,8 @@
 //! One cold boot makes the image; each case begins with that root again, so that a case is one or two boots
 //! of some milliseconds.
 
+mod policy;
+
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -25,7 +27,7 @@ const SLOT: u64 = 8192;
 
 type Check = fn(&Cell) -> Result<()>;
 
-const CASES: [(&str, Check); 11] = [
+const CASES: [(&str, Check); 12] = [
     ("restored again and again", again),
     ("rcsnap=off leaves the boot alone", off),
     ("rcsnap=refresh captures anew", refresh),
@@ -37,6 +39,7 @@ const CASES: [(&str, Check); 11] = [
     ("a flipped bit in the header", header),
     ("a flipped bit in the pages", pages),
     ("ready is called twice", twice),
+    ("each obstacle names the line that allows it", policy::check),
 ];
 
 /// Runs all cases and one for each fault; says how many.

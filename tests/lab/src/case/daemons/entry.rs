@@ -93,4 +93,17 @@ mod tests {
         assert!(all.len() >= 30 && all.len() == chosen.len(), "{}", all.len());
         assert!(all.iter().all(|entry| entry.refused.is_empty() || !entry.advice.is_empty()));
     }
+
+    #[test]
+    fn lines_in_advice_are_lines_of_the_configuration() {
+        let (all, _) = super::all(&[]).map_err(|error| format!("{error:#}")).unwrap_or_default();
+        let quoted = all.iter().flat_map(|entry| entry.advice.split('`').skip(1).step_by(2));
+        let known = |line: &&str| {
+            let name = line.split(['+', '=']).next().unwrap_or_default().trim();
+            rcsnap::config::KEYS.iter().any(|key| key.name == name)
+        };
+        let lines: Vec<&str> = quoted.filter(known).collect();
+        let config = rcsnap::config::Config::parse(&lines.join("\n"), &[]);
+        assert!(lines.len() >= 5 && config.warnings.is_empty(), "{lines:?}: {:?}", config.warnings);
+    }
 }
