@@ -43,6 +43,8 @@ crate::section! {
         pub root: u32,
         /// Parents before children.
         pub processes: Vec<Process>,
+        /// Their control groups.
+        pub groups: kernel::cgroup::State,
         /// Files that they map.
         pub mapped: Vec<crate::task::memory::MappedFile>,
         /// Shared anonymous memory.
@@ -161,7 +163,8 @@ impl Eye<'_> {
         // After the timers were read: the time that passed meanwhile makes them a little late, never early.
         let clocks = meta::clocks(self.request.root)?;
         self.check_plan(&processes);
-        let kernel = self.kernel(&processes)?;
+        let kernel = self.kernel()?;
+        let groups = self.groups(&processes)?;
         let (objects, origins) = self.origins(frozen, &processes)?;
         let (index, blocks) = if self.request.pages && self.obstacles.is_empty() {
             memory::capture(&origins, &mut processes, &objects, self.clock)?
@@ -177,6 +180,7 @@ impl Eye<'_> {
             tree: Tree {
                 root: self.request.root,
                 processes,
+                groups,
                 mapped: self.shared.files.clone(),
                 objects,
                 filters: self.shared.filters.clone(),
@@ -315,12 +319,20 @@ impl Eye<'_> {
         }
     }
 
-    fn kernel(&mut self, processes: &[Process]) -> Result<Option<(kernel::State, kernel::tmpfs::State)>> {
+    fn kernel(&mut self) -> Result<Option<(kernel::State, kernel::tmpfs::State)>> {
         let Some((baseline, root)) = self.request.baseline else { return Ok(None) };
-        let pids: Vec<u32> = processes.iter().map(|p| p.ids.pid).collect();
-        let (state, tmpfs, mut obstacles) = kernel::capture(baseline, root, &pids)?;
+        let (state, tmpfs, mut obstacles) = kernel::capture(baseline, root)?;
         self.obstacles.append(&mut obstacles);
         Ok(Some((state, tmpfs)))
+    }
+
+    /// A cell and a tree share the groups of the machine with others.
+    fn groups(&mut self, processes: &[Process]) -> Result<kernel::cgroup::State> {
+        let request = self.request;
+        let all = request.baseline.map_or(request.scope == Scope::System, |(_, root)| !root.cell);
+        let (state, mut obstacles) = kernel::cgroup::capture(all, request.root, request.prefix, processes)?;
+        self.obstacles.append(&mut obstacles);
+        Ok(state)
     }
 
     /// What pages are read from: each process's memory, then each shared object.

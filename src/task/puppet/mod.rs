@@ -20,6 +20,7 @@ pub use supply::{cut, make_objects, open_files, place};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::error::{Context, Error, Result};
+use crate::kernel::cgroup;
 use crate::sorted::{self, Map};
 use crate::sys::abi::Number;
 use crate::sys::ipc::Attached;
@@ -63,6 +64,8 @@ pub struct Puppets<'a> {
     pub attached: Vec<Attached>,
     /// Open descriptions, by index.
     pub entries: Vec<OwnedFd>,
+    /// The control groups of the image.
+    pub groups: cgroup::Groups<'a>,
     /// The process that exists already: PID 1, whose children we make beside us.
     pub init: Option<u32>,
     /// The time namespace of our children, for PID 1 to enter (setns(2)).
@@ -138,6 +141,7 @@ impl<'a> Puppets<'a> {
             objects: Vec::new(),
             attached: Vec::new(),
             entries: Vec::new(),
+            groups: cgroup::Groups::default(),
             init,
             time: None,
             ahead: None,
@@ -303,6 +307,7 @@ impl<'a> Puppets<'a> {
             clone_call(&mut batch, thread.tid, THREAD, 0);
             area.run(pid, &mut batch)?;
             first_stop(thread.tid)?;
+            self.groups.put(thread.tid, false)?;
         }
         // While descriptor 0 is the conductor, and a thread sees the root that the conductor has.
         for thread in &body.threads {

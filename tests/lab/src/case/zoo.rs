@@ -8,6 +8,7 @@
 pub mod board;
 mod cage;
 pub mod compare;
+mod group;
 pub mod keeper;
 mod mutation;
 pub mod namespace;
@@ -67,8 +68,13 @@ pub struct Args {
 
 /// Programs of what rcsnap may refuse, and the kind that it then names. All others it must carry; these it must
 /// carry or refuse by name.
-const MAY_REFUSE: [(&str, &str); 4] =
-    [("memory_shared", "sharing"), ("netlink", "netlink"), ("sysvipc_undo", "sysvipc"), ("vfork", "freeze")];
+const MAY_REFUSE: [(&str, &str); 5] = [
+    ("cgroup_frozen", "cgroup"),
+    ("memory_shared", "sharing"),
+    ("netlink", "netlink"),
+    ("sysvipc_undo", "sysvipc"),
+    ("vfork", "freeze"),
+];
 
 /// One line of the table.
 pub struct Row {
