@@ -23,15 +23,17 @@
 
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+
 use super::devnode::Known;
 use super::tree::{self, Budget, Node};
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
 use crate::glob::matches;
 use crate::proc::mountinfo::{self, Mount, lookup};
 use crate::section;
-use crate::sorted::{self, Map};
+use crate::sorted::Map;
 use crate::sys::ptrace::Sys;
-use crate::sys::{fs, path, stat};
+use crate::sys::{fs, path};
 use crate::task::tree::Process;
 use crate::text;
 
@@ -48,18 +50,20 @@ section! {
 
 section! {
     #[derive(Default)]
-    /// Groups and tasks of one hierarchy. Paths of groups are those below its root.
+    /// A group of one hierarchy, with all below it: the root, or in a tree one that is only the tree's.
     pub struct Hierarchy {
         /// Its controllers, or `name=NAME`, as /proc/PID/cgroup has them; empty for version 2.
         pub name: String,
+        /// Where the group is. All further paths are those below it.
+        pub at: String,
         /// The groups, parents first.
         pub groups: Vec<Node>,
         /// Files in them whose owner or mode is not the usual one.
         pub files: Vec<Known>,
-        /// Path and text of the files that are settings, in the order of writing.
+        /// Path and text of the files that are settings, those of parents first.
         pub settings: Vec<(String, String)>,
-        /// Processes that are elsewhere than who makes them, and threads that are elsewhere than their process, with
-        /// the path as /proc/PID/cgroup has it.
+        /// Processes that are elsewhere in the hierarchy than who makes them, and threads that are elsewhere than their
+        /// process, with the path as /proc/PID/cgroup has it.
         pub members: Vec<(u32, String)>,
     }
 }
@@ -108,53 +112,68 @@ const LATE: usize = 17;
 const DEVICES: &str = "devices.list";
 const CONTROLLERS: &str = "cgroup.subtree_control";
 const OOM: &str = "memory.oom_control";
+const OOM_OFF: &str = "oom_kill_disable 1";
 
 fn rank(name: &str) -> Option<usize> {
     TABLE.iter().position(|glob| matches(glob, name))
 }
 
-/// What is to be written of a file; none if it says nothing. Who has no place in the table must say nothing.
-fn setting(name: &str, said: &str) -> Result<Option<(usize, String)>, ()> {
+/// What is to be written of a file; none if it says nothing. What has no place in the table must say nothing.
+fn setting(name: &str, said: &str) -> Result<Option<String>, ()> {
     let said = said.trim_ascii_end();
-    let kept = match (name, rank(name)) {
-        ("cgroup.type", _) if said != "threaded" => return Ok(None),
-        (OOM, _) if !said.starts_with("oom_kill_disable 1") => return Ok(None),
-        (OOM, Some(rank)) => (rank, "oom_kill_disable 1".to_owned()),
-        (_, Some(EARLY..LATE)) => return Ok(None),
-        (_, Some(rank)) if !text::has(said, "invalid") => {
-            let lines = said.lines().map(device_path).collect::<Vec<_>>();
-            (rank, text::joined(&mut lines.iter().map(|line| &**line), "\n"))
-        }
-        (_, None) if ["", "0", "max", "THAWED"].contains(&said) => return Ok(None),
+    match rank(name) {
+        Some(EARLY..LATE) => return Ok(None),
+        Some(_) if !text::has(said, "invalid") => {}
+        None if ["", "0", "max", "THAWED"].contains(&said) => return Ok(None),
         _ => return Err(()),
-    };
-    Ok((!kept.1.is_empty() || name == DEVICES).then_some(kept))
+    }
+    Ok(match name {
+        "cgroup.type" if said != "threaded" => None,
+        OOM => said.starts_with(OOM_OFF).then(|| OOM_OFF.to_owned()),
+        _ if said.is_empty() && name != DEVICES => None,
+        // Numbers of block devices can change from boot to boot.
+        _ => Some(renamed(said, &|word| {
+            let link = text::has(word, ":").then(|| fs::link_text(format!("/sys/dev/block/{word}")))?.ok()?;
+            Some(text::from_top(&link).to_owned())
+        })),
+    })
 }
 
-/// A line that begins with the number of a block device, with the path of the device instead.
-fn device_path(line: &str) -> String {
-    let device = line.split_once(' ').and_then(|(number, rest)| {
-        let link = fs::link_text(format!("/sys/dev/block/{number}")).ok().filter(|_| number.contains(':'))?;
-        Some(format!("{} {rest}", text::from_top(&link)))
-    });
-    device.unwrap_or_else(|| line.to_owned())
+/// What to write, line by line, for a file to say this.
+fn lines(name: &str, said: &str) -> String {
+    if name == CONTROLLERS {
+        return text::replaced(&format!("+{}", said.trim_ascii_end()), " ", "\n+");
+    }
+    renamed(said, &|word| {
+        let number = word.starts_with("devices/").then(|| fs::text(format!("/sys/{word}/dev")))?.ok()?;
+        Some(number.trim_ascii_end().to_owned())
+    })
 }
 
-/// The other way round.
-fn device_number(line: &str) -> String {
-    let device =
-        line.split_once(' ').filter(|(path, _)| path.starts_with("devices/")).and_then(|(path, rest)| {
-            let number = fs::text(format!("/sys/{path}/dev")).ok()?;
-            Some(format!("{} {rest}", number.trim_ascii_end()))
-        });
-    device.unwrap_or_else(|| line.to_owned())
+/// The text with other first words in its lines, where there are any.
+fn renamed(said: &str, find: &dyn Fn(&str) -> Option<String>) -> String {
+    let mut all = String::new();
+    for line in said.lines() {
+        let (first, rest) = line.split_at(text::find(line, " ").unwrap_or(0));
+        all.push_str(&find(first).unwrap_or_else(|| first.to_owned()));
+        all.push_str(rest);
+        all.push('\n');
+    }
+    all
 }
 
-/// The names of all hierarchies, with the group of a thread in each.
-fn groups_of(pid: u32, tid: u32) -> Vec<(String, String)> {
-    let lines = fs::of_task(pid, &format!("task/{tid}/cgroup")).unwrap_or_default();
-    let fields = lines.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
-    fields.map(|(name, path)| (name.to_owned(), path.to_owned())).collect()
+/// The groups of a thread: lines of number, hierarchy, path.
+fn groups_of(pid: u32, tid: u32) -> String {
+    fs::of_task(pid, &format!("task/{tid}/cgroup")).unwrap_or_default()
+}
+
+fn fields(line: &str) -> Option<(&str, &str)> {
+    line.split_once(':')?.1.split_once(':')
+}
+
+/// The path of a hierarchy's group among others.
+fn of<'a>(groups: &'a str, name: &str) -> &'a str {
+    groups.lines().filter_map(fields).find(|(hierarchy, _)| *hierarchy == name).map_or("/", |(_, path)| path)
 }
 
 /// Where a hierarchy is mounted.
@@ -176,26 +195,8 @@ fn threads(name: &str) -> &'static str {
     if name.is_empty() { "cgroup.threads" } else { "tasks" }
 }
 
-/// The names of the groups in one.
-fn inside(group: &Path) -> Vec<String> {
-    let names = fs::entries(group).unwrap_or_default().into_iter().filter(|name| name.dir);
-    names.map(|name| name.name.to_string_lossy().into_owned()).collect()
-}
-
-/// Whether a group, with all below it, has no threads but these.
-fn only(group: &Path, file: &str, ours: &[u32]) -> bool {
-    let threads = fs::text(group.join(file)).unwrap_or_default();
-    threads.lines().all(|id| id.parse().is_ok_and(|id| ours.contains(&id)))
-        && inside(group).iter().all(|name| only(&group.join(name), file, ours))
-}
-
 fn below(path: &str) -> &str {
     text::without_start(path, "/")
-}
-
-/// The path of a hierarchy's group among others.
-fn of<'a>(groups: &'a [(String, String)], name: &str) -> &'a str {
-    groups.iter().find(|(hierarchy, _)| hierarchy == name).map_or("/", |(_, path)| path)
 }
 
 /// Reads groups and memberships of processes that stand still. `all` means the whole machine, where tasks begin in the
@@ -212,22 +213,23 @@ pub fn capture(all: bool, root: u32, prefix: &str, processes: &[Process]) -> Res
             Refusal::new("it shows only a group, which is made after it", "mount the whole hierarchy");
         obstacles.push(Obstacle::kernel(KIND, format!("mount {}", mount.point), refusal));
     }
-    let mut threads = Vec::new();
+    let (mut threads, mut ours) = (Vec::new(), Vec::new());
     for process in processes {
         for thread in process.body.iter().flat_map(|body| &body.threads) {
-            threads.push((process, thread.tid, groups_of(process.ids.pid, thread.tid)));
+            threads.push((process, groups_of(process.ids.pid, thread.tid)));
+            ours.push(thread.tid);
         }
     }
-    let ours: Vec<u32> = threads.iter().map(|(_, tid, _)| *tid).collect();
     let me = std::process::id();
-    let home = if all { Vec::new() } else { groups_of(me, me) };
-    for (name, _) in groups_of(root, root) {
-        let mut found = Hierarchy::default();
-        let top = top(&mounts, &name);
+    let home = if all { String::new() } else { groups_of(me, me) };
+    for (name, _) in groups_of(root, root).lines().filter_map(fields) {
+        let top = top(&mounts, name);
+        let new = |at| Hierarchy { name: name.to_owned(), at, ..Hierarchy::default() };
+        let mut found = new(String::new());
         let mut usual = "";
-        for (process, tid, groups) in &threads {
-            let (path, leads) = (of(groups, &name), *tid == process.ids.pid);
-            if path != if leads { of(&home, &name) } else { usual } {
+        for ((process, groups), tid) in threads.iter().zip(&ours) {
+            let (path, leads) = (of(groups, name), *tid == process.ids.pid);
+            if path != if leads { of(&home, name) } else { usual } {
                 found.members.push((*tid, path.to_owned()));
                 if top.is_none() || path.starts_with("/..") {
                     let refusal = Refusal::new("no mount shows it", "mount its hierarchy");
@@ -239,112 +241,111 @@ pub fn capture(all: bool, root: u32, prefix: &str, processes: &[Process]) -> Res
                 usual = path;
             }
         }
-        let Some(top) = top.filter(|_| all || !found.members.is_empty()) else { continue };
-        let top = Path::new(prefix).join(if prefix.is_empty() { &top.point } else { below(&top.point) });
-        found.name = name;
-        if all {
-            found.read(&top, "", &mut obstacles)?;
+        let Some(top) = top else { continue };
+        let top = PathBuf::from(format!("{prefix}{}", top.point));
+        let own = if all { vec![String::new()] } else { found.own(&top, &ours) };
+        for at in own {
+            let mut group = new(at);
+            group.read(&top.join(&group.at), &mut obstacles)?;
+            state.hierarchies.push(group);
         }
-        for at in found.own(&top, &ours).into_iter().filter(|_| !all) {
-            found.read(&top, &at, &mut obstacles)?;
+        if !found.members.is_empty() {
+            state.hierarchies.push(found);
         }
-        state.hierarchies.push(found);
     }
     Ok((state, obstacles))
 }
 
 impl Hierarchy {
-    /// The groups of members that are only theirs, with all below.
+    /// The groups of members that, with all below, have no threads but ours.
     fn own(&self, top: &Path, ours: &[u32]) -> Vec<String> {
         let mut own: Vec<String> = Vec::new();
         for (_, path) in &self.members {
-            let path = below(path);
-            let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
-            let mut above = ends.filter_map(|end| path.get(..end)).filter(|at| !at.is_empty());
-            let first = above.find(|at| only(&top.join(at), threads(&self.name), ours));
-            own.extend(first.filter(|at| !own.iter().any(|known| known == at)).map(str::to_owned));
+            let mut at = String::new();
+            for part in below(path).split('/') {
+                at.push_str(part);
+                if own.contains(&at) || at.is_empty() {
+                    break;
+                }
+                // Of others' groups one may go meanwhile: they are not ours then.
+                let names = tree::list(KIND, &top.join(&at), &|_| false).unwrap_or_default();
+                let only = names.iter().all(|(path, _)| {
+                    let known = text::file_name(path) != threads(&self.name);
+                    let said = || fs::text(top.join(&at).join(path)).unwrap_or_default();
+                    known || said().lines().all(|id| id.parse().is_ok_and(|id| ours.contains(&id)))
+                });
+                if only && !names.is_empty() {
+                    own.push(at);
+                    break;
+                }
+                at.push('/');
+            }
         }
         own
     }
 
     /// Reads a group, and all below it.
-    fn read(&mut self, top: &Path, at: &str, obstacles: &mut Vec<Obstacle>) -> Result<()> {
-        let doing = format_args!("reading /{at}");
-        let group = top.join(at);
-        let under = |name: &str| if at.is_empty() { name.to_owned() } else { format!("{at}/{name}") };
-        if !at.is_empty() {
-            let name = (at.to_owned(), stat::lstat(&group).context(KIND, doing)?);
-            let node = tree::read(KIND, top, &name, &mut Map::new(), &mut Budget(0));
-            self.groups
-                .push(node.map_err(|refusal| Error::new(KIND, doing.to_string(), refusal.into_reason()))?);
-        }
-        let mut settings = Vec::new();
-        let names = fs::entries(&group).context(KIND, doing)?;
-        for name in names.iter().filter(|name| !name.dir) {
-            let file = group.join(&name.name);
-            let name = name.name.to_string_lossy();
-            let meta = stat::lstat(&file).context(KIND, doing)?;
+    fn read(&mut self, group: &Path, obstacles: &mut Vec<Obstacle>) -> Result<()> {
+        for name in tree::list(KIND, group, &|_| false)? {
+            let (path, meta) = &name;
+            if meta.is_dir() {
+                let node = tree::read(KIND, group, &name, &mut Map::new(), &mut Budget(0));
+                let wrong = |refusal: Refusal| Error::new(KIND, "reading a group", refusal.into_reason());
+                self.groups.push(node.map_err(wrong)?);
+                continue;
+            }
             let mode = meta.mode & 0o7777;
             if meta.uid != 0 || meta.gid != 0 || ![0o644, 0o444, 0o200, 0o222, 0].contains(&mode) {
-                self.files.push(Known { path: under(&name), mode, uid: meta.uid, gid: meta.gid });
+                self.files.push(Known { path: path.clone(), mode, uid: meta.uid, gid: meta.gid });
             }
-            let said = fs::text(&file).ok().filter(|_| mode & 0o200 != 0 || name == DEVICES);
-            let Some(said) = said else { continue };
-            match setting(&name, &said) {
-                Ok(setting) => settings.extend(setting.map(|(rank, said)| (rank, under(&name), said))),
+            let file = text::file_name(path);
+            if mode & 0o200 == 0 && file != DEVICES {
+                continue;
+            }
+            // What cannot be read is a command.
+            let Ok(said) = fs::text(group.join(path)) else { continue };
+            match setting(file, &said) {
+                Ok(said) => self.settings.extend(said.map(|said| (path.clone(), said))),
                 Err(()) => {
                     let refusal = Refusal::new("this setting is not carried", "set it after the ready line");
-                    obstacles.push(Obstacle::kernel(KIND, format!("/{}", under(&name)), refusal));
+                    obstacles.push(Obstacle::kernel(KIND, format!("/{}/{path}", self.at), refusal));
                 }
             }
         }
-        sorted::sort_by_key(&mut settings, |(rank, ..)| *rank);
-        self.settings.extend(settings.into_iter().map(|(_, path, said)| (path, said)));
-        names
-            .iter()
-            .filter(|name| name.dir)
-            .try_for_each(|name| self.read(top, &under(&name.name.to_string_lossy()), obstacles))
+        Ok(())
     }
 
-    /// Writes the settings that come before tasks, or those that come after them.
-    fn set(&self, top: &Path, early: bool) -> Result<()> {
+    /// Writes the settings whose turn it is; all late ones have the last.
+    fn set(&self, top: &Path, turn: usize) -> Result<()> {
         for (path, said) in &self.settings {
             let name = text::file_name(path);
-            if (rank(name) < Some(EARLY)) == early {
-                let doing = format_args!("setting {path}");
-                if !write(&top.join(path), name, said).context(KIND, doing)? {
-                    return Err(Error::new(KIND, doing.to_string(), "the kernel made something else of it"));
-                }
+            if rank(name).unwrap_or(EARLY).min(EARLY) == turn {
+                write(&top.join(&self.at).join(path), name, said)
+                    .context(KIND, format_args!("setting {path} to {said}"))?;
             }
         }
         Ok(())
     }
 }
 
-/// The parts of a file that are written one by one.
-fn parts(name: &str, said: &str) -> Vec<String> {
-    if name == CONTROLLERS {
-        return said.split_ascii_whitespace().map(|word| format!("+{word}")).collect();
-    }
-    said.lines().map(device_number).collect()
-}
-
-/// Writes what a file does not say yet; whether it says all of it then.
-fn write(file: &Path, name: &str, said: &str) -> Sys<bool> {
-    let wanted = parts(name, said);
-    let now = parts(name, &fs::text(file)?);
-    if name == DEVICES && now != wanted {
+/// Writes what a file does not say yet. EPROTO: the kernel has made something else of it.
+fn write(file: &Path, name: &str, said: &str) -> Sys<()> {
+    let wanted = lines(name, said);
+    let now = || fs::text(file).map(|said| lines(name, &said));
+    let before = now()?;
+    let missing = |now: &str, line: &str| now.lines().all(|other| other != line);
+    if name == DEVICES && before != wanted {
         fs::write(file.with_file_name("devices.deny"), "a")?;
-        for line in &wanted {
+    }
+    for line in wanted.lines() {
+        if name == DEVICES && before != wanted {
             fs::write(file.with_file_name("devices.allow"), line)?;
-        }
-    } else {
-        for part in wanted.iter().filter(|part| !now.contains(part)) {
-            fs::write(file, if name == OOM { "1" } else { part })?;
+        } else if missing(&before, line) {
+            fs::write(file, if name == OOM { "1" } else { line })?;
         }
     }
-    let now = parts(name, &fs::text(file)?);
-    Ok(wanted.iter().all(|part| now.contains(part)))
+    let after = now()?;
+    if wanted.lines().any(|line| missing(&after, line)) { Err(Errno::EPROTO) } else { Ok(()) }
 }
 
 /// The groups of an image in this system.
@@ -360,14 +361,15 @@ pub fn restore(state: &State) -> Result<Groups<'_>> {
     let mounts = mountinfo::parse(&table)?;
     let mut groups = Groups::default();
     for hierarchy in &state.hierarchies {
-        let doing = format_args!("looking for hierarchy {}", hierarchy.name);
-        let top = top(&mounts, &hierarchy.name)
-            .ok_or_else(|| Error::new(KIND, doing.to_string(), "it is not mounted"))?;
+        let top = top(&mounts, &hierarchy.name).ok_or_else(|| {
+            Error::new(KIND, format!("looking for {}", hierarchy.name), "it is not mounted")
+        })?;
         let top = PathBuf::from(&top.point);
-        tree::make(KIND, &top, &hierarchy.groups, &[])?;
-        hierarchy.set(&top, true)?;
+        let group = top.join(&hierarchy.at);
+        tree::make(KIND, &group, &hierarchy.groups, &[])?;
+        (0..EARLY).try_for_each(|turn| hierarchy.set(&top, turn))?;
         for known in &hierarchy.files {
-            let file = top.join(&known.path);
+            let file = group.join(&known.path);
             path::chown(&file, known.uid, known.gid)
                 .and_then(|()| path::chmod(&file, known.mode))
                 .context(KIND, format_args!("setting the owner of {}", known.path))?;
@@ -398,13 +400,13 @@ impl Groups<'_> {
     /// # Errors
     /// The kernel does not take one.
     pub fn finish(&self) -> Result<()> {
-        self.0.iter().try_for_each(|(top, hierarchy)| hierarchy.set(top, false))
+        self.0.iter().try_for_each(|(top, hierarchy)| hierarchy.set(top, EARLY))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{EARLY, LATE, TABLE, device_number, device_path, of, rank, setting, top};
+    use super::{EARLY, LATE, TABLE, lines, of, rank, setting, top};
     use crate::proc::mountinfo::parse;
 
     #[test]
@@ -414,13 +416,16 @@ mod tests {
         let order =
             ["cgroup.type", "cgroup.subtree_control", "cpuset.mems", "cpuset.cpus.partition", "pids.max"];
         assert!(order.map(rank).is_sorted());
-        let set = |name, said| setting(name, said).map(|kept| kept.map(|(_, said)| said));
-        assert_eq!(set("cpu.max", "5000 100000\n"), Ok(Some("5000 100000".into())));
-        assert_eq!(set("cgroup.type", "domain threaded\n"), Ok(None));
-        assert_eq!(set("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\n"), Ok(None));
-        assert_eq!(set("memory.oom_control", "oom_kill_disable 1\n"), Ok(Some("oom_kill_disable 1".into())));
-        assert_eq!(set("memory.max_usage_in_bytes", "8192\n"), Ok(None));
-        assert_eq!(set("devices.list", ""), Ok(Some(String::new())));
+        assert_eq!(setting("cpu.max", "5000 100000\n"), Ok(Some("5000 100000\n".into())));
+        assert_eq!(setting("cgroup.type", "domain threaded\n"), Ok(None));
+        assert_eq!(setting("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\n"), Ok(None));
+        assert_eq!(
+            setting("memory.oom_control", "oom_kill_disable 1\nunder_oom 0\n"),
+            Ok(Some("oom_kill_disable 1".into()))
+        );
+        assert_eq!(setting("memory.max_usage_in_bytes", "8192\n"), Ok(None));
+        assert_eq!(setting("devices.list", ""), Ok(Some(String::new())));
+        assert_eq!(lines("cgroup.subtree_control", "cpu io\n"), "+cpu\n+io");
     }
 
     #[test]
@@ -435,12 +440,13 @@ mod tests {
 
     #[test]
     fn devices_go_by_their_path() {
-        assert_eq!(device_path("254:999 rbps=1"), "254:999 rbps=1");
         for number in std::fs::read_dir("/sys/dev/block").unwrap() {
-            let line = format!("{} wiops=7", number.unwrap().file_name().to_string_lossy());
-            assert!(device_path(&line).starts_with("devices/"), "{line}");
-            assert_eq!(device_number(&device_path(&line)), line);
+            let line = format!("{} wiops=7\n", number.unwrap().file_name().to_string_lossy());
+            let stored = setting("io.max", &line).unwrap().unwrap();
+            assert!(stored.starts_with("devices/"), "{line}");
+            assert_eq!(lines("io.max", &stored), line);
         }
+        assert_eq!(setting("io.max", "254:999 wiops=7\n"), Ok(Some("254:999 wiops=7\n".into())));
     }
 
     #[test]
@@ -457,7 +463,7 @@ mod tests {
         let point = |name| top(&mounts, name).map(|mount| &*mount.point);
         assert_eq!((point(""), point("cpu,cpuacct")), (Some("/two"), Some("/cpu")));
         assert_eq!((point("name=x"), point("pids"), point("memory")), (None, None, None));
-        let groups = [("cpu,cpuacct".to_owned(), "/a".to_owned())];
-        assert_eq!((of(&groups, "cpu,cpuacct"), of(&groups, "")), ("/a", "/"));
+        let groups = "4:cpu,cpuacct:/a\n0::/b:c\n";
+        assert_eq!((of(groups, "cpu,cpuacct"), of(groups, ""), of(groups, "pids")), ("/a", "/b:c", "/"));
     }
 }
