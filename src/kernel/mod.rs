@@ -13,6 +13,7 @@ use crate::section;
 pub mod address;
 pub mod bytes;
 pub mod cgroup;
+mod cgroup_setting;
 pub mod clock;
 pub mod console;
 pub mod devnode;

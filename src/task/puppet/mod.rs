@@ -30,7 +30,7 @@ use crate::task::memory::{self, Backing};
 use crate::task::pages::{self, Memory, Place};
 use crate::task::remote::{AREA, Area, Batch, Script};
 use crate::task::tree::{Body, Process};
-use create::{clone_call, first_stop};
+use create::first_stop;
 use supply::take_lock;
 
 use crate::task::{creds, freeze, limit, sched, seccomp, signal, thread, timer, workdir};
@@ -302,13 +302,7 @@ impl<'a> Puppets<'a> {
         let leader = body.threads.first().map_or(&[][..], |leader| &leader.seccomp.filters);
         seccomp::restore(&mut script, leader.get(..common).unwrap_or(&[]), self.filters)?;
         script.flush()?;
-        for thread in body.threads.iter().skip(1) {
-            let mut batch = Batch::new(area.base());
-            clone_call(&mut batch, thread.tid, THREAD, 0);
-            area.run(pid, &mut batch)?;
-            first_stop(thread.tid)?;
-            self.groups.put(thread.tid, false)?;
-        }
+        self.make_threads(pid, area, body)?;
         // While descriptor 0 is the conductor, and a thread sees the root that the conductor has.
         for thread in &body.threads {
             if let Some(own) = &thread.workdir {
@@ -396,10 +390,3 @@ impl<'a> Puppets<'a> {
 
 /// The most calls that one mapping's advice can take.
 const FLAG_CALLS: usize = 12;
-/// What threads of one process share (clone(2)).
-const THREAD: u64 = (libc::CLONE_VM
-    | libc::CLONE_FS
-    | libc::CLONE_FILES
-    | libc::CLONE_SIGHAND
-    | libc::CLONE_THREAD
-    | libc::CLONE_SYSVSEM) as u64;

@@ -50,16 +50,14 @@ impl Zoo {
         let (top, mounted) = match mount {
             Some(top) => (PathBuf::from(top), false),
             None if table.contains(" /sys/fs/cgroup/") || table.contains(" /sys/fs/cgroup ") => return None,
-            None => (self.mount_hierarchy(option)?, true),
+            // Version 2 can do without the others.
+            None if field == 0 || ["name", "devices", "freezer", "net_cls", "net_prio"].contains(&option) => {
+                (self.mount_hierarchy(option)?, true)
+            }
+            None => return None,
         };
         let lines = fs::read_to_string("/proc/self/cgroup").ok()?;
-        let home = lines.lines().find_map(|line| {
-            let mut fields = line.splitn(3, ':').skip(1);
-            let (name, path) = (fields.next()?, fields.next()?);
-            let named = option == "name" && name.starts_with("name=");
-            let version = option == "cgroup2" && name.is_empty();
-            (version || named || name.split(',').any(|word| word == option)).then(|| path.to_owned())
-        })?;
+        let home = lines.lines().find_map(|line| path_in(line, option))?;
         let home = top.join(home.trim_start_matches('/'));
         // The folder of this run, whose number nobody else has.
         let folder = self.path("x").parent()?.parent()?.metadata().ok()?.ino();
@@ -108,6 +106,23 @@ impl Ground {
         });
         if self.path.exists() { Err(format!("{} is not empty", self.path.display()).into()) } else { Ok(()) }
     }
+}
+
+/// The path in a line of /proc/PID/cgroup, if it is of the hierarchy with this option.
+fn path_in(line: &str, option: &str) -> Option<String> {
+    let mut fields = line.splitn(3, ':').skip(1);
+    let (name, path) = (fields.next()?, fields.next()?);
+    let named = option == "name" && name.starts_with("name=");
+    let version = option == "cgroup2" && name.is_empty();
+    (version || named || name.split(',').any(|word| word == option)).then(|| path.to_owned())
+}
+
+/// The groups of a task in these hierarchies: of others, more may come. `who` is `self` or `thread-self`.
+#[must_use]
+pub fn of(who: &str, options: &[&str]) -> String {
+    let lines = crate::proc::text(&format!("/proc/{who}/cgroup"));
+    let path = |option: &&str| lines.lines().find_map(|line| path_in(line, option));
+    options.iter().map(|option| format!("{option} {}\n", path(option).unwrap_or_default())).collect()
 }
 
 /// Puts the calling process into a group.

@@ -42,7 +42,7 @@ fn program(zoo: &mut Zoo) -> Outcome {
     let child = zoo.fork(move |zoo| {
         group::enter(&there)?;
         let touched = vec![7_u8; TOUCHED];
-        zoo.keep("group of the child", || text("/proc/self/cgroup"));
+        zoo.keep("group of the child", || group::of("self", &["cgroup2"]));
         zoo.keep("affinity of the child", || zoo::proc::status("self", "Cpus_allowed"));
         zoo.arrive();
         zoo.wait();
@@ -59,10 +59,10 @@ fn program(zoo: &mut Zoo) -> Outcome {
         let thread = std::thread::spawn(move || {
             let _ = told.send(set(&one, "cgroup.threads", &sys::gettid().to_string()));
             zoo::wait_for(go.as_ref());
-            text("/proc/thread-self/cgroup")
+            group::of("thread-self", &["cgroup2"])
         });
         tells.recv().map_err(|_| "the thread ended")??;
-        zoo.keep("group of the process", || text("/proc/self/cgroup"));
+        zoo.keep("group of the process", || group::of("self", &["cgroup2"]));
         zoo.arrive();
         zoo.wait();
         zoo.verify();
@@ -73,11 +73,14 @@ fn program(zoo: &mut Zoo) -> Outcome {
     group::enter(&own)?;
     let path = ground.path.clone();
     zoo.keep("groups", move || group::portrait(&path));
-    zoo.keep("own group", || text("/proc/self/cgroup"));
+    zoo.keep("own group", || group::of("self", &["cgroup2"]));
     zoo.ready();
     let late = zoo.fork(|zoo| {
         zoo.arrive();
-        zoo.check("a child is born in the group of its parent", text("/proc/self/cgroup").contains("/own\n"));
+        zoo.check(
+            "a child is born in the group of its parent",
+            group::of("self", &["cgroup2"]).contains("/own\n"),
+        );
         Ok(())
     })?;
     zoo.reap("the late child", late);

@@ -19,7 +19,7 @@ fn program(zoo: &mut Zoo) -> Outcome {
     group::enter(&own)?;
     let state = frozen.join("cgroup.freeze");
     zoo.keep("frozen", move || text(&state.to_string_lossy()));
-    zoo.keep("own group", || text("/proc/self/cgroup"));
+    zoo.keep("own group", || group::of("self", &["cgroup2"]));
     zoo.ready();
     ground.leave()
 }

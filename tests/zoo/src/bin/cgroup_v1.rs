@@ -16,7 +16,7 @@ fn main() {
 }
 
 fn program(zoo: &mut Zoo) -> Outcome {
-    let mut grounds: Vec<(&str, Ground)> = Vec::new();
+    let mut grounds: Vec<(&'static str, Ground)> = Vec::new();
     for option in HIERARCHIES {
         if let Some(ground) = zoo.ground(option) {
             set_up(option, &ground)?;
@@ -26,35 +26,31 @@ fn program(zoo: &mut Zoo) -> Outcome {
     if grounds.is_empty() {
         zoo.skip("no hierarchy of version 1 to make groups in");
     }
-    let groups: Vec<Ground> = grounds.iter().map(|(_, ground)| ground.clone()).collect();
+    let groups = grounds.clone();
     let child = zoo.fork(move |zoo| {
-        for ground in &groups {
-            group::enter(&ground.path.join("a"))?;
-        }
-        zoo.keep("groups of the child", || text("/proc/self/cgroup"));
+        groups.iter().try_for_each(|(_, ground)| group::enter(&ground.path.join("a")))?;
+        zoo.keep("groups of the child", own("self", &groups));
         zoo.arrive();
         zoo.wait();
         zoo.verify();
         Ok(())
     })?;
-    let groups: Vec<Ground> = grounds.iter().map(|(_, ground)| ground.clone()).collect();
+    let groups = grounds.clone();
     let threaded = zoo.fork(move |zoo| {
-        for ground in &groups {
-            group::enter(&ground.path)?;
-        }
+        groups.iter().try_for_each(|(_, ground)| group::enter(&ground.path))?;
         let (told, tells) = std::sync::mpsc::channel();
-        let go = zoo.go();
+        let (go, theirs) = (zoo.go(), groups.clone());
         let thread = std::thread::spawn(move || {
             let tid = sys::gettid().to_string();
-            let moved = groups.iter().try_for_each(|ground| set(&ground.path.join("a"), "tasks", &tid));
-            let own = || text("/proc/thread-self/cgroup") + &zoo::proc::status("thread-self", "Cpus_allowed");
+            let moved = theirs.iter().try_for_each(|(_, ground)| set(&ground.path.join("a"), "tasks", &tid));
+            let own = own("thread-self", &theirs);
             let first = own();
             let _ = told.send(moved);
             zoo::wait_for(go.as_ref());
             (first, own())
         });
         tells.recv().map_err(|_| "the thread ended")??;
-        zoo.keep("groups of the process", || text("/proc/self/cgroup"));
+        zoo.keep("groups of the process", own("self", &groups));
         zoo.arrive();
         zoo.wait();
         zoo.verify();
@@ -66,11 +62,17 @@ fn program(zoo: &mut Zoo) -> Outcome {
         let path = ground.path.clone();
         zoo.keep(option, move || group::portrait(&path));
     }
-    zoo.keep("own groups", || text("/proc/self/cgroup"));
+    zoo.keep("own groups", own("self", &grounds));
     zoo.ready();
     zoo.reap("the child", child);
     zoo.reap("the child with a thread", threaded);
     grounds.iter().try_for_each(|(_, ground)| ground.leave())
+}
+
+/// Reads groups and affinity.
+fn own(who: &'static str, grounds: &[(&'static str, Ground)]) -> impl Fn() -> String + Send + 'static {
+    let options: Vec<&str> = grounds.iter().map(|(option, _)| *option).collect();
+    move || group::of(who, &options) + &zoo::proc::status(who, "Cpus_allowed")
 }
 
 /// Two groups, with what the controller can be told.
