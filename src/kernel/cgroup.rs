@@ -22,10 +22,12 @@
 
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+
 use super::cgroup_setting::{self, EARLY};
 use super::devnode::Known;
 use super::tree::{self, Budget, Node};
-use crate::error::{Context, Error, Obstacle, Refusal, Result};
+use crate::error::{Context, Obstacle, Refusal, Result};
 use crate::proc::mountinfo::{self, Mount, lookup};
 use crate::section;
 use crate::sorted::Map;
@@ -78,18 +80,24 @@ fn of<'a>(groups: &'a str, name: &str) -> &'a str {
     groups.lines().filter_map(fields).find(|(hierarchy, _)| *hierarchy == name).map_or("/", |(_, path)| path)
 }
 
-/// Where a hierarchy is mounted.
-fn top<'a>(mounts: &'a [Mount], name: &str) -> Option<&'a Mount> {
+/// Where a hierarchy is mounted, as we see it.
+fn top(mounts: &[Mount], name: &str, prefix: &str) -> Option<PathBuf> {
     let all: Vec<&Mount> = mounts.iter().collect();
     let word = name.split(',').next().unwrap_or_default();
-    mounts.iter().find(|mount| {
+    let found = mounts.iter().find(|mount| {
         let it_is = match &*mount.fstype {
             "cgroup2" => word.is_empty(),
             "cgroup" => mount.super_options.split(',').any(|option| option == word),
             _ => false,
         };
         it_is && mount.root == "/" && lookup(&all, &mount.point).is_some_and(|on| on.id == mount.id)
-    })
+    })?;
+    Some(PathBuf::from(format!("{prefix}{}", found.point)))
+}
+
+/// The mounts that a task sees.
+fn mounts(task: u32) -> Result<Vec<Mount>> {
+    mountinfo::parse(&fs::of_task(task, "mountinfo").context(KIND, format_args!("reading mountinfo"))?)
 }
 
 /// The file that has the threads of a group.
@@ -109,7 +117,7 @@ impl State {
     fn of(&mut self, name: &str) -> &mut Hierarchy {
         let known = self.hierarchies.iter().position(|hierarchy| hierarchy.name == name);
         let at = known.unwrap_or_else(|| {
-            self.hierarchies.push(Hierarchy { name: name.to_owned(), ..Hierarchy::default() });
+            self.hierarchies.push(Hierarchy::new(name, String::new()));
             self.hierarchies.len() - 1
         });
         &mut self.hierarchies[at]
@@ -123,8 +131,7 @@ impl State {
 /// An error of reading.
 pub fn capture(all: bool, root: u32, prefix: &str, processes: &[Process]) -> Result<(State, Vec<Obstacle>)> {
     let (mut state, mut obstacles) = (State::default(), Vec::new());
-    let table = fs::of_task(root, "mountinfo").context(KIND, format_args!("reading mountinfo"))?;
-    let mounts = mountinfo::parse(&table)?;
+    let mounts = mounts(root)?;
     let (me, mut home) = (std::process::id(), String::new());
     if all {
         for mount in mounts.iter().filter(|mount| mount.fstype.starts_with(KIND) && mount.root != "/") {
@@ -158,16 +165,15 @@ pub fn capture(all: bool, root: u32, prefix: &str, processes: &[Process]) -> Res
     }
     let mut groups = Vec::new();
     for found in &state.hierarchies {
-        let top = top(&mounts, &found.name);
+        let top = top(&mounts, &found.name, prefix);
         for (id, path) in &found.members {
             if top.is_none() || path.starts_with("/..") {
                 refuse(&mut obstacles, format!("{id} in {}:{path}", found.name), "no mount shows its group");
             }
         }
         let Some(top) = top else { continue };
-        let top = PathBuf::from(format!("{prefix}{}", top.point));
         for at in if all { vec![String::new()] } else { found.own(&top, &ours) } {
-            let mut group = Hierarchy { name: found.name.clone(), at, ..Hierarchy::default() };
+            let mut group = Hierarchy::new(&found.name, at);
             group.read(&top.join(&group.at), &mut obstacles)?;
             groups.push(group);
         }
@@ -177,6 +183,11 @@ pub fn capture(all: bool, root: u32, prefix: &str, processes: &[Process]) -> Res
 }
 
 impl Hierarchy {
+    #[inline(never)]
+    fn new(name: &str, at: String) -> Hierarchy {
+        Hierarchy { name: name.to_owned(), at, ..Hierarchy::default() }
+    }
+
     /// The groups of members that, with all below, have no threads but ours.
     fn own(&self, top: &Path, ours: &[u32]) -> Vec<String> {
         let mut own: Vec<String> = Vec::new();
@@ -209,9 +220,10 @@ impl Hierarchy {
         for name in tree::list(KIND, group, &|_| false)? {
             let (path, meta) = &name;
             if meta.is_dir() {
-                let node = tree::read(KIND, group, &name, &mut Map::new(), &mut Budget(0));
-                let wrong = |refusal: Refusal| Error::new(KIND, "reading a group", refusal.into_reason());
-                self.groups.push(node.map_err(wrong)?);
+                match tree::read(KIND, group, &name, &mut Map::new(), &mut Budget(0)) {
+                    Ok(node) => self.groups.push(node),
+                    Err(refusal) => obstacles.push(Obstacle::kernel(KIND, path.as_str(), refusal)),
+                }
                 continue;
             }
             let mode = meta.mode & 0o7777;
@@ -254,14 +266,11 @@ pub struct Groups<'a>(Vec<(PathBuf, &'a Hierarchy)>);
 /// # Errors
 /// A hierarchy is mounted nowhere, or the kernel does not have what a group had.
 pub fn restore(state: &State) -> Result<Groups<'_>> {
-    let table = fs::text("/proc/self/mountinfo").context(KIND, format_args!("reading mountinfo"))?;
-    let mounts = mountinfo::parse(&table)?;
+    let mounts = mounts(std::process::id())?;
     let mut groups = Groups::default();
     for hierarchy in &state.hierarchies {
-        let top = top(&mounts, &hierarchy.name).ok_or_else(|| {
-            Error::new(KIND, format!("looking for {}", hierarchy.name), "it is not mounted")
-        })?;
-        let top = PathBuf::from(&top.point);
+        let top = top(&mounts, &hierarchy.name, "").ok_or(Errno::ENODEV);
+        let top = top.context(KIND, format_args!("looking for a mount of {}", hierarchy.name))?;
         let group = top.join(&hierarchy.at);
         tree::make(KIND, &group, &hierarchy.groups, &[])?;
         (0..EARLY).try_for_each(|turn| hierarchy.set(&top, turn))?;
@@ -317,8 +326,9 @@ mod tests {
              25 24 0:6 / /hidden rw - tmpfs none rw\n",
         )
         .unwrap();
-        let point = |name| top(&mounts, name).map(|mount| &*mount.point);
-        assert_eq!((point(""), point("cpu,cpuacct")), (Some("/two"), Some("/cpu")));
+        let point = |name| top(&mounts, name, "/root");
+        assert_eq!(point(""), Some("/root/two".into()));
+        assert_eq!(point("cpu,cpuacct"), Some("/root/cpu".into()));
         assert_eq!((point("name=x"), point("pids"), point("memory")), (None, None, None));
         let groups = "4:cpu,cpuacct:/a\n0::/b:c\n";
         assert_eq!((of(groups, "cpu,cpuacct"), of(groups, ""), of(groups, "pids")), ("/a", "/b:c", "/"));

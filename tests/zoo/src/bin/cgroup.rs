@@ -20,6 +20,9 @@ fn program(zoo: &mut Zoo) -> Outcome {
     set(&limited, "cgroup.max.descendants", "9")?;
     set(&empty, "cgroup.max.descendants", "3")?;
     let counts = controllers(&ground)?;
+    if ground.mounted && !counts {
+        sys::note("no controllers");
+    }
     let threads = ground.make("threads")?;
     let one = ground.make("threads/one")?;
     let two = ground.make("threads/one/two")?;
