@@ -9,6 +9,7 @@
 //!
 //! An obstacle does not stop the pass: all are found, then there is no image.
 
+mod beside;
 mod check;
 mod command;
 mod memory;
@@ -44,6 +45,8 @@ crate::section! {
         pub root: u32,
         /// Parents before children.
         pub processes: Vec<Process>,
+        /// Their control groups.
+        pub groups: kernel::cgroup::State,
         /// Files that they map.
         pub mapped: Vec<crate::task::memory::MappedFile>,
         /// Shared anonymous memory.
@@ -168,7 +171,8 @@ impl Eye<'_> {
         // After the timers were read: the time that passed meanwhile makes them a little late, never early.
         let clocks = meta::clocks(self.request.root)?;
         self.check_plan(&processes);
-        let kernel = self.kernel(&processes)?;
+        let kernel = self.kernel()?;
+        let groups = self.groups(&processes)?;
         let namespaces = self.namespaces()?;
         let (objects, origins) = self.origins(frozen, &processes)?;
         let (index, blocks) = if self.request.pages && self.obstacles.is_empty() {
@@ -185,6 +189,7 @@ impl Eye<'_> {
             tree: Tree {
                 root: self.request.root,
                 processes,
+                groups,
                 mapped: self.shared.files.clone(),
                 objects,
                 filters: self.shared.filters.clone(),
@@ -323,21 +328,6 @@ impl Eye<'_> {
             ids.ppid = 0;
         }
         ids
-    }
-
-    fn kernel(&mut self, processes: &[Process]) -> Result<Option<(kernel::State, kernel::tmpfs::State)>> {
-        let Some((baseline, root)) = self.request.baseline else { return Ok(None) };
-        let pids: Vec<u32> = processes.iter().map(|p| p.ids.pid).collect();
-        let (state, tmpfs, mut obstacles) = kernel::capture(baseline, root, &pids)?;
-        self.obstacles.append(&mut obstacles);
-        Ok(Some((state, tmpfs)))
-    }
-
-    /// What is in namespaces that are not those of the first process.
-    fn namespaces(&mut self) -> Result<Vec<namespace::State>> {
-        let (list, mut obstacles) = self.seen.capture()?;
-        self.obstacles.append(&mut obstacles);
-        Ok(list)
     }
 
     /// What pages are read from: each process's memory, then each shared object.

@@ -10,7 +10,7 @@ use crate::error::{Context, Error, Failure, Result};
 use crate::file::{self, Entry, pty};
 use crate::image::pages::{PAGE, PageIndex, PageReader};
 use crate::image::{self, Meta, Reader, Source};
-use crate::kernel;
+use crate::kernel::{self, cgroup};
 use crate::stage::{Stage, Times};
 use crate::sys::descriptor;
 use crate::sys::ptrace;
@@ -243,12 +243,16 @@ impl<'a> Builder<'a> {
             .map_err(|(pid, refusal)| Error::new(KIND, format!("planning {pid}"), refusal.into_reason()))?;
         let fds = image.tree.processes.iter().filter_map(|p| p.body.as_ref()).flat_map(|b| &b.fds);
         let base = file::floor(&image.files, fds);
+        self.puppets.groups = cgroup::restore(&image.tree.groups)?;
         // Before the sessions: only who is born in one has its terminal.
         let ends = pty::prepare(&image.files, base)?;
         if !image.tree.namespaces.is_empty() {
             self.puppets.doors = namespace::restore(&image.tree.namespaces, base)?;
         }
         self.puppets.create(&steps)?;
+        // Before they have memory, which is counted where it is first touched. PID 1 may be anywhere too.
+        let bodies = image.tree.processes.iter().filter(|p| p.body.is_some());
+        bodies.map(|p| p.ids.pid).try_for_each(|pid| self.puppets.groups.put(pid, true))?;
         times.enter(Stage::File)?;
         let raise = |fd| descriptor::raise(fd, base).context(KIND, format_args!("moving a descriptor"));
         let externals = externals.into_iter().map(raise).collect::<Result<_>>()?;
@@ -314,7 +318,8 @@ impl<'a> Builder<'a> {
 
     fn finish(&self) -> Result<()> {
         namespace::finish(&self.image.tree.namespaces, &self.puppets.doors)?;
-        self.live().try_for_each(|pid| self.puppets.finish(pid))
+        self.live().try_for_each(|pid| self.puppets.finish(pid))?;
+        self.puppets.groups.finish()
     }
 
     /// Lets all go: PID 1 last, so that it finds its children running.

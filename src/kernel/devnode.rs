@@ -52,7 +52,7 @@ section! {
 section! {
     /// A node that the kernel makes.
     pub struct Known {
-        /// Path below /dev.
+        /// Path below /dev, or below the root of a hierarchy of control groups.
         pub path: String,
         /// Permissions.
         pub mode: u32,

@@ -13,6 +13,7 @@ use crate::section;
 pub mod address;
 pub mod bytes;
 pub mod cgroup;
+mod cgroup_setting;
 pub mod clock;
 pub mod console;
 pub mod devnode;
@@ -73,7 +74,6 @@ pub struct Baseline {
     loopdev: Vec<String>,
     zram: Vec<String>,
     sysvipc: sysvipc::Before,
-    cgroup: Vec<String>,
     contents: Vec<String>,
     network: network::Seen,
     sysfs: sysfs::Seen,
@@ -94,7 +94,6 @@ pub fn baseline(root: &Root) -> Result<Baseline> {
         loopdev: loopdev::baseline(root),
         zram: zram::baseline(root),
         sysvipc: sysvipc::baseline(root),
-        cgroup: cgroup::baseline(&mounts, root),
         contents: mount::contents::baseline(&mounts, root),
         network: network::baseline(root)?,
         sysfs: sysfs::baseline(root),
@@ -102,12 +101,11 @@ pub fn baseline(root: &Root) -> Result<Baseline> {
     })
 }
 
-/// What the scripts made, and what of it cannot be carried. All tasks stand still; `pids` are those that are
-/// captured.
+/// What the scripts made, and what of it cannot be carried. All tasks stand still.
 ///
 /// # Errors
 /// An error of reading.
-pub fn capture(before: &Baseline, root: &Root, pids: &[u32]) -> Result<(State, tmpfs::State, Vec<Obstacle>)> {
+pub fn capture(before: &Baseline, root: &Root) -> Result<(State, tmpfs::State, Vec<Obstacle>)> {
     let mounts = root.mounts()?;
     let (mount, fills, mut obstacles) = mount::capture(&before.mounts, &mounts, root);
     let (tmpfs, more) = tmpfs::capture(&before.tmpfs, &mounts, &fills, root);
@@ -116,7 +114,6 @@ pub fn capture(before: &Baseline, root: &Root, pids: &[u32]) -> Result<(State, t
     let (module, devnode) = devices(before, &mounts, root, &mut obstacles)?;
     let (sysvipc, more) = sysvipc::capture(&before.sysvipc, root);
     obstacles.extend(more);
-    obstacles.extend(cgroup::capture(&before.cgroup, &mounts, root, pids));
     let (sysfs, more) =
         if root.cell { Default::default() } else { sysfs::capture(&before.sysfs, &module, root) };
     obstacles.extend(more);

@@ -47,7 +47,7 @@ pub const NETWORK: usize = 2;
 /// The mount table.
 pub const MOUNT: usize = 3;
 /// Those that are not carried.
-const COMMON: [&str; 3] = ["pid", "user", "cgroup"];
+const COMMON: [&str; 4] = ["pid", "pid_for_children", "user", "cgroup"];
 /// A task's own and that of its next children, which all have from the first one.
 const TIME: [&str; 2] = ["time", "time_for_children"];
 

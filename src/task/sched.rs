@@ -77,7 +77,8 @@ pub fn capture_process(pid: u32) -> Process {
 /// # Errors
 /// The errno of the call that failed, with the thread.
 pub fn restore(tid: u32, state: &State, own: &State) -> Result<()> {
-    if state.affinity != own.affinity {
+    // That of its group may be another than ours.
+    if limit::affinity(tid).as_ref() != Ok(&state.affinity) {
         limit::set_affinity(tid, &state.affinity)
             .context(KIND, format_args!("setting the affinity of {tid}"))?;
     }

@@ -73,7 +73,7 @@ pub fn soon() -> Instant {
 
 /// Captures, and takes the result through its stored form.
 pub fn capture(before: &kernel::Baseline, root: &Root) -> (kernel::State, tmpfs::State, Vec<Obstacle>) {
-    let (state, tmpfs, obstacles) = kernel::capture(before, root, &[]).unwrap();
+    let (state, tmpfs, obstacles) = kernel::capture(before, root).unwrap();
     let bytes = encode(&(state, tmpfs));
     let (state, tmpfs) = decode(&bytes).unwrap();
     (state, tmpfs, obstacles)

@@ -45,6 +45,9 @@ const MOUNT: &[(&str, MsFlags)] = &[
     ("nosymfollow", MsFlags::from_bits_retain(256)),
 ];
 
+/// Words among the options of a hierarchy of version 1 that are not its controllers.
+const SHARED: [&str; 5] = ["noprefix", "clone_children", "xattr", "cpuset_v2_mode", "favordynmods"];
+
 /// Words among the options of a file system that are flags and not data.
 const SUPER: &[(&str, MsFlags)] = &[
     ("ro", MsFlags::MS_RDONLY),
@@ -87,6 +90,11 @@ pub fn super_options(fstype: &str, options: &str) -> (MsFlags, String) {
         } else if word != "rw" && !shown_only(fstype, word) {
             data.push(word);
         }
+    }
+    // A hierarchy that has no controller but a name is made only by who says so.
+    let controls = |word: &&str| !word.contains('=') && !SHARED.contains(word);
+    if fstype == "cgroup" && !data.iter().any(controls) {
+        data.push("none");
     }
     (flags, text::joined(&mut data.into_iter(), ","))
 }
@@ -157,6 +165,8 @@ mod tests {
         assert_eq!(flags, MsFlags::MS_RDONLY | MsFlags::MS_SYNCHRONOUS);
         assert_eq!(data, "size=4k,context=\"u:r:c0,c1\"");
         assert_eq!(super_options("ubifs", "rw,assert=read-only,ubi=0,vol=1").1, "assert=read-only");
+        assert_eq!(super_options("cgroup", "rw,xattr,name=x").1, "xattr,name=x,none");
+        assert_eq!(super_options("cgroup", "rw,cpu,xattr,name=x").1, "cpu,xattr,name=x");
         assert_eq!(super_options("devtmpfs", "rw,size=10k,mode=755").1, "");
     }
 

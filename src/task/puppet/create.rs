@@ -10,11 +10,18 @@ use crate::sys::clone::{self, CLONE_ARGS};
 use crate::sys::fs;
 use crate::sys::ptrace::{self, Status};
 use crate::task::remote::{AREA, Area, Batch};
-use crate::task::tree::{Process, Step};
+use crate::task::tree::{Body, Process, Step};
 use crate::task::{limit, namespace, thread};
 
 /// Numbers of tty_ioctl(2), whose type differs between C libraries.
 const TIOCSCTTY: u64 = 0x540e;
+/// What threads of one process share (clone(2)).
+const THREAD: u64 = (libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM) as u64;
 
 impl Puppets<'_> {
     /// Stage 1: carries the plan out.
@@ -44,6 +51,18 @@ impl Puppets<'_> {
         let zombies = self.processes.iter().filter_map(|p| Some((p, p.ids.exit?)));
         for (process, status) in zombies.collect::<Vec<_>>() {
             self.die(process, status)?;
+        }
+        Ok(())
+    }
+
+    /// Stage 4: the further threads of a process, which may be in other control groups than it.
+    pub(super) fn make_threads(&self, pid: u32, area: &Area, body: &Body) -> Result<()> {
+        for thread in body.threads.iter().skip(1) {
+            let mut batch = Batch::new(area.base());
+            clone_call(&mut batch, thread.tid, THREAD, 0);
+            area.run(pid, &mut batch)?;
+            first_stop(thread.tid)?;
+            self.groups.put(thread.tid, false)?;
         }
         Ok(())
     }
@@ -205,7 +224,7 @@ pub(super) fn choose_base(processes: &[Process], top: u64) -> Result<u64> {
 }
 
 /// Adds clone3(2) with a chosen id.
-pub(super) fn clone_call(batch: &mut Batch, tid: u32, flags: u64, signal: i32) {
+fn clone_call(batch: &mut Batch, tid: u32, flags: u64, signal: i32) {
     let wanted = batch.bytes(&tid.to_ne_bytes());
     // struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
     // set_tid_size.

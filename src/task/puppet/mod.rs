@@ -20,6 +20,7 @@ pub use supply::{cut, make_objects, open_files, place};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::error::{Context, Error, Result};
+use crate::kernel::cgroup;
 use crate::sorted::Map;
 use crate::sys::abi::Number;
 use crate::sys::ipc::Attached;
@@ -29,7 +30,7 @@ use crate::task::memory::{self, Backing};
 use crate::task::pages::{self, Memory, Place};
 use crate::task::remote::{Area, Batch, Script};
 use crate::task::tree::{Body, Process};
-use create::{choose_base, clone_call, first_stop};
+use create::{choose_base, first_stop};
 use supply::take_lock;
 
 use crate::task::{creds, freeze, limit, namespace, sched, seccomp, signal, thread, timer, workdir};
@@ -63,6 +64,8 @@ pub struct Puppets<'a> {
     pub attached: Vec<Attached>,
     /// Open descriptions, by index.
     pub entries: Vec<OwnedFd>,
+    /// The control groups of the image.
+    pub groups: cgroup::Groups<'a>,
     /// The process that exists already: PID 1, whose children we make beside us.
     pub init: Option<u32>,
     /// The namespaces of the image.
@@ -117,6 +120,7 @@ impl<'a> Puppets<'a> {
             objects: Vec::new(),
             attached: Vec::new(),
             entries: Vec::new(),
+            groups: cgroup::Groups::default(),
             init,
             doors: namespace::Doors::default(),
             time: None,
@@ -279,12 +283,7 @@ impl<'a> Puppets<'a> {
         let leader = body.threads.first().map_or(&[][..], |leader| &leader.seccomp.filters);
         seccomp::restore(&mut script, leader.get(..common).unwrap_or(&[]), self.filters)?;
         script.flush()?;
-        for thread in body.threads.iter().skip(1) {
-            let mut batch = Batch::new(area.base());
-            clone_call(&mut batch, thread.tid, THREAD, 0);
-            area.run(pid, &mut batch)?;
-            first_stop(thread.tid)?;
-        }
+        self.make_threads(pid, area, body)?;
         let spaces = self.process(pid).map_or(&namespace::Spaces::HOME, |p| &p.spaces);
         // While descriptor 0 is the conductor, and a thread sees the root that the conductor has.
         for thread in &body.threads {
@@ -373,10 +372,3 @@ impl<'a> Puppets<'a> {
 
 /// The most calls that one mapping's advice can take.
 const FLAG_CALLS: usize = 12;
-/// What threads of one process share (clone(2)).
-const THREAD: u64 = (libc::CLONE_VM
-    | libc::CLONE_FS
-    | libc::CLONE_FILES
-    | libc::CLONE_SIGHAND
-    | libc::CLONE_THREAD
-    | libc::CLONE_SYSVSEM) as u64;

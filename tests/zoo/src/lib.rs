@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 pub mod blocked;
 pub mod child;
 pub mod fd;
+pub mod group;
 pub mod keep;
 pub mod net;
 pub mod proc;

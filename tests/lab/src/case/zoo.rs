@@ -8,6 +8,7 @@
 pub mod board;
 mod cage;
 pub mod compare;
+mod group;
 pub mod keeper;
 mod mutation;
 pub mod namespace;
@@ -67,7 +68,8 @@ pub struct Args {
 
 /// Programs of what rcsnap may refuse, and the kind that it then names. All others it must carry; these it must
 /// carry or refuse by name.
-const MAY_REFUSE: [(&str, &str); 5] = [
+const MAY_REFUSE: [(&str, &str); 6] = [
+    ("cgroup_frozen", "cgroup"),
     ("memory_shared", "sharing"),
     ("namespace_pid", "namespace"),
     ("netlink", "netlink"),

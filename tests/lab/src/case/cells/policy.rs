@@ -32,7 +32,7 @@ const SCRIPTS: [(&str, &str); 5] = [
         (exec 4<>/run/in; while ! /opt/client/nc 10.9.9.9 80 <&4 >/dev/null; do usleep 100000; done; echo connection ended > /run/ended) &
         while ! grep -q ' 01 ' /proc/net/tcp; do usleep 10000; done",
     ),
-    ("S63apart", "unshare -u /opt/apart/sleep 100000 &"),
+    ("S63apart", "unshare -U /opt/apart/sleep 100000 &"),
     ("S64keys", "/opt/keys/sleep 100000 &"),
 ];
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::group;
 use super::keeper::Verdict;
 use super::mutation::Mutation;
 use super::namespace::{fresh, keep};
@@ -84,6 +85,7 @@ impl Cage {
             words.extend(["--mutation", mutation.name].map(OsStr::new));
         }
         let verdict = keep(&words, &folder, LIMIT)?;
+        group::remove(program, &folder)?;
         Ok(verdict.unwrap_or_else(|(stage, problem)| Verdict::failed(stage, problem)))
     }
 }

@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::namespace::{close_the_rest, others, own_devpts, reap, runs};
-use super::{compare, mutation};
+use super::{compare, group, mutation};
 
 /// PID 1 of a run of the zoo (started by `zoo`).
 #[derive(FromArgs)]
@@ -278,6 +278,7 @@ impl<'a> Keeper<'a> {
         self.verdict.capture_ms.push(start.elapsed().as_secs_f64() * 1000.0);
         self.verdict.image_bytes = fs::metadata(&image)?.len();
         self.until("the tree to be gone", 10, |_| others().is_empty())?;
+        self.remove_groups()?;
         self.ended.remove(&root);
         Ok(Some(image))
     }
@@ -378,6 +379,13 @@ impl<'a> Keeper<'a> {
             // Every process here is ours: the namespace has no others.
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
-        self.until("the killed to be gone", 10, |_| others().is_empty())
+        self.until("the killed to be gone", 10, |_| others().is_empty())?;
+        self.remove_groups()
+    }
+
+    /// A restore must make them: on another boot they are not there either.
+    fn remove_groups(&self) -> Result<()> {
+        let program = self.args.program.file_name().unwrap_or_default().to_string_lossy();
+        group::remove(&program, &self.args.folder)
     }
 }

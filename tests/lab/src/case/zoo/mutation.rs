@@ -192,6 +192,18 @@ const ALL: &[Mutation] = &[
     wrong("stopped", "stop", "tree.processes[].body.stop", Nothing),
     wrong("stopped", "signal", "tree.processes[].body.stop.signal", Other),
     wrong("stopped", "seen", "tree.processes[].body.stop.seen", Other),
+    wrong("cgroup", "mode", "tree.groups.hierarchies[].groups[].mode", Other),
+    wrong("cgroup", "owner", "tree.groups.hierarchies[].groups[].uid", Other),
+    wrong("cgroup", "files", "tree.groups.hierarchies[].files", Other),
+    wrong("cgroup", "group", "tree.groups.hierarchies[].groups", Other),
+    wrong("cgroup", "settings", "tree.groups.hierarchies[].settings", Nothing),
+    wrong("cgroup", "processes", "tree.groups.hierarchies[].members", Nothing),
+    wrong("cgroup", "thread", "tree.groups.hierarchies[].members", Other),
+    wrong("cgroup_v1", "group", "tree.groups.hierarchies[].groups", Other),
+    wrong("cgroup_v1", "settings", "tree.groups.hierarchies[].settings", Nothing),
+    wrong("cgroup_v1", "last-setting", "tree.groups.hierarchies[].settings", Other),
+    wrong("cgroup_v1", "processes", "tree.groups.hierarchies[].members", Nothing),
+    wrong("cgroup_v1", "thread", "tree.groups.hierarchies[].members", Other),
     wrong("exec", "umask", "tree.processes[].body.workdir.umask", Other),
 ];
 
