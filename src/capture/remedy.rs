@@ -10,7 +10,7 @@ const SCRIPTS: &str = "/etc/init.d";
 /// Puts into the remedies of processes that could be rerun what to write into /etc/rcsnap.conf. They must still run.
 pub(super) fn complete(obstacles: &mut [Obstacle]) {
     for obstacle in obstacles {
-        let rerun = obstacle.remedy.contains("rerun");
+        let rerun = text::has(&obstacle.remedy, "rerun");
         if obstacle.pid > 1
             && (rerun || text::has(&obstacle.remedy, "after `rcsnap ready`"))
             && let Some(program) = program(obstacle.pid)
@@ -30,7 +30,7 @@ fn program(pid: u32) -> Option<String> {
         return Some(program);
     }
     // Without a path it could be anything.
-    fs::real(called).ok().filter(|real| called.starts_with('/') && *real == *program)?;
+    fs::real(called).ok().filter(|real| called.starts_with('/') && *real.as_os_str() == *program)?;
     Some(called.to_owned())
 }
 

@@ -22,6 +22,7 @@ use crate::error::{Context, Error, Refusal, Result};
 use crate::sorted::Map;
 use crate::sys::stat::stat;
 use crate::sys::{abi, descriptor, fs, ioctl};
+use crate::text;
 
 const KIND: &str = "pty";
 /// devpts (linux/magic.h).
@@ -167,7 +168,8 @@ fn holder(pair: &Pair, world: &World<'_>, master: bool) -> Option<String> {
                 // The folder does not show the instance, but the number does not mislead often.
                 true => {
                     numbers == PTMX
-                        && fs::of_task(pid, &format!("fdinfo/{fd}")).is_ok_and(|text| text.contains(&wanted))
+                        && fs::of_task(pid, &format!("fdinfo/{fd}"))
+                            .is_ok_and(|text| text::has(&text, &wanted))
                 }
                 false => numbers == (SLAVE, pair.index.into()) && found.dev == pair.dev,
             };

@@ -239,7 +239,7 @@ pub fn arm(script: &mut Script<'_>, state: &State, ahead: Option<Offsets>) -> Re
         let read = state.read[usize::from(clock::is_boottime(clock))];
         now.map_or(Err(left.max(1)), |ahead| clock::due(clock, read, left, ahead.monotonic))
     };
-        for (which, setting) in (0..).zip(&state.intervals) {
+    for (which, setting) in (0..).zip(&state.intervals) {
         if *setting == [0; 4] {
             continue;
         }
