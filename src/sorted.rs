@@ -9,6 +9,18 @@ use std::cmp::Ordering;
 
 use crate::sys::order;
 
+/// Iterators that are made lists.
+pub trait Listed: Iterator + Sized {
+    /// What comes, as a list. std's `collect` has more code: it asks how many there will be.
+    fn list(self) -> Vec<Self::Item> {
+        let mut list = Vec::new();
+        self.for_each(|one| list.push(one));
+        list
+    }
+}
+
+impl<I: Iterator> Listed for I {}
+
 /// Sorts a list; what is equal keeps its order.
 pub fn sort<T: Ord>(list: &mut [T]) {
     sort_by(list, T::cmp);
@@ -27,7 +39,7 @@ pub fn sort_by<T>(list: &mut [T], compare: impl Fn(&T, &T) -> Ordering) {
 
 /// The places of a list in their order.
 fn places(count: usize, order: &dyn Fn(usize, usize) -> Ordering) -> Vec<usize> {
-    let mut places: Vec<usize> = (0..count).collect();
+    let mut places: Vec<usize> = (0..count).list();
     places.sort_by(|a, b| order(*a, *b));
     places
 }

@@ -15,6 +15,7 @@
 //! it begins, and pointer-authentication keys are written while it does not run.
 #![allow(unsafe_code, reason = "the batch loop is assembly")]
 
+use crate::sorted::Listed;
 use std::arch::global_asm;
 
 use super::{EINTR, Loop, Processor, QUIET, Registers, Set, set, write_set};
@@ -62,7 +63,7 @@ crate::section! {
 impl Registers for Regs {
     fn from_bytes(bytes: &[u8]) -> Option<Regs> {
         let (words, rest) = bytes.as_chunks::<8>();
-        let words: Vec<u64> = words.iter().map(|word| u64::from_ne_bytes(*word)).collect();
+        let words: Vec<u64> = words.iter().map(|word| u64::from_ne_bytes(*word)).list();
         let (x, [sp, pc, pstate]) = words.split_first_chunk::<31>()? else { return None };
         rest.is_empty().then_some(Regs { x: *x, sp: *sp, pc: *pc, pstate: *pstate })
     }
