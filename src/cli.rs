@@ -3,6 +3,7 @@
 //! Exit statuses: 0 done; 1 an error; 2 a mistake in the arguments; 3 obstacles stand in the way of a capture
 //! (`check`, `capture`); 4 there is no image (`inspect`). `restore --wait` ends with the status of the tree.
 
+use crate::sorted::Listed;
 pub mod abi;
 pub mod args;
 pub mod capture;
@@ -58,7 +59,7 @@ pub fn is_command(word: &str) -> bool {
 /// Runs the command in the arguments and gives its exit status.
 #[must_use]
 pub fn run(words: &[String]) -> u8 {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).list();
     let done = match args::read(words.get(1..).unwrap_or_default(), &VERBS) {
         Asked::Run(verb, args) => (verb.run)(&args),
         Asked::Help(text) => {

@@ -16,6 +16,7 @@
 //! Before a restore the rc scripts have not run, so a file system may not be mounted yet. It is then mounted
 //! privately, read-only, to look at its files, and nobody else sees it.
 
+use crate::sorted::Listed;
 use std::fmt;
 use std::path::Path;
 
@@ -164,7 +165,7 @@ const MADE_UP: [&str; 3] = ["vfat", "msdos", "exfat"];
 /// # Errors
 /// One of them cannot be read; then there is no capture.
 pub fn take(config: &Config, open: &[String]) -> Result<Inputs> {
-    let skip: Vec<String> = config.list(Key::InputSkip).map(Into::into).collect();
+    let skip: Vec<String> = config.list(Key::InputSkip).map(Into::into).list();
     let mut taker = Taker {
         table: mounts()?,
         by_content: config.text(Key::InputVerify) == "content",

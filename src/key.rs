@@ -8,6 +8,7 @@
 //! Taken before the scripts and again at the capture: if they differ, a script has changed what the next boot
 //! starts from, and there is no capture.
 
+use crate::sorted::Listed;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -90,7 +91,7 @@ impl Key {
     #[must_use]
     pub fn differing(&self, hints: &[u8; 8]) -> String {
         let groups = GROUPS.iter().zip(self.hints.iter().zip(hints));
-        let names: Vec<&str> = groups.filter(|(_, (a, b))| a != b).map(|(name, _)| *name).collect();
+        let names: Vec<&str> = groups.filter(|(_, (a, b))| a != b).map(|(name, _)| *name).list();
         text::joined(&mut names.into_iter(), ", ")
     }
 

@@ -4,6 +4,7 @@
 //! (`printk(9)`, Documentation/ABI/testing/dev-kmsg). The kernel's console level decides what a serial
 //! console shows.
 
+use std::fmt;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -58,7 +59,7 @@ pub fn set_level(level: Level) {
 }
 
 /// Writes one line. An error here has nowhere to go and is dropped.
-pub fn line(level: Level, text: &str) {
+pub fn line(level: Level, text: fmt::Arguments<'_>) {
     if level as u8 > LEVEL.load(Ordering::Relaxed) {
         return;
     }
@@ -76,6 +77,6 @@ pub fn line(level: Level, text: &str) {
 #[macro_export]
 macro_rules! log {
     ($level:ident, $($arg:tt)*) => {
-        $crate::log::line($crate::log::Level::$level, &format!($($arg)*))
+        $crate::log::line($crate::log::Level::$level, format_args!($($arg)*))
     };
 }

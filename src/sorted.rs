@@ -7,6 +7,20 @@
 
 use std::cmp::Ordering;
 
+use crate::sys::order;
+
+/// Iterators that are made lists.
+pub trait Listed: Iterator + Sized {
+    /// What comes, as a list. std's `collect` has more code: it asks how many there will be.
+    fn list(self) -> Vec<Self::Item> {
+        let mut list = Vec::new();
+        self.for_each(|one| list.push(one));
+        list
+    }
+}
+
+impl<I: Iterator> Listed for I {}
+
 /// Sorts a list; what is equal keeps its order.
 pub fn sort<T: Ord>(list: &mut [T]) {
     sort_by(list, T::cmp);
@@ -18,31 +32,16 @@ pub fn sort_by_key<T, K: Ord>(list: &mut [T], key: impl Fn(&T) -> K) {
 }
 
 /// Sorts a list by a comparison; what is equal keeps its order.
-pub fn sort_by<T>(list: &mut [T], order: impl Fn(&T, &T) -> Ordering) {
-    let places = places(list.len(), &|a, b| order(&list[a], &list[b]));
-    settle(places, &mut |a, b| list.swap(a, b));
+pub fn sort_by<T>(list: &mut [T], compare: impl Fn(&T, &T) -> Ordering) {
+    let places = places(list.len(), &|a, b| compare(&list[a], &list[b]));
+    order::settle(list, places);
 }
 
 /// The places of a list in their order.
 fn places(count: usize, order: &dyn Fn(usize, usize) -> Ordering) -> Vec<usize> {
-    let mut places: Vec<usize> = (0..count).collect();
+    let mut places: Vec<usize> = (0..count).list();
     places.sort_by(|a, b| order(*a, *b));
     places
-}
-
-/// Moves what is at `places[i]` to `i`, for all, by swaps along each cycle.
-fn settle(mut places: Vec<usize>, swap: &mut dyn FnMut(usize, usize)) {
-    for first in 0..places.len() {
-        let mut at = first;
-        loop {
-            let from = std::mem::replace(&mut places[at], at);
-            if from == first {
-                break;
-            }
-            swap(at, from);
-            at = from;
-        }
-    }
 }
 
 /// The first of `count` places that is not `Less`, by halving: `Ok` if it is `Equal`.

@@ -3,6 +3,7 @@
 //! The number of the current stage stands in memory that PID 1 and the conductor share. So PID 1 knows how far
 //! a conductor came that died without a word, and whether the kernel's state had been changed by then.
 
+use crate::sorted::Listed;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -157,7 +158,7 @@ impl Times {
     #[must_use]
     pub fn durations(&self, end: u64) -> Vec<(Stage, u64)> {
         let mut begun: Vec<(u64, Stage)> =
-            Stage::ALL.iter().filter_map(|stage| Some((self.begun(*stage)?, *stage))).collect();
+            Stage::ALL.iter().filter_map(|stage| Some((self.begun(*stage)?, *stage))).list();
         sorted::sort(&mut begun);
         let ends = begun.iter().skip(1).map(|(time, _)| *time).chain([end]);
         begun.iter().zip(ends).map(|((time, stage), end)| (*stage, end.saturating_sub(*time))).collect()

@@ -15,12 +15,13 @@
 //! it begins, and pointer-authentication keys are written while it does not run.
 #![allow(unsafe_code, reason = "the batch loop is assembly")]
 
+use crate::sorted::Listed;
 use std::arch::global_asm;
 
 use super::{EINTR, Loop, Processor, QUIET, Registers, Set, set, write_set};
 use crate::error::{Refusal, Result};
 use crate::proc::syscall::Call;
-use crate::sys::abi::Number;
+use crate::sys::abi::{Number, bytes};
 use crate::task::batch::Batch;
 
 // Notes of <linux/elf.h>.
@@ -62,13 +63,15 @@ crate::section! {
 impl Registers for Regs {
     fn from_bytes(bytes: &[u8]) -> Option<Regs> {
         let (words, rest) = bytes.as_chunks::<8>();
-        let words: Vec<u64> = words.iter().map(|word| u64::from_ne_bytes(*word)).collect();
+        let words: Vec<u64> = words.iter().map(|word| u64::from_ne_bytes(*word)).list();
         let (x, [sp, pc, pstate]) = words.split_first_chunk::<31>()? else { return None };
         rest.is_empty().then_some(Regs { x: *x, sp: *sp, pc: *pc, pstate: *pstate })
     }
 
     fn to_bytes(&self) -> Vec<u8> {
-        self.x.iter().chain(&[self.sp, self.pc, self.pstate]).flat_map(|word| word.to_ne_bytes()).collect()
+        let mut all = bytes(&self.x);
+        all.extend(bytes(&[self.sp, self.pc, self.pstate]));
+        all
     }
 
     fn ip(&self) -> u64 {
@@ -239,7 +242,7 @@ impl Processor for Cpu {
         const FPSIMD_MAGIC: u32 = 0x4650_8001;
         const VECTORS: usize = 512;
         let mut frame = vec![0; SIGINFO];
-        let mut words = |words: &[u64]| frame.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
+        let mut words = |words: &[u64]| frame.extend(bytes(words));
         words(&HEAD);
         words(&[mask]);
         words(&[0; MASK / 8]);
@@ -252,7 +255,7 @@ impl Processor for Cpu {
         let vectors = vectors.and_then(|bytes| bytes.get(..VECTORS + 8)).unwrap_or(&empty);
         let (vectors, controls) = vectors.split_at(VECTORS);
         let size = 16 + VECTORS as u32;
-        frame.extend([FPSIMD_MAGIC, size].iter().flat_map(|word| word.to_ne_bytes()));
+        frame.extend(bytes(&[u64::from(FPSIMD_MAGIC) | u64::from(size) << 32]));
         frame.extend(controls); // fpsr, fpcr
         frame.extend(vectors);
         frame.extend([0; 16]); // no further record

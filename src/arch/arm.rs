@@ -6,6 +6,7 @@
 //! stack pointer for it.
 #![allow(unsafe_code, reason = "the batch loop is assembly")]
 
+use crate::sorted::Listed;
 use std::arch::global_asm;
 
 use super::{EINTR, Loop, Processor, QUIET, Registers, Set};
@@ -46,8 +47,7 @@ crate::section! {
 impl Registers for Regs {
     fn from_bytes(bytes: &[u8]) -> Option<Regs> {
         let (words, []) = bytes.as_chunks::<4>() else { return None };
-        let words: [u32; 18] =
-            words.iter().map(|w| u32::from_ne_bytes(*w)).collect::<Vec<_>>().try_into().ok()?;
+        let words: [u32; 18] = words.iter().map(|w| u32::from_ne_bytes(*w)).list().try_into().ok()?;
         let mut r = [0; 16];
         r.copy_from_slice(&words[..16]);
         Some(Regs { r, cpsr: words[16], orig_r0: words[17] })

@@ -9,7 +9,7 @@ use std::arch::global_asm;
 use super::{EINTR, Loop, Processor, QUIET, Registers, Set};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::proc::syscall::Call;
-use crate::sys::abi::Number;
+use crate::sys::abi::{Number, bytes};
 use crate::sys::ptrace;
 use crate::task::batch::Batch;
 
@@ -178,7 +178,7 @@ impl Registers for Regs {
             self.fs,
             self.gs,
         ];
-        words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+        bytes(&words)
     }
 
     fn ip(&self) -> u64 {
@@ -337,7 +337,7 @@ impl Processor for Cpu {
         // err, trapno, oldmask, cr2, fpstate (none), reserved
         words.extend([0; 13]);
         words.push(mask);
-        words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+        bytes(&words)
     }
 
     /// The XSAVE area, or the FXSAVE area of a processor without it; trailing zeroes cut off.

@@ -1,5 +1,6 @@
 //! The kernel command line: its words, and what they say about this boot.
 
+use crate::sorted::Listed;
 use crate::sys::fs;
 use crate::text;
 
@@ -53,7 +54,7 @@ impl Cmdline {
     #[must_use]
     pub fn noted(bytes: &[u8]) -> Cmdline {
         let args = bytes.strip_suffix(&[0]).unwrap_or(bytes).split(|byte| *byte == 0);
-        Cmdline::of_cell(&args.map(|arg| String::from_utf8_lossy(arg).into_owned()).collect::<Vec<_>>())
+        Cmdline::of_cell(&args.map(|arg| String::from_utf8_lossy(arg).into_owned()).list())
     }
 
     /// What [`Cmdline::noted`] reads.

@@ -3,6 +3,7 @@
 //! The last script starts daemons that still read their configuration when it is done. A capture in the middle
 //! of that works, but the image then repeats that work on every boot, and each boot ends it at another moment.
 
+use crate::sorted::Listed;
 use std::time::{Duration, Instant};
 
 use crate::sorted;
@@ -75,7 +76,7 @@ const PF_KTHREAD: u64 = 0x0020_0000;
 /// State, flags, utime and stime: fields 3, 9, 14 and 15 of proc_pid_stat(5).
 fn parse(stat: &str) -> Option<Task> {
     let (_, tail) = text::split_last(stat, ')')?;
-    let fields: Vec<&str> = tail.split_ascii_whitespace().collect();
+    let fields: Vec<&str> = tail.split_ascii_whitespace().list();
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
     Some(Task {
         state: fields.first()?.chars().next()?,

@@ -4,6 +4,7 @@
 //! and the environment of PID 1, plus `RCSNAP=restored`. One that fails or takes too long is logged and does
 //! not stop the boot.
 
+use crate::sorted::Listed;
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ const GRACE: Duration = Duration::from_millis(500);
 /// Runs the scripts in rc order, which is the order of their names. Says how many did not work.
 #[must_use]
 pub fn scripts(names: &[String], limit: Duration) -> usize {
-    let mut paths: Vec<PathBuf> = names.iter().map(|name| script(name)).collect();
+    let mut paths: Vec<PathBuf> = names.iter().map(|name| script(name)).list();
     sorted::sort_by(&mut paths, |a, b| path::name(a).cmp(path::name(b)));
     let shell = |path| [OsStr::new("/bin/sh"), path, OsStr::new("start")];
     let failed = paths.iter().filter(|path| !run("rerun", path, &shell(path.as_os_str()), "restored", limit));
@@ -85,7 +86,7 @@ fn first_argument(pid: u32) -> Option<PathBuf> {
 #[must_use]
 pub fn hooks(folder: &Path, boot: &str, limit: Duration) -> usize {
     let names = fs::names(folder).unwrap_or_default();
-    let paths: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).collect();
+    let paths: Vec<PathBuf> = names.iter().map(|name| folder.join(name)).list();
     let runnable =
         |path: &&PathBuf| stat::stat(path).is_ok_and(|found| found.is_file() && found.mode & 0o111 != 0);
     paths.iter().filter(runnable).filter(|path| !run("hook", path, &[path.as_os_str()], boot, limit)).count()
@@ -99,8 +100,7 @@ fn script(name: &str) -> PathBuf {
 /// Runs one of them and logs what went wrong.
 fn run(kind: &'static str, path: &Path, args: &[&OsStr], boot: &str, limit: Duration) -> bool {
     let start = Instant::now();
-    let args: Vec<CString> =
-        args.iter().map(|arg| CString::new(arg.as_bytes()).unwrap_or_default()).collect();
+    let args: Vec<CString> = args.iter().map(|arg| CString::new(arg.as_bytes()).unwrap_or_default()).list();
     let doing = format_args!("running {}", path.to_string_lossy());
     let ended = spawn(&args, &environment(boot)).and_then(|child| wait(child, limit)).context(kind, doing);
     let result = ended.and_then(|ended| {

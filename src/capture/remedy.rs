@@ -14,7 +14,7 @@ pub(super) fn complete(obstacles: &mut [Obstacle], parent: &dyn Fn(u32) -> Optio
     for obstacle in obstacles {
         if text::has(&obstacle.remedy, "rerun") || text::has(&obstacle.remedy, "after `rcsnap ready`") {
             let line = line(SCRIPTS, obstacle.pid, parent);
-            obstacle.remedy.to_mut().push_str(&line);
+            obstacle.remedy = format!("{}{line}", obstacle.remedy).into();
         }
     }
 }

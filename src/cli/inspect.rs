@@ -8,6 +8,7 @@ use crate::image::codec::{Reader, tag_name};
 use crate::image::pages::PAGE;
 use crate::json::{self, Object};
 use crate::restore::Image;
+use crate::sorted::Listed;
 use crate::sorted::Map;
 use crate::task::tree::Process;
 
@@ -102,7 +103,7 @@ fn as_text(view: &View) {
     print("");
     print("  PID  PPID   SID THR MAPS    KiB NAME             FILES");
     for row in &view.rows {
-        let files: Vec<String> = row.files.iter().map(|(name, n)| format!("{name} {n}")).collect();
+        let files: Vec<String> = row.files.iter().map(|(name, n)| format!("{name} {n}")).list();
         print(&format!(
             "{:5} {:5} {:5} {:3} {:4} {:6} {:16} {}",
             row.pid,

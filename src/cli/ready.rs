@@ -1,5 +1,6 @@
 //! `rcsnap ready`: the last line of the rc scripts, and the point where the picture is taken.
 
+use crate::sorted::Listed;
 use std::path::Path;
 use std::time::Duration;
 
@@ -62,7 +63,7 @@ fn leave_reason() {
 fn after_restore() {
     let config = config();
     let limit = Duration::from_millis(config.number(Key::LimitHook).into());
-    let scripts: Vec<String> = config.reruns().into_iter().map(|rerun| rerun.script).collect();
+    let scripts: Vec<String> = config.reruns().into_iter().map(|rerun| rerun.script).list();
     let failed = rerun::scripts(&scripts, limit)
         + rerun::hooks(&Path::new(config.text(Key::Hooks)).join("after-restore.d"), "restored", limit);
     if failed > 0 && config.is_yes(Key::RerunRequired) {

@@ -1,5 +1,6 @@
 //! Addresses of IPv4 and IPv6 sockets as an image keeps them.
 
+use crate::sorted::Listed;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::net::if_::{if_indextoname, if_nametoindex};
@@ -120,7 +121,7 @@ impl std::fmt::Display for Address {
 
 /// An address of IPv6 as RFC 5952 has it: the first of the longest runs of zeroes is left out.
 fn groups(ip: &Ip) -> String {
-    let groups = ip.as_chunks().0.iter().map(|group| u16::from_be_bytes(*group)).collect::<Vec<_>>();
+    let groups = ip.as_chunks().0.iter().map(|group| u16::from_be_bytes(*group)).list();
     let zeroes = |at: usize| groups[at..].iter().take_while(|group| **group == 0).count();
     let (mut from, mut len) = (8, 1);
     for at in 0..8 {

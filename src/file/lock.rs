@@ -6,6 +6,7 @@
 //! Loses: nothing.
 //! Refuses: leases. A POSIX lock belongs to a process: it is listed apart, and its puppet takes it.
 
+use crate::sorted::Listed;
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::error::{Context, Error, Refusal, Result};
@@ -56,7 +57,7 @@ enum Sort {
 /// `1: FLOCK  ADVISORY  WRITE 15595 fe:00:10010644 0 EOF`.
 fn line(text: &str) -> Result<(Sort, State), Refusal> {
     let odd = || Error::new(KIND, "reading the locks", format!("odd line {text}"));
-    let words: Vec<&str> = text.split_ascii_whitespace().collect();
+    let words: Vec<&str> = text.split_ascii_whitespace().list();
     let [_, sort, _, access, _, _, start, end] = words[..] else { return Err(odd().into()) };
     let sort = match sort {
         "FLOCK" => Sort::Flock,

@@ -1,5 +1,6 @@
 //! Before a restore: whether every input is what it was.
 
+use crate::sorted::Listed;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::text;
 pub fn check(inputs: &Inputs, wait: Duration) -> Result<(), Changed> {
     let gone = |path: &str, what: String| Changed { path: path.into(), what };
     let table = mounts().map_err(|err| gone("/proc/self/mountinfo", err.to_string()))?;
-    let mut places: Vec<Option<Place>> = inputs.file_systems.iter().map(|_| None).collect();
+    let mut places: Vec<Option<Place>> = inputs.file_systems.iter().map(|_| None).list();
     for input in &inputs.files {
         let at = input.file_system as usize;
         let system = inputs.file_systems.get(at).ok_or_else(|| gone(&input.path, "no file system".into()))?;

@@ -12,6 +12,7 @@
 //! # Refuses
 //! Routes that use nexthop objects. What the kernel makes itself, and what a router advertised, is left out.
 
+use crate::sorted::Listed;
 use nix::errno::Errno;
 
 use super::bytes::Bytes;
@@ -181,7 +182,7 @@ fn message(route: &Route, links: &[Seen]) -> Result<Vec<u8>> {
 /// For errors: `10.0.0.0/8` is not worth the code, the bytes of the destination are.
 fn name(route: &Route) -> String {
     let to = route.rest.iter().find(|(kind, _)| *kind == 1).map_or(&[][..], |(_, value)| &value.0);
-    let to: Vec<String> = to.iter().map(u8::to_string).collect();
+    let to: Vec<String> = to.iter().map(u8::to_string).list();
     format!("{}/{} via {}", text::joined(&mut to.iter().map(String::as_str), "."), route.head[1], route.link)
 }
 
@@ -195,7 +196,7 @@ pub fn restore(state: &State, socket: &mut Socket, links: &[Seen]) -> Result<()>
             .context("route", format_args!("removing {}", name(route)))?;
     }
     let far = |rest: &[(u16, Bytes)]| rest.iter().any(|(kind, _)| *kind == GATEWAY || *kind == VIA);
-    let mut order: Vec<&Route> = state.added.iter().collect();
+    let mut order: Vec<&Route> = state.added.iter().list();
     sorted::sort_by_key(&mut order, |route| far(&route.rest) || route.hops.iter().any(|hop| far(&hop.rest)));
     for route in order {
         // IPv4 may have several alike; appending to an IPv6 route would make one with several ways.

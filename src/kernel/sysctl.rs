@@ -13,6 +13,7 @@
 //! # Refuses
 //! Nothing; a parameter that cannot be set again ends the restore.
 
+use crate::sorted::Listed;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -220,7 +221,7 @@ fn difference(before: &Values, after: Values) -> State {
 pub fn restore(state: &State, root: &Root, when: Phase) -> Result<()> {
     let mut buffer = vec![0; 4096];
     let mut wanted: Vec<&(String, String)> =
-        state.values.iter().filter(|(path, _)| phase(path) == when).collect();
+        state.values.iter().filter(|(path, _)| phase(path) == when).list();
     // Before `default`: writing `all` copies some of its values to it and to every interface.
     sorted::sort_by_key(&mut wanted, |(path, _)| !text::has(path, "/all/"));
     for (path, value) in wanted {

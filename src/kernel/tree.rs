@@ -7,6 +7,7 @@
 //! A socket's node belongs to the process that bound it, and bind(2) makes it; so [`make`] leaves sockets
 //! out, and [`finish`] gives them their mode and owner, and makes those that nobody bound.
 
+use crate::sorted::Listed;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -219,7 +220,7 @@ pub fn make(kind: &'static str, top: &Path, nodes: &[Node], renumbered: &[(&str,
     for node in nodes {
         make_one(top, node, renumbered).context(kind, format_args!("making {}", node.path))?;
     }
-    directory_times(kind, top, &nodes.iter().collect::<Vec<_>>())
+    directory_times(kind, top, &nodes.iter().list())
 }
 
 /// Gives sockets their mode and owner, makes those that nobody bound, and sets the times of their directories

@@ -1,12 +1,13 @@
 //! /proc/modules (proc_modules(5)) and modules.dep(5).
 
+use crate::sorted::Listed;
 use crate::text;
 
 /// The names of loaded modules, the first one loaded first: the kernel puts each new one in front.
 #[must_use]
 pub fn loaded(text: &str) -> Vec<String> {
     let mut names: Vec<String> =
-        text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
+        text.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).list();
     names.reverse();
     names
 }

@@ -1,5 +1,6 @@
 //! /proc/PID/stat (proc_pid_stat(5)).
 
+use crate::sorted::Listed;
 use crate::text;
 
 /// The fields that capture uses, named as in the manual page; addresses are 0 without ptrace access.
@@ -67,7 +68,7 @@ pub const PF_KTHREAD: u64 = 0x0020_0000;
 pub fn parse(text: &str) -> Option<Stat> {
     let (head, tail) = text::split_last(text, ')')?;
     let (pid, comm) = head.split_once('(')?;
-    let fields: Vec<&str> = tail.split_ascii_whitespace().collect();
+    let fields: Vec<&str> = tail.split_ascii_whitespace().list();
     // Field 3 of the manual page is the first here. Those behind the name are in every kernel's line.
     let field = |n: usize| fields.get(n - 3).copied().unwrap_or_default();
     let number = |n: usize| field(n).parse().unwrap_or(0_u64);

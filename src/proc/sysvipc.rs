@@ -1,5 +1,6 @@
 //! /proc/sysvipc/shm, msg and sem: the objects of System V IPC (sysvipc(7)).
 
+use crate::sorted::Listed;
 use crate::text;
 
 crate::section! {
@@ -55,7 +56,7 @@ fn object(line: &str, owner: usize) -> Option<Object> {
     let mut words = line.split_ascii_whitespace();
     let (key, id) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     let mode = u32::from_str_radix(words.next()?, 8).ok()?;
-    let rest: Vec<u64> = words.map_while(|word| word.parse().ok()).collect();
+    let rest: Vec<u64> = words.map_while(|word| word.parse().ok()).list();
     let [uid, gid, cuid, cgid] =
         rest.get(owner..owner + 4)?.try_into().ok().map(|ids: [u64; 4]| ids.map(|id| id as u32))?;
     Some(Object { perm: Perm { key, id, mode, uid, gid, cuid, cgid }, rest })

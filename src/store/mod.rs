@@ -14,6 +14,7 @@
 //! An attempt to restore needs [`Trusted`], an image that is whole in its outline and has the right key, and
 //! [`Armed`], the note of the attempt on flash: a crash cannot loop.
 
+use crate::sorted::Listed;
 pub mod device;
 pub mod file;
 pub mod notes;
@@ -262,7 +263,7 @@ impl Store {
     /// # Errors
     /// The medium's.
     pub fn discard(&mut self, erase: bool) -> Result<()> {
-        let ends: Vec<(u64, u64)> = (0..self.slots().len()).map(|slot| self.directory.extent(slot)).collect();
+        let ends: Vec<(u64, u64)> = (0..self.slots().len()).map(|slot| self.directory.extent(slot)).list();
         for slot in &mut self.directory.slots {
             *slot = Slot::default();
         }

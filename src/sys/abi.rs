@@ -15,6 +15,17 @@ pub const LARGE: i32 = libc::O_LARGEFILE;
 #[cfg(target_pointer_width = "64")]
 pub const LARGE: i32 = 0;
 
+/// Numbers of 64 bits as they lie in memory.
+#[must_use]
+#[inline(never)]
+pub fn bytes(words: &[u64]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for word in words {
+        bytes.extend_from_slice(&word.to_ne_bytes());
+    }
+    bytes
+}
+
 macro_rules! numbers {
     ($($(#[$doc:meta])* $name:ident = $wide:ident, $narrow:literal;)*) => {$(
         $(#[$doc])*

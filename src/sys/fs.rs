@@ -2,6 +2,7 @@
 //! every caller must free, and a directory is read without a stream of the C library.
 #![allow(unsafe_code, reason = "getdents64 and readlinkat fill a buffer")]
 
+use crate::sorted::Listed;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -272,7 +273,7 @@ pub fn numbers(directory: impl AsRef<Path>) -> Sys<Vec<u32>> {
 
 fn numbers_of(names: &[Name]) -> Vec<u32> {
     let mut found: Vec<u32> =
-        names.iter().filter_map(|name| name.name.to_str().and_then(|name| name.parse().ok())).collect();
+        names.iter().filter_map(|name| name.name.to_str().and_then(|name| name.parse().ok())).list();
     sorted::sort(&mut found);
     found
 }

@@ -16,6 +16,7 @@ pub mod limit;
 pub mod module;
 pub mod mount;
 pub mod netlink;
+pub mod order;
 pub mod path;
 pub mod process;
 pub mod ptrace;

@@ -1,6 +1,7 @@
 //! fork(2), programs that are run, and words of memory that parent and child share.
 #![allow(unsafe_code, reason = "fork returns twice, and shared memory is untyped")]
 
+use crate::sorted::Listed;
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, c_char};
 use std::os::fd::OwnedFd;
@@ -68,7 +69,7 @@ pub fn spawn(args: &[CString], env: &[CString]) -> Sys<u32> {
 
 /// The array of strings that execve(2) takes. It is good as long as they are there.
 pub(super) fn array(strings: &[CString]) -> Vec<*const c_char> {
-    let mut array: Vec<_> = strings.iter().map(|text| text.as_ptr()).collect();
+    let mut array: Vec<_> = strings.iter().map(|text| text.as_ptr()).list();
     array.push(std::ptr::null());
     array
 }

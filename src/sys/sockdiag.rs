@@ -2,6 +2,7 @@
 //!
 //! Peers, backlogs and shutdown states cannot be asked of a socket itself. Needs the `unix_diag` module.
 
+use crate::sorted::Listed;
 use nix::errno::Errno;
 
 use super::netlink::{self, Socket, u32_at};
@@ -40,7 +41,7 @@ pub fn unix() -> Result<Map<u64, Unix>, Errno> {
         request.extend_from_slice(&word.to_ne_bytes());
     }
     let answer = Socket::diagnosis()?.dump(BY_FAMILY, &request)?;
-    Ok(answer.iter().map(|message| one(&message.body)).collect::<Vec<_>>().into())
+    Ok(answer.iter().map(|message| one(&message.body)).list().into())
 }
 
 /// unix_diag_msg: family, type, state, padding, inode, cookie; then attributes.

@@ -1,6 +1,7 @@
 //! Socket calls with addresses and options as plain bytes, because that is how an image keeps them.
 #![allow(unsafe_code, reason = "addresses and options are bytes of any family and type")]
 
+use crate::sorted::Listed;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -228,7 +229,7 @@ pub fn peek(socket: BorrowedFd<'_>, len: usize) -> Result<Peeked, Errno> {
     while let Some((len, after)) = rest.split_first_chunk::<WORD>() {
         let len = usize::from_ne_bytes(*len).max(HEAD);
         let numbers = after.get(..len - WORD).unwrap_or(after).chunks_exact(4);
-        let numbers: Vec<u32> = numbers.map(|four| four.try_into().map_or(0, u32::from_ne_bytes)).collect();
+        let numbers: Vec<u32> = numbers.map(|four| four.try_into().map_or(0, u32::from_ne_bytes)).list();
         match numbers.as_slice() {
             // SOL_SOCKET is 1.
             [1, kind, fds @ ..] if [libc::SCM_RIGHTS, SCM_PIDFD].contains(&kind.cast_signed()) => {

@@ -104,8 +104,7 @@ impl Batch {
 
     /// Puts a structure whose members are all of the kernel's `long`, or padded to it.
     pub fn longs(&mut self, values: &[u64]) -> u64 {
-        let bytes: Vec<u8> = values.iter().flat_map(|value| long(*value)).collect();
-        self.bytes(&bytes)
+        self.bytes(&long_bytes(values))
     }
 
     /// A string with its end.
@@ -195,6 +194,15 @@ pub(super) fn mmap(mut args: [u64; 6]) -> (Number, [u64; 6]) {
     let (number, unit) = Cpu::MMAP;
     args[5] /= unit;
     (number, args)
+}
+
+/// Values as the kernel's `long`.
+pub(super) fn long_bytes(values: &[u64]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for value in values {
+        bytes.extend_from_slice(&long(*value));
+    }
+    bytes
 }
 
 /// A value as the kernel's `long` (rcsnap runs on little-endian processors only).

@@ -60,7 +60,10 @@ pub fn capture(status: &Status, batch: &Batch, asked: (usize, u64)) -> State {
 pub fn restore(batch: &mut Batch, state: &State, own: &[u64; 5]) {
     let [ruid, euid, suid, fsuid] = state.uid.map(u64::from);
     let [rgid, egid, sgid, fsgid] = state.gid.map(u64::from);
-    let groups: Vec<u8> = state.groups.iter().flat_map(|g| g.to_ne_bytes()).collect();
+    let mut groups = Vec::new();
+    for group in &state.groups {
+        groups.extend_from_slice(&group.to_ne_bytes());
+    }
     let list = batch.bytes(&groups);
     batch.call(abi::SETGROUPS, &[state.groups.len() as u64, list]);
     batch.doing("setting groups");

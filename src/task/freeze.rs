@@ -6,6 +6,7 @@
 //! nothing. A task in vfork(2) does not stop before its child has called execve(2) or exited, so its child
 //! is left running until then. The tracer's death detaches all, and they run on.
 
+use crate::sorted::Listed;
 mod stop;
 
 use std::time::{Duration, Instant};
@@ -126,7 +127,7 @@ fn all_processes() -> Result<Vec<Stat>> {
 /// The tasks of the scope, parents before children.
 fn members(request: &Request<'_>) -> Result<Vec<Stat>> {
     let mut all = all_processes()?;
-    let descent: Map<u32, u32> = all.iter().map(|s| (s.pid, s.ppid)).collect::<Vec<_>>().into();
+    let descent: Map<u32, u32> = all.iter().map(|s| (s.pid, s.ppid)).list().into();
     all.retain(|s| s.pid != request.except);
     let mut found: Vec<Stat> = Vec::new();
     match request.scope {
@@ -140,7 +141,7 @@ fn members(request: &Request<'_>) -> Result<Vec<Stat>> {
             let mut wave: Vec<u32> = vec![request.root];
             found.extend(all.iter().filter(|s| s.pid == request.root).cloned());
             while !wave.is_empty() {
-                let next: Vec<Stat> = all.iter().filter(|s| wave.contains(&s.ppid)).cloned().collect();
+                let next: Vec<Stat> = all.iter().filter(|s| wave.contains(&s.ppid)).cloned().list();
                 wave = next.iter().map(|s| s.pid).collect();
                 found.extend(next);
             }

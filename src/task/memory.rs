@@ -20,7 +20,7 @@ use crate::error::{Context, Refusal, Result};
 use crate::proc::smaps::{self, Mapping};
 use crate::proc::stat::Layout;
 use crate::proc::sysvipc::Perm;
-use crate::sys::fs;
+use crate::sys::{abi, fs};
 use crate::task::batch::long;
 use crate::task::namespace::Spaces;
 use crate::task::remote::{AREA, Batch};
@@ -346,7 +346,7 @@ pub fn set_layout(batch: &mut Batch, state: &State, exe: u64) {
         l.env_start,
         l.env_end,
     ];
-    let mut bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+    let mut bytes = abi::bytes(&words);
     // A pointer, then two numbers of 32 bits, and padding up to the alignment of the words before.
     bytes.extend(long(auxv));
     bytes.extend((state.auxv.len() as u64 | exe << 32).to_ne_bytes());

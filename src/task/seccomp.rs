@@ -11,7 +11,7 @@
 use nix::errno::Errno;
 
 use crate::error::{Context, Error, Refusal, Result};
-use crate::sys::ptrace;
+use crate::sys::{abi, ptrace};
 use crate::task::freeze;
 use crate::task::remote::Script;
 use crate::task::thread;
@@ -110,7 +110,7 @@ pub fn restore(script: &mut Script<'_>, numbers: &[u32], all: &[Filter]) -> Resu
         let filter = all.get(*number as usize);
         let filter =
             filter.ok_or_else(|| Error::new(KIND, "installing a filter", "the image does not have it"))?;
-        let bytes: Vec<u8> = filter.code.iter().flat_map(|step| step.to_ne_bytes()).collect();
+        let bytes = abi::bytes(&filter.code);
         script.ensure(1, bytes.len() + 64)?;
         let code = script.batch.bytes(&bytes);
         let program = script.batch.longs(&[filter.code.len() as u64, code]);

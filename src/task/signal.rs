@@ -8,7 +8,7 @@
 use crate::error::{Refusal, Result};
 use crate::sys::ptrace;
 use crate::sys::ptrace::{SIGINFO, Sys};
-use crate::task::batch::{LONG, long};
+use crate::task::batch::{LONG, long_bytes};
 use crate::task::remote::{Batch, Script};
 
 /// Bytes of the kernel's signal set.
@@ -87,7 +87,7 @@ pub fn restore_actions(batch: &mut Batch, actions: &[Action], all: bool) {
             None if all => ([0; 3], 0),
             None => continue,
         };
-        let mut bytes: Vec<u8> = words.into_iter().flat_map(long).collect();
+        let mut bytes = long_bytes(&words);
         bytes.extend(mask.to_ne_bytes());
         let room = batch.bytes(&bytes);
         batch.call(libc::SYS_rt_sigaction, &[number(signal), room, 0, SET]);

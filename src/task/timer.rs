@@ -239,7 +239,6 @@ pub fn arm(script: &mut Script<'_>, state: &State, ahead: Option<Offsets>) -> Re
         let read = state.read[usize::from(clock::is_boottime(clock))];
         now.map_or(Err(left.max(1)), |ahead| clock::due(clock, read, left, ahead.monotonic))
     };
-    let words = |w: &[u64; 4]| w.iter().flat_map(|w| w.to_ne_bytes()).collect::<Vec<u8>>();
     for (which, setting) in (0..).zip(&state.intervals) {
         if *setting == [0; 4] {
             continue;
@@ -265,7 +264,7 @@ pub fn arm(script: &mut Script<'_>, state: &State, ahead: Option<Offsets>) -> Re
             Err(left) => (0, left.cast_unsigned()),
         };
         (setting[2], setting[3]) = (at / NANO, at % NANO);
-        let room = script.batch.bytes(&words(&setting));
+        let room = script.batch.bytes(&abi::bytes(&setting));
         script.batch.call(abi::TIMER_SETTIME, &[u64::from(timer.id), flags, room, 0]);
         script.batch.doing("arming a timer");
     }

@@ -1,5 +1,6 @@
 //! Network interfaces as the kernel describes them (rtnetlink(7)).
 
+use crate::sorted::Listed;
 use nix::errno::Errno;
 
 use crate::error::{Context, Error, Result};
@@ -88,7 +89,7 @@ pub fn index_of(links: &[Seen], kind: &'static str, name: &str) -> Result<u32> {
 /// What the kernel answers.
 pub fn baseline(socket: &mut Socket, root: &Root) -> Result<Vec<Seen>> {
     let answer = socket.dump(GET, &[0; INFO]).context("link", format_args!("listing interfaces"))?;
-    let mut found: Vec<Seen> = answer.iter().map(|message| seen(&message.body)).collect();
+    let mut found: Vec<Seen> = answer.iter().map(|message| seen(&message.body)).list();
     for link in &mut found {
         let dir = format!("class/net/{}", link.name);
         if let Ok(path) = root.sys.link(&format!("{dir}/device")) {

@@ -1,6 +1,7 @@
 //! What programs made inside the kernel's own file systems: registrations, pinned objects, gadgets. None of it
 //! is carried; a mount that holds any is refused, because a new one would be empty.
 
+use crate::sorted::Listed;
 use std::path::Path;
 
 use crate::error::Obstacle;
@@ -16,7 +17,7 @@ const TYPES: &[(&str, usize)] =
 /// Everything that is there, in words.
 #[must_use]
 pub fn baseline(mounts: &[Mount], root: &Root) -> Vec<String> {
-    let all: Vec<&Mount> = mounts.iter().collect();
+    let all: Vec<&Mount> = mounts.iter().list();
     let mut found = Vec::new();
     for mount in mounts.iter().filter(|m| lookup(&all, &m.point).is_some_and(|on| on.id == m.id)) {
         if let Some((_, depth)) = TYPES.iter().find(|(fstype, _)| *fstype == mount.fstype) {

@@ -4,6 +4,7 @@
 //! hide others. So the steps are found by trying: the next mount to make is the first one whose parent is
 //! there and in sight, whose source is there and in sight, and which hides none that is still to be made.
 
+use crate::sorted::Listed;
 use nix::mount::MsFlags;
 
 use crate::error::{Obstacle, Refusal};
@@ -113,7 +114,7 @@ pub fn same(a: &Mount, b: &Mount) -> bool {
 #[must_use]
 pub fn plan(before: &[Mount], after: &[Mount], device: &dyn Fn(&Mount) -> Option<String>) -> Plan {
     let mut plan = Plan::default();
-    let mut now: Vec<&Mount> = before.iter().collect();
+    let mut now: Vec<&Mount> = before.iter().list();
     for gone in before.iter().rev().filter(|b| !after.iter().any(|a| same(a, b))) {
         if lookup(&now, &gone.point).is_some_and(|m| m.id == gone.id) {
             plan.steps.push(Step::Unmount(gone.point.clone()));

@@ -1,6 +1,7 @@
 //! Peer groups of mounts (mount_namespaces(7)): the last steps, because whatever is mounted under a shared
 //! mount shows up at its peers. Pure.
 
+use crate::sorted::Listed;
 use nix::mount::MsFlags;
 
 use crate::error::{Obstacle, Refusal};
@@ -10,7 +11,7 @@ use super::plan::{Paths, Plan, Step, bits, same};
 
 /// Adds the steps for every mount whose propagation is not what it was, or not the kernel's default.
 pub fn plan(plan: &mut Plan, before: &[Mount], after: &[Mount]) {
-    let all: Vec<&Mount> = after.iter().collect();
+    let all: Vec<&Mount> = after.iter().list();
     let unchanged = |m: &Mount| {
         let default = Mount::default();
         let old = before.iter().find(|b| same(b, m)).unwrap_or(&default);

@@ -1,5 +1,6 @@
 //! Waiting for tasks on their way to a stop, and for what keeps them from it.
 
+use crate::sorted::Listed;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -12,7 +13,7 @@ use crate::sys::ptrace::{self, Status};
 impl Frozen {
     /// Waits until every seized task is stopped.
     pub(super) fn collect(&mut self, deadline: Instant) -> Result<()> {
-        let mut waiting: Vec<u32> = self.tids.keys().copied().filter(|t| !self.stopped.contains(t)).collect();
+        let mut waiting: Vec<u32> = self.tids.keys().copied().filter(|t| !self.stopped.contains(t)).list();
         let mut nap = Duration::from_micros(50);
         while !waiting.is_empty() {
             let before = waiting.len();
@@ -92,7 +93,7 @@ impl Frozen {
                 .iter()
                 .filter(|(tid, tgid)| tid == tgid && read_stat(*tid).is_some_and(|s| s.ppid == *parent))
                 .map(|(tid, _)| *tid)
-                .collect();
+                .list();
             for child in children.into_iter().filter(|c| shares_memory(*parent, *c)) {
                 if ptrace::detach(child, 0).is_ok() {
                     self.tids.remove(&child);

@@ -6,6 +6,7 @@ use super::job::forget_child;
 use super::{ALL_BUT_TRAP, KIND, Puppets};
 use crate::error::{Context, Error, Result};
 use crate::sorted;
+use crate::sys::abi;
 use crate::sys::clone::{self, CLONE_ARGS};
 use crate::sys::fs;
 use crate::sys::ptrace::{self, Status};
@@ -229,8 +230,7 @@ fn clone_call(batch: &mut Batch, tid: u32, flags: u64, signal: i32) {
     // struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid,
     // set_tid_size.
     let args = [flags, 0, 0, 0, u64::from(signal.cast_unsigned()), 0, 0, 0, wanted, 1];
-    let bytes: Vec<u8> = args.iter().flat_map(|w| w.to_ne_bytes()).collect();
-    let room = batch.bytes(&bytes);
+    let room = batch.bytes(&abi::bytes(&args));
     batch.call(libc::SYS_clone3, &[room, CLONE_ARGS]);
     batch.doing("making a task");
 }
