@@ -174,7 +174,7 @@ pub fn capture(all: bool, root: u32, prefix: &str, processes: &[Process]) -> Res
         let Some(top) = top else { continue };
         for at in if all { vec![String::new()] } else { found.own(&top, &ours) } {
             let mut group = Hierarchy::new(&found.name, at);
-            group.read(&top.join(&group.at), &mut obstacles)?;
+            group.read(&top.join(&group.at), &mut obstacles);
             groups.push(group);
         }
     }
@@ -216,8 +216,13 @@ impl Hierarchy {
     }
 
     /// Reads a group, and all below it.
-    fn read(&mut self, group: &Path, obstacles: &mut Vec<Obstacle>) -> Result<()> {
-        for name in tree::list(KIND, group, &|_| false)? {
+    #[inline(never)]
+    fn read(&mut self, group: &Path, obstacles: &mut Vec<Obstacle>) {
+        let names = tree::list(KIND, group, &|_| false).unwrap_or_else(|error| {
+            obstacles.push(Obstacle::kernel(KIND, self.at.as_str(), error.into()));
+            Vec::new()
+        });
+        for name in names {
             let (path, meta) = &name;
             if meta.is_dir() {
                 match tree::read(KIND, group, &name, &mut Map::new(), &mut Budget(0)) {
@@ -240,6 +245,20 @@ impl Hierarchy {
                 Ok(said) => self.settings.extend(said.map(|said| (path.clone(), said))),
                 Err(()) => refuse(obstacles, format!("/{}/{path}", self.at), "this setting is not carried"),
             }
+        }
+    }
+
+    /// Makes the groups, with what comes before tasks.
+    #[inline(never)]
+    fn make(&self, top: &Path) -> Result<()> {
+        let group = top.join(&self.at);
+        tree::make(KIND, &group, &self.groups, &[])?;
+        (0..EARLY).try_for_each(|turn| self.set(top, turn))?;
+        for known in &self.files {
+            let file = group.join(&known.path);
+            path::chown(&file, known.uid, known.gid)
+                .and_then(|()| path::chmod(&file, known.mode))
+                .context(KIND, format_args!("setting the owner of {}", known.path))?;
         }
         Ok(())
     }
@@ -271,15 +290,7 @@ pub fn restore(state: &State) -> Result<Groups<'_>> {
     for hierarchy in &state.hierarchies {
         let top = top(&mounts, &hierarchy.name, "").ok_or(Errno::ENODEV);
         let top = top.context(KIND, format_args!("looking for a mount of {}", hierarchy.name))?;
-        let group = top.join(&hierarchy.at);
-        tree::make(KIND, &group, &hierarchy.groups, &[])?;
-        (0..EARLY).try_for_each(|turn| hierarchy.set(&top, turn))?;
-        for known in &hierarchy.files {
-            let file = group.join(&known.path);
-            path::chown(&file, known.uid, known.gid)
-                .and_then(|()| path::chmod(&file, known.mode))
-                .context(KIND, format_args!("setting the owner of {}", known.path))?;
-        }
+        hierarchy.make(&top)?;
         groups.0.push((top, hierarchy));
     }
     Ok(groups)

@@ -114,13 +114,15 @@ pub(super) fn write(file: &Path, name: &str, said: &str) -> Sys<()> {
     let wanted = lines(name, said);
     let now = || fs::text(file).map(|said| lines(name, &said));
     let before = now()?;
+    let place = file.to_string_lossy();
+    let beside = |verb| format!("{}.{verb}", text::without_end(&place, ".list"));
     let missing = |now: &str, line: &str| now.lines().all(|other| other != line);
     if name == DEVICES && before != wanted {
-        fs::write(file.with_file_name("devices.deny"), "a")?;
+        fs::write(beside("deny"), "a")?;
     }
     for line in wanted.lines() {
         if name == DEVICES && before != wanted {
-            fs::write(file.with_file_name("devices.allow"), line)?;
+            fs::write(beside("allow"), line)?;
         } else if missing(&before, line) {
             fs::write(file, if name == OOM { "1" } else { line })?;
         }
