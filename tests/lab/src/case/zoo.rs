@@ -11,7 +11,7 @@ pub mod compare;
 pub mod keeper;
 mod mutation;
 pub mod namespace;
-mod picture;
+mod remaining;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
