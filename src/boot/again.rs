@@ -4,7 +4,8 @@
 //! The lab compares the two images: what a restore does not bring back shows there, whatever kind it is of. The
 //! kernel before the scripts is looked at as the watcher does it on a cold boot, before the first change.
 
-use std::time::Duration;
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 
 use super::attempt::Notes;
 use super::cmdline::Cmdline;
@@ -21,7 +22,7 @@ use crate::log;
 use crate::restore::Image;
 use crate::store::Store;
 use crate::sys::process::{Fork, fork, leave};
-use crate::sys::stat::exists;
+use crate::sys::signal;
 
 /// The word of the command line.
 const WORD: &str = "rcsnap.again";
@@ -48,8 +49,8 @@ pub fn begin(line: &Cmdline, image: &Image, root: &Root) -> Result<Option<Baseli
     Ok(Some(before))
 }
 
-/// Captures what the conductor has just let go, and ends the wait of `ready`. A child of the conductor does it: it
-/// has the clocks of the system, which the conductor makes but does not have, and PID 1 becomes its parent.
+/// Captures what the conductor has just let go, and ends the wait of `ready`. A child of the conductor does it, which
+/// has the clocks of the system: the conductor makes them but does not have them. Neither is in the image.
 ///
 /// # Errors
 /// There is no such child.
@@ -60,27 +61,30 @@ pub fn capture(
     header: &Header,
     store: &mut Store,
 ) -> Result<()> {
+    signal::alarm(0);
     let conductor = std::process::id();
-    if let Fork::Child = fork().context("again", format_args!("making a process"))? {
-        while exists(format!("/proc/{conductor}")) {
-            std::thread::sleep(Duration::from_millis(1));
+    match fork().context("again", format_args!("making a process"))? {
+        Fork::Child => {
+            let taken = look(before, config, conductor);
+            ready::answer(ready, Answer::Restored);
+            if let Err(error) = taken.and_then(|taken| write(taken, ready, header, store)) {
+                log!(Warning, "again: {error}");
+            }
+            leave(0)
         }
-        let taken = look(before, config);
-        ready::answer(ready, Answer::Restored);
-        if let Err(error) = taken.and_then(|taken| write(taken, ready, header, store)) {
-            log!(Warning, "again: {error}");
+        Fork::Parent(child) => {
+            let child = Pid::from_raw(child.cast_signed());
+            waitpid(child, None).context("again", format_args!("waiting for it")).map(drop)
         }
-        leave(0);
     }
-    Ok(())
 }
 
 /// What came of a look.
 type Taken = (Outcome, Result<Inputs>);
 
-fn look(before: &Baseline, config: &Config) -> Result<Taken> {
+fn look(before: &Baseline, config: &Config, conductor: u32) -> Result<Taken> {
     namespace::enter_system()?;
-    picture(config, Some((before, &Root::watcher()?)), &mut || Ok(()))
+    picture(config, Some((before, &Root::watcher()?)), Some(conductor), &mut || Ok(()))
 }
 
 fn write(taken: Taken, ready: u32, header: &Header, store: &mut Store) -> Result<()> {

@@ -141,10 +141,11 @@ impl Take {
         self.times.enter(Stage::Freeze)?;
         let before = self.before.as_ref().map(|(baseline, root)| (baseline, root));
         let times = &mut self.times;
-        let (picture, inputs) = match picture(&self.config, before, &mut || times.enter(Stage::Capture))? {
-            (Outcome::Obstacles(obstacles), _) => return Ok(Taken::Refused(obstacles)),
-            (Outcome::Picture(picture), inputs) => (picture, inputs?),
-        };
+        let (picture, inputs) =
+            match picture(&self.config, before, None, &mut || times.enter(Stage::Capture))? {
+                (Outcome::Obstacles(obstacles), _) => return Ok(Taken::Refused(obstacles)),
+                (Outcome::Picture(picture), inputs) => (picture, inputs?),
+            };
         let meta = &picture.meta;
         let (processes, threads, stopped) = (meta.processes, meta.threads, meta.stopped_ms);
         log!(Notice, "captured: {processes} processes, {threads} threads, stopped for {stopped} ms");
@@ -166,20 +167,23 @@ impl Take {
     }
 }
 
-/// Stops everything, reads it, and lets it go, which is when `captured` is called; then the identity of the inputs.
+/// Stops everything but us and `outside`, reads it, and lets it go, which is when `captured` is called; then the
+/// identity of the inputs.
 ///
 /// # Errors
 /// Something that must work does not; everything runs on.
 pub fn picture(
     config: &Config,
     before: Option<(&Baseline, &Root)>,
+    outside: Option<u32>,
     captured: &mut dyn FnMut() -> Result<()>,
 ) -> Result<(Outcome, Result<Inputs>)> {
     let writable: Vec<String> = config.list(Setting::Writable).map(Into::into).collect();
     let devices: Vec<String> = config.list(Setting::Devices).map(Into::into).collect();
     // One limit for both: tasks on their way to a stop stand still already.
     let limit = Duration::from_millis(config.number(Setting::LimitStop).into());
-    let leave_out = rerun::processes(&config.reruns());
+    let mut leave_out = rerun::processes(&config.reruns());
+    leave_out.extend(outside);
     let request = Request {
         scope: Scope::System,
         root: 1,

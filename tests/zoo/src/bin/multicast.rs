@@ -1,4 +1,4 @@
-//! Part of kind `inet`: sockets that have joined groups, with the sources that they want and do not want, hear after
+//! Kind `inet`: sockets that have joined groups, with the sources that they want and do not want, hear after
 //! the wait what they heard before, and no more.
 
 use zoo::{Outcome, Zoo, fd, sys};

@@ -131,6 +131,7 @@ const ALL: &[Mutation] = &[
     wrong("multicast", "source", "files[].state.Inet.groups[].filter[155]", Other),
     wrong("multicast", "options", "files[].state.Inet.options.settings", Nothing),
     wrong("netlink", "groups", "files[].state.Netlink.groups", Nothing),
+    wrong("netlink", "names", "files[].state.Netlink.names", Other),
     wrong("netlink", "options", "files[].state.Netlink.options.settings", Nothing),
     wrong("inotify", "watches", "files[].state.Inotify.watches", Other),
     wrong("inotify", "mask", "files[].state.Inotify.watches[].mask", Other),
