@@ -126,6 +126,8 @@ const ALL: &[Mutation] = &[
     wrong("inet", "options", "files[].state.Inet.options.settings", Nothing),
     wrong("udp", "filter", "files[].state.Inet.options.filter", Nothing),
     wrong("udp", "options", "files[].state.Inet.options.settings", Nothing),
+    wrong("raw", "options", "files[].state.Inet.options.settings", Nothing),
+    wrong("raw", "protocol", "files[].state.Inet.protocol", Other),
     wrong("multicast", "groups", "files[].state.Inet.groups", Nothing),
     wrong("multicast", "filter", "files[].state.Inet.groups[].filter", Nothing),
     wrong("multicast", "source", "files[].state.Inet.groups[].filter[155]", Other),
