@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rcsnap::error::Error;
 use rcsnap::image::Source;
 use rcsnap::store::Store;
@@ -30,6 +30,8 @@ const APPEND: u64 = 0o2000;
 /// (syslogd, klogd), and those with a clock. All others are asleep, and must be the same page for page and register
 /// for register.
 const BUSY: [&str; 6] = ["syslogd", "klogd", "crond", "mosquitto", "redis-server", "python3"];
+/// A second capture may meet one of those in the middle of a word to another. What is lost is lost each time.
+const TRIES: u32 = 3;
 /// So many pages may they write meanwhile.
 const MOST: usize = 100;
 /// Where the images and their reader lie on the board.
@@ -43,6 +45,19 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn run(bench: &Bench, id: &str) -> Result<()> {
+    let mut found = Vec::new();
+    for number in 1..=TRIES {
+        found = attempt(bench, &format!("{id}-{number}"))?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        progress::say(format!("      try {number}:\n{}", found.join("\n")));
+    }
+    bail!("{}", found.join("\n"))
+}
+
+/// Restores the captured system, captures it again, and restores that. What differs between the two images.
+fn attempt(bench: &Bench, id: &str) -> Result<Vec<String>> {
     let guest = bench.faulty()?;
     let first = image(&bench.faulty_captured()?.disks).context("reading the first image")?;
     let folder = bench.folder.join(id);
@@ -84,9 +99,7 @@ fn run(bench: &Bench, id: &str) -> Result<()> {
     }
     let (before, mut after) = (texts.remove(0), texts.remove(0));
     run_on(&before, &mut after);
-    let found = differences(&before, &after)?;
-    ensure!(found.is_empty(), "{}", found.join("\n"));
-    Ok(())
+    differences(&before, &after)
 }
 
 /// All that differs and may not. Of what runs on by itself, its registers and some pages may.
@@ -129,8 +142,18 @@ fn differences(before: &Value, after: &Value) -> Result<Vec<String>> {
 }
 
 /// Makes the later image the same where it may have gone on, if that is all that it has done: a log that has grown, with
-/// the position of its writer; and the time of /run, in which each boot makes /run/rcsnap.
+/// the position of its writer; the kernel's messages of this boot on their way to it; and the time of /run, in which
+/// each boot makes /run/rcsnap.
 fn run_on(before: &Value, after: &mut Value) {
+    for (n, ours) in before["files"].as_array().into_iter().flatten().enumerate() {
+        let theirs = after.pointer_mut(&format!("/files/{n}/state/Unix/queue")).and_then(Value::as_array_mut);
+        if let Some((ours, theirs)) = ours["state"]["Unix"]["queue"].as_array().zip(theirs)
+            && theirs.len() > ours.len()
+            && theirs[ours.len()..].iter().all(of_the_kernel)
+        {
+            theirs.truncate(ours.len());
+        }
+    }
     let logs: Vec<usize> = (0..before["files"].as_array().map_or(0, Vec::len))
         .filter(|n| before["files"][n]["flags"].as_u64().is_some_and(|flags| flags & APPEND != 0))
         .collect();
@@ -153,6 +176,13 @@ fn run_on(before: &Value, after: &mut Value) {
             after["tmpfs"]["list"][i]["nodes"][k] = theirs;
         }
     }
+}
+
+/// Whether a queued message is one from klogd.
+fn of_the_kernel(message: &Value) -> bool {
+    let bytes = message["bytes"].as_array().into_iter().flatten().filter_map(Value::as_u64);
+    let bytes: Vec<u8> = bytes.filter_map(|byte| u8::try_from(byte).ok()).collect();
+    bytes.starts_with(b"<") && bytes.windows(9).any(|part| part == b" kernel: ")
 }
 
 fn text(value: &Value) -> &str {
@@ -256,6 +286,20 @@ mod tests {
         let mut closed = image("init", b"one\ntwo\n", 7);
         closed["files"][0]["state"]["Regular"]["offset"] = json!(4);
         assert!(!found(&before, closed).is_empty());
+    }
+
+    #[test]
+    fn messages_of_the_kernel_may_be_on_their_way() {
+        let with = |messages: &[&[u8]]| {
+            let queue: Vec<Value> = messages.iter().map(|bytes| json!({ "bytes": bytes })).collect();
+            let mut image = image("init", b"", 7);
+            image["files"][0] = json!({"flags": 0, "state": {"Unix": {"queue": queue}}});
+            image
+        };
+        let (kernel, other): (&[u8], &[u8]) = (b"<6>Mar  1 12:30:13 kernel: [    3.8] ACPI", b"<30>cron");
+        assert!(found(&with(&[other]), with(&[other, kernel])).is_empty());
+        assert!(!found(&with(&[]), with(&[kernel, other])).is_empty());
+        assert!(!found(&with(&[other]), with(&[])).is_empty());
     }
 
     #[test]
