@@ -152,29 +152,22 @@ fn talk(zoo: &mut Zoo, listeners: &[Listener], senders: &[(&'static str, i32)]) 
     Ok(())
 }
 
-#[repr(C)]
-struct Route {
-    destination: [u8; 16],
-    source: [u8; 16],
-    gateway: [u8; 16],
-    kind: u32,
-    lengths: [u16; 2],
-    metric: u32,
-    info: libc::c_ulong,
-    flags: u32,
-    interface: i32,
-}
-
-/// The loopback has no route for IPv6 groups. One that is there already, from another program, does as well.
+/// The loopback has no route for IPv6 groups: one to ff02::/16 of the sort that its own addresses have (RTM_NEWROUTE).
+/// One that is there already, from another program, does as well.
 fn route() -> Outcome {
-    let socket = sys!(socket(libc::AF_INET6, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0))?;
-    // RTF_UP and RTF_LOCAL: others the kernel makes unreachable on the loopback.
-    let mut route: Route = sys::zeroed();
-    (route.metric, route.flags, route.interface) = (256, 0x8000_0001, LOOPBACK as i32);
-    route.destination[..2].copy_from_slice(&[0xff, 0x02]);
-    route.lengths[0] = 16;
-    // SAFETY: a struct in6_rtmsg.
-    unsafe { libc::ioctl(socket, libc::SIOCADDRT as _, &raw const route) };
+    let socket = sys!(socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_ROUTE))?;
+    let mut request = vec![0_u8; 56];
+    request[0] = 56;
+    request[4] = 24;
+    // NLM_F_REQUEST, NLM_F_CREATE
+    request[6..8].copy_from_slice(&0x401_u16.to_ne_bytes());
+    // struct rtmsg: family, length, _, _, RT_TABLE_LOCAL, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_LOCAL
+    request[16..24].copy_from_slice(&[libc::AF_INET6 as u8, 16, 0, 0, 255, 3, 0, 2]);
+    (request[28], request[30]) = (20, 1); // RTA_DST
+    request[32..34].copy_from_slice(&[0xff, 0x02]);
+    (request[48], request[50]) = (8, 4); // RTA_OIF
+    request[52..].copy_from_slice(&LOOPBACK.to_ne_bytes());
+    fd::write(socket, &request)?;
     fd::close(socket);
     Ok(())
 }
