@@ -84,13 +84,15 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
     let mut groups = groups(fd).context(KIND, format_args!("asking for its groups"))?;
     let mut names = Vec::new();
     if protocol == libc::NETLINK_GENERIC && !groups.is_empty() {
-        let mut known = generic()?;
-        known.retain(|(_, number)| groups.contains(number));
-        if known.len() != groups.len() {
+        generic(&mut |name, number| {
+            if let Some(at) = groups.iter().position(|group| *group == number) {
+                groups.remove(at);
+                names.push(name);
+            }
+        })?;
+        if !groups.is_empty() {
             return Err(Refusal::new("it listens to a group that has no name", later));
         }
-        groups.clear();
-        names.extend(known.into_iter().map(|(name, _)| name));
     }
     let address = |peer| {
         let bytes = socket::name(fd.as_fd(), peer).unwrap_or_default();
@@ -108,20 +110,19 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
     Ok(Box::new(State { kind, protocol, port, peer, groups, names, options }))
 }
 
-/// All groups of generic netlink, by family and group, with their numbers on this boot.
-fn generic() -> Result<Vec<(String, u32)>> {
-    let mut found = Vec::new();
+/// Shows all groups of generic netlink, by family and group, with their numbers on this boot.
+fn generic(each: &mut dyn FnMut(String, u32)) -> Result<()> {
     let families = Socket::generic().and_then(|mut socket| socket.dump(CONTROLLER, &GET_FAMILY));
     for family in families.context(KIND, format_args!("asking for generic groups"))? {
         let family = attributes(&family.body, 4);
-        let of = |list: &[(u16, &[u8])], kind| text(find(list, kind).unwrap_or_default());
+        let name = text(find(&family, FAMILY_NAME).unwrap_or_default());
         for (_, group) in attributes(find(&family, GROUPS).unwrap_or_default(), 0) {
             let group = attributes(group, 0);
-            let name = of(&family, FAMILY_NAME) + " " + &of(&group, GROUP_NAME);
-            found.push((name, u32_at(find(&group, GROUP_NUMBER).unwrap_or_default(), 0)));
+            let of = |kind| find(&group, kind).unwrap_or_default();
+            each(name.clone() + " " + &text(of(GROUP_NAME)), u32_at(of(GROUP_NUMBER), 0));
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// A bit for each group, group 1 first.
@@ -169,11 +170,14 @@ pub fn restore(state: &State, _opener: &mut Opener) -> Result<OwnedFd> {
     }
     let mut groups = state.groups.clone();
     if !state.names.is_empty() {
-        let known = generic()?;
-        for name in &state.names {
-            let found = known.iter().find(|(known, _)| known == name);
-            let missing = || Error::new(KIND, "joining a group", format!("there is no {name}"));
-            groups.push(found.ok_or_else(missing)?.1);
+        generic(&mut |name, number| {
+            if state.names.contains(&name) {
+                groups.push(number);
+            }
+        })?;
+        if groups.len() != state.names.len() {
+            let names = state.names.join(", ");
+            return Err(Error::new(KIND, "joining groups", format!("not all are there: {names}")));
         }
     }
     for group in &groups {
@@ -230,7 +234,8 @@ mod tests {
     #[test]
     fn generic_groups_are_kept_by_their_names() {
         let fd = new(libc::NETLINK_GENERIC);
-        let known = super::generic().unwrap();
+        let mut known = Vec::new();
+        super::generic(&mut |name, number| known.push((name, number))).unwrap();
         let of = |name: &str| known.iter().find(|(known, _)| known == name).map(|(_, number)| *number);
         assert_eq!(of("nlctrl notify"), Some(16));
         let mut names = vec!["nlctrl notify".to_owned()];

@@ -7,9 +7,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::net::if_::if_nametoindex;
 
-use super::World;
+use super::{World, inet_address};
 use crate::error::{Context, Refusal, Result};
 use crate::sorted::Map;
 use crate::sys::netlink::u32_at;
@@ -163,11 +163,10 @@ pub fn capture(fd: &OwnedFd, sort: Sort, world: &World<'_>) -> Result<State, Ref
         !grown && !usual.contains(setting)
     });
     for setting in &mut settings {
-        if let Some(turn) = interface(setting) {
-            let number = turn(u32_at(&setting.value, 0));
-            let name =
-                if_indextoname(number).context(KIND, format_args!("looking for interface {number}"))?;
-            setting.value = name.into_bytes();
+        if let Some(swap) = interface(setting) {
+            let number = u32_at(&setting.value, 0);
+            let number = if swap { u32::from_be(number) } else { number };
+            setting.value = inet_address::interface(number)?.into_bytes();
         }
     }
     let filter = match socket::filter(fd.as_fd()) {
@@ -183,12 +182,12 @@ pub fn capture(fd: &OwnedFd, sort: Sort, world: &World<'_>) -> Result<State, Ref
     Ok(State { settings, filter })
 }
 
-/// Whether the value is the number of an interface, and what brings its bytes in order: IP_UNICAST_IF and
-/// IPV6_UNICAST_IF have those of the network, IPV6_MULTICAST_IF has ours.
-fn interface(setting: &Setting) -> Option<fn(u32) -> u32> {
+/// Whether the value is the number of an interface, and whether its bytes are in the order of the network:
+/// IP_UNICAST_IF and IPV6_UNICAST_IF, IPV6_MULTICAST_IF.
+fn interface(setting: &Setting) -> Option<bool> {
     match (setting.level, setting.name) {
-        (0, 50) | (41, 76) => Some(u32::to_be),
-        (41, 17) => Some(|number| number),
+        (0, 50) | (41, 76) => Some(true),
+        (41, 17) => Some(false),
         _ => None,
     }
 }
@@ -222,9 +221,10 @@ fn set_those(state: &State, fd: &OwnedFd, all: bool) -> Result<()> {
 
 fn set(setting: &Setting, fd: &OwnedFd) -> Result<(), Errno> {
     let Setting { level, name, value } = setting;
-    if let Some(turn) = interface(setting) {
-        let number = turn(if_nametoindex(value.as_slice())?);
-        return socket::set_option(fd.as_fd(), *level, *name, &number.to_ne_bytes());
+    if let Some(swap) = interface(setting) {
+        let number = if_nametoindex(std::str::from_utf8(value).map_err(|_| Errno::EINVAL)?)?;
+        let number = if swap { number.to_be() } else { number };
+        return socket::set_number(fd.as_fd(), *level, *name, number.cast_signed());
     }
     let half = |force, plain| {
         // The kernel doubles what it is given.
