@@ -4,6 +4,9 @@
 //! resort, r15 a stack pointer for it. The kernel's syscall instruction changes only rax, rcx and r11.
 #![allow(unsafe_code, reason = "the batch loop is assembly")]
 
+#[path = "xsave.rs"]
+mod xsave;
+
 use std::arch::global_asm;
 
 use super::{EINTR, Loop, Processor, QUIET, Registers, Set};
@@ -348,8 +351,7 @@ impl Processor for Cpu {
         };
         let mut set =
             set.ok_or_else(|| Refusal::new("the kernel does not show its vector state", "rerun it"))?;
-        let used = set.bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
-        set.bytes.truncate(used);
+        xsave::cut(&mut set.bytes);
         Ok(vec![set])
     }
 
@@ -357,14 +359,11 @@ impl Processor for Cpu {
         let doing = format_args!("setting the vector state of {tid}");
         for set in sets {
             let have = match set.note {
-                XSTATE => ptrace::regset(tid, XSTATE, XSTATE_MAX).context("thread", doing)?.len(),
-                _ => FXSAVE_BYTES,
+                XSTATE => ptrace::regset(tid, XSTATE, XSTATE_MAX).context("thread", doing)?,
+                _ => vec![0; FXSAVE_BYTES],
             };
-            if set.bytes.len() > have {
-                return Err(Error::new("thread", doing.to_string(), "this CPU has less vector state"));
-            }
-            let mut bytes = set.bytes.clone();
-            bytes.resize(have, 0);
+            let bytes = xsave::fit(&set.bytes, &have)
+                .ok_or_else(|| Error::new("thread", doing.to_string(), "this CPU has less vector state"))?;
             ptrace::set_regset(tid, set.note, &bytes).context("thread", doing)?;
         }
         Ok(())

@@ -116,8 +116,17 @@ fn restore(this: &Conductor<'_>, times: &mut Times, useless: &mut bool) -> Resul
     let (image, inputs, notes) = read.map_err(Failure::Clean)?;
     pids::pass(image.meta.highest_id).map_err(Failure::Clean)?;
     let wait = Duration::from_millis(this.config.number(Key::LimitDevice).into());
+    #[cfg(feature = "fault")]
+    let (again, ready) =
+        (super::again::begin(this.line, &image, &root).map_err(Failure::Clean)?, notes.ready);
     let mut between = Between { conductor: this, inputs, notes, wait, useless };
-    restore::system(&image, &mut source, &root, Instant::now() + wait, &mut between, times)
+    restore::system(&image, &mut source, &root, Instant::now() + wait, &mut between, times)?;
+    #[cfg(feature = "fault")]
+    if let Some(before) = again {
+        let (header, store) = (&this.image.header, &mut this.store.borrow_mut());
+        note(super::again::capture(&before, ready, this.config, header, store));
+    }
+    Ok(())
 }
 
 /// Every byte of the image, if that is wanted: an error then comes before anything was changed.
@@ -176,6 +185,10 @@ impl restore::Boot for Between<'_> {
         // Neither is worth a reboot: an attempt that is not noted here is not confirmed, and that is safe.
         note(status.write().and_then(|()| status::note_words(this.line.words())));
         note(status::note_attempt(&this.image.header.generation));
+        #[cfg(feature = "fault")]
+        if super::again::is_wanted(this.line) {
+            return Ok(());
+        }
         // Pending, since `ready` has it blocked; it is the first thing that `ready` sees.
         ready::answer(self.notes.ready, Answer::Restored);
         Ok(())

@@ -1,6 +1,6 @@
 //! The *_DIAG modules: with them the kernel tells all about sockets (sock_diag(7)).
 //!
-//! They are loaded by the watcher before it looks at the kernel, so that the difference made by the scripts
+//! They are loaded before the watcher looks at the kernel, so that the difference made by the scripts
 //! does not hold them. The kernel would load them itself through /sbin/modprobe, where there is one.
 
 use crate::error::Context;

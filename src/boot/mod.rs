@@ -11,6 +11,8 @@
 //!              the scripts end in `rcsnap ready` -> take: capture, seal, publish
 //! ```
 
+#[cfg(feature = "fault")]
+pub mod again;
 pub mod attempt;
 pub mod choice;
 pub mod cmdline;
@@ -77,8 +79,12 @@ fn boot(given: &Given) -> Result<Infallible> {
         Err(error) => (error.to_string(), None),
     };
     log!(Notice, "cold: {reason}");
-    // Before the watcher looks at the kernel: what rcsnap mounted is none of the system's.
     let limit = Duration::from_secs(config.number(Key::LimitReady).into());
+    if watch.is_some() && !early.cell {
+        // While there is a /proc.
+        diag::load();
+    }
+    // Before the watcher looks at the kernel: what rcsnap mounted is none of the system's.
     early.close();
     if let Some(key) = watch {
         let words = line.words().to_vec();

@@ -139,10 +139,13 @@ impl Take {
         store.count_boot();
         store.count_capture(&key.hash)?;
         self.times.enter(Stage::Freeze)?;
-        let (picture, inputs) = match self.picture()? {
-            (Outcome::Obstacles(obstacles), _) => return Ok(Taken::Refused(obstacles)),
-            (Outcome::Picture(picture), inputs) => (picture, inputs?),
-        };
+        let before = self.before.as_ref().map(|(baseline, root)| (baseline, root));
+        let times = &mut self.times;
+        let (picture, inputs) =
+            match picture(&self.config, before, None, &mut || times.enter(Stage::Capture))? {
+                (Outcome::Obstacles(obstacles), _) => return Ok(Taken::Refused(obstacles)),
+                (Outcome::Picture(picture), inputs) => (picture, inputs?),
+            };
         let meta = &picture.meta;
         let (processes, threads, stopped) = (meta.processes, meta.threads, meta.stopped_ms);
         log!(Notice, "captured: {processes} processes, {threads} threads, stopped for {stopped} ms");
@@ -162,32 +165,41 @@ impl Take {
         self.times.enter(Stage::Publish)?;
         Ok(Taken::Published(slot, sealed.publish(key.hints)?, picture))
     }
+}
 
-    /// Stops everything, reads it, and lets it go; then the identity of the inputs.
-    fn picture(&mut self) -> Result<(Outcome, Result<Inputs>)> {
-        let before = self.before.as_ref();
-        // One limit for both: tasks on their way to a stop stand still already.
-        let limit = Duration::from_millis(self.config.number(Setting::LimitStop).into());
-        let leave_out = rerun::processes(&self.config.reruns());
-        let request = Request {
-            scope: Scope::System,
-            root: 1,
-            except: std::process::id(),
-            patience: limit,
-            limit,
-            pages: true,
-            prefix: "/proc/1/root",
-            externals: &[],
-            config: &self.config,
-            baseline: before.map(|(baseline, root)| (baseline, root)),
-            leave_out: &leave_out,
-        };
-        let outcome = capture::capture(&request, false)?;
-        self.times.enter(Stage::Capture)?;
-        let inputs = match &outcome {
-            Outcome::Picture(picture) => inputs::take(&self.config, &picture.inputs),
-            Outcome::Obstacles(_) => inputs::take(&self.config, &[]),
-        };
-        Ok((outcome, inputs))
-    }
+/// Stops everything but us and `outside`, reads it, and lets it go, which is when `captured` is called; then the
+/// identity of the inputs.
+///
+/// # Errors
+/// Something that must work does not; everything runs on.
+pub fn picture(
+    config: &Config,
+    before: Option<(&Baseline, &Root)>,
+    outside: Option<u32>,
+    captured: &mut dyn FnMut() -> Result<()>,
+) -> Result<(Outcome, Result<Inputs>)> {
+    // One limit for both: tasks on their way to a stop stand still already.
+    let limit = Duration::from_millis(config.number(Setting::LimitStop).into());
+    let mut leave_out = rerun::processes(&config.reruns());
+    leave_out.extend(outside);
+    let request = Request {
+        scope: Scope::System,
+        root: 1,
+        except: std::process::id(),
+        patience: limit,
+        limit,
+        pages: true,
+        prefix: "/proc/1/root",
+        externals: &[],
+        config,
+        baseline: before,
+        leave_out: &leave_out,
+    };
+    let outcome = capture::capture(&request, false)?;
+    captured()?;
+    let inputs = match &outcome {
+        Outcome::Picture(picture) => inputs::take(config, &picture.inputs),
+        Outcome::Obstacles(_) => inputs::take(config, &[]),
+    };
+    Ok((outcome, inputs))
 }

@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, pipe2, setsid};
 
 use super::ready::{Answer, WATCHER};
-use super::{diag, namespace, pids, quiet, ready};
+use super::{namespace, pids, quiet, ready};
 use crate::error::{Context, Error, Result};
 use crate::log;
 use crate::sys::fs;
@@ -115,9 +115,6 @@ fn wait_and_capture(cell: bool, limit: Duration, work: &mut impl Work, go: Owned
 /// Takes this process out of the system's way.
 fn settle(cell: bool) -> Result<()> {
     setsid().context("watcher", format_args!("making a session"))?;
-    if !cell {
-        diag::load();
-    }
     namespace::rest()?;
     let _ = fs::write("/proc/self/comm", WATCHER);
     let _ = fs::write("/proc/self/oom_score_adj", "-1000");

@@ -38,7 +38,8 @@ impl Service {
         } else {
             for folder in ["", "/sbin/", "/bin/", "/usr/sbin/", "/usr/bin/"] {
                 let path = [folder, word].concat();
-                if path.starts_with('/') && fs::real(&path).is_ok_and(|real| *real == *executable) {
+                if path.starts_with('/') && fs::real(&path).is_ok_and(|real| *real.as_os_str() == *executable)
+                {
                     called = path;
                     break;
                 }

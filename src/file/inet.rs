@@ -1,14 +1,16 @@
 //! A socket of IPv4 or IPv6: TCP, UDP, ICMP or raw (ip(7), tcp(7), udp(7), raw(7)).
 //!
-//! What: addresses, role, options, joined groups; for TCP inside the image also what is on its way.
-//! Reads: getsockname(2), getpeername(2), getsockopt(2) with TCP_INFO; the receive queue with MSG_PEEK, and
+//! What: addresses, role, options, joined groups with the sources that are wanted or not; for TCP inside the image
+//!   also what is on its way.
+//! Reads: getsockname(2), getpeername(2), getsockopt(2) with TCP_INFO and MCAST_MSFILTER; the receive queue with MSG_PEEK, and
 //!   what the peer sent and is not there yet through TCP_REPAIR.
 //! Rebuilds: connections between two tasks of the image first, by connecting them again under their old
 //!   addresses through a listening socket of the moment; then listeners and everything that is bound.
 //! Loses: received datagrams; connections to the outside that nobody has accepted yet, as a power cut does;
 //!   the mark of urgent data; TCP_MD5SIG keys; extension headers that a socket sends with everything (RFC 3542),
 //!   flow labels, IPsec policies and programs that choose among sockets of one port (SO_ATTACH_REUSEPORT_CBPF): the
-//!   kernel does not show them; SO_INCOMING_CPU.
+//!   kernel does not show them; an interface for what is sent to groups that was given by its number alone
+//!   (IP_MULTICAST_IF); SO_INCOMING_CPU.
 //! Refuses: connections to a peer outside the image, unless it is a rerun service on the loopback device, whose
 //!   connections end (`close` lets others end with a reset, as after a power cut); corked UDP; MPTCP, SCTP and
 //!   other protocols; TLS in the kernel; a socket of another network namespace.

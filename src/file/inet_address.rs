@@ -39,9 +39,7 @@ pub fn read(fd: &OwnedFd, peer: bool) -> Result<Option<Address>> {
     if let Some(scope) = bytes.get_mut(SCOPE..SCOPE + 4) {
         let number = <[u8; 4]>::try_from(&*scope).map_or(0, u32::from_ne_bytes);
         if number != 0 {
-            let name =
-                if_indextoname(number).context(KIND, format_args!("looking for interface {number}"))?;
-            zone = name.into_string().map_err(|_| Error::new(KIND, "naming an interface", "odd name"))?;
+            zone = interface(number)?;
             scope.fill(0);
         }
     }
@@ -139,6 +137,15 @@ fn groups(ip: &Ip) -> String {
         }
     }
     text
+}
+
+/// The name of an interface: its number may be another one on the next boot.
+///
+/// # Errors
+/// It is gone.
+pub fn interface(number: u32) -> Result<String> {
+    let name = if_indextoname(number).context(KIND, format_args!("looking for interface {number}"))?;
+    name.into_string().map_err(|_| Error::new(KIND, "naming an interface", "odd name"))
 }
 
 #[cfg(test)]

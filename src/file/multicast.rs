@@ -7,10 +7,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::net::if_::if_nametoindex;
 
-use super::World;
-use crate::error::{Context, Error, Result};
+use super::{World, inet_address};
+use crate::error::{Context, Result};
 use crate::sys::fs;
 use crate::sys::socket;
 
@@ -114,10 +114,7 @@ pub fn capture(fd: &OwnedFd, world: &World<'_>) -> Result<Vec<Member>> {
             filter.get(at..at + 4).and_then(|b| <[u8; 4]>::try_from(b).ok()).map(u32::from_ne_bytes)
         };
         let plain = word(GROUP + STORAGE) == Some(EXCLUDE) && word(GROUP + STORAGE + 4) == Some(0);
-        let name =
-            if_indextoname(*interface).context(KIND, format_args!("looking for interface {interface}"))?;
-        let interface =
-            name.into_string().map_err(|_| Error::new(KIND, "naming an interface", "odd name"))?;
+        let interface = inet_address::interface(*interface)?;
         let filter = if plain { Vec::new() } else { filter };
         members.push(Member { family: *family, group: group.clone(), interface, filter });
     }

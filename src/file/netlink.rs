@@ -1,29 +1,35 @@
 //! A netlink socket (netlink(7)): talk with the kernel about links, device events and the like.
 //!
 //! What: protocol, port number, multicast groups, a connected destination, options with the filter.
-//! Reads: getsockname(2), getpeername(2), NETLINK_LIST_MEMBERSHIPS, getsockopt(2).
-//! Rebuilds: socket(2), options, bind(2) to the same port number, or to any if that is taken; groups.
+//! Reads: getsockname(2), getpeername(2), NETLINK_LIST_MEMBERSHIPS, getsockopt(2); CTRL_CMD_GETFAMILY for the names of
+//!   generic netlink's groups, whose numbers differ from boot to boot.
+//! Rebuilds: socket(2), options, bind(2) to the same port number, or to any if that is taken; groups, by their names
+//!   where they have names.
 //! Loses: messages that nobody has read: what they tell about is from before the restore, and whoever
 //!   listens must ask anew. A port number that something else has on the new boot.
 //! Refuses: protocols where the kernel keeps more for a socket than it shows (netfilter queues, connector
-//!   and others); groups of generic netlink, whose numbers differ from boot to boot; a socket of
-//!   another network namespace.
+//!   and others); a socket of another network namespace.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 
 use super::{Description, Opener, World, options};
-use crate::error::{Context, Refusal, Result};
-use crate::sys::netlink::u32_at;
+use crate::error::{Context, Error, Refusal, Result};
+use crate::sys::netlink::{Socket, attributes, find, text, u32_at};
 use crate::sys::{descriptor, socket};
 
 const KIND: &str = "netlink";
 const SOL_NETLINK: i32 = 270;
 const NETLINK_ADD_MEMBERSHIP: i32 = 1;
 const NETLINK_LIST_MEMBERSHIPS: i32 = 9;
-/// The group of the controller, the one fixed number of generic netlink.
-const CONTROLLER: u32 = 16;
+/// GENL_ID_CTRL, and struct genlmsghdr with CTRL_CMD_GETFAMILY (linux/genetlink.h).
+const CONTROLLER: u16 = 16;
+const GET_FAMILY: [u8; 4] = [3, 1, 0, 0];
+const FAMILY_NAME: u16 = 2;
+const GROUPS: u16 = 7;
+const GROUP_NAME: u16 = 1;
+const GROUP_NUMBER: u16 = 2;
 
 crate::section! {
     /// A netlink socket in the image.
@@ -38,6 +44,8 @@ crate::section! {
         pub peer: Option<(u32, u32)>,
         /// Groups it listens to.
         pub groups: Vec<u32>,
+        /// Those of generic netlink: family and group.
+        pub names: Vec<String>,
         /// Options.
         pub options: options::State,
     }
@@ -73,9 +81,18 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
     if !world.same_network(fd)? {
         return Err(Refusal::new("it belongs to another network namespace", later));
     }
-    let groups = groups(fd).context(KIND, format_args!("asking for its groups"))?;
-    if protocol == libc::NETLINK_GENERIC && groups.iter().any(|&group| group != CONTROLLER) {
-        return Err(Refusal::new("its groups have other numbers on another boot (generic netlink)", later));
+    let mut groups = groups(fd).context(KIND, format_args!("asking for its groups"))?;
+    let mut names = Vec::new();
+    if protocol == libc::NETLINK_GENERIC && !groups.is_empty() {
+        generic(&mut |name, number| {
+            if let Some(at) = groups.iter().position(|group| *group == number) {
+                groups.remove(at);
+                names.push(name);
+            }
+        })?;
+        if !groups.is_empty() {
+            return Err(Refusal::new("it listens to a group that has no name", later));
+        }
     }
     let address = |peer| {
         let bytes = socket::name(fd.as_fd(), peer).unwrap_or_default();
@@ -90,7 +107,22 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
         crate::log!(Info, "netlink: messages of protocol {protocol} that nobody has read are not carried");
     }
     let options = options::capture(fd, (libc::AF_NETLINK, kind, protocol), world)?;
-    Ok(Box::new(State { kind, protocol, port, peer, groups, options }))
+    Ok(Box::new(State { kind, protocol, port, peer, groups, names, options }))
+}
+
+/// Shows all groups of generic netlink, by family and group, with their numbers on this boot.
+fn generic(each: &mut dyn FnMut(String, u32)) -> Result<()> {
+    let families = Socket::generic().and_then(|mut socket| socket.dump(CONTROLLER, &GET_FAMILY));
+    for family in families.context(KIND, format_args!("asking for generic groups"))? {
+        let family = attributes(&family.body, 4);
+        let name = text(find(&family, FAMILY_NAME).unwrap_or_default());
+        for (_, group) in attributes(find(&family, GROUPS).unwrap_or_default(), 0) {
+            let group = attributes(group, 0);
+            let of = |kind| find(&group, kind).unwrap_or_default();
+            each(name.clone() + " " + &text(of(GROUP_NAME)), u32_at(of(GROUP_NUMBER), 0));
+        }
+    }
+    Ok(())
 }
 
 /// A bit for each group, group 1 first.
@@ -136,7 +168,19 @@ pub fn restore(state: &State, _opener: &mut Opener) -> Result<OwnedFd> {
             other => other.context(KIND, format_args!("binding to port {port}"))?,
         }
     }
-    for group in &state.groups {
+    let mut groups = state.groups.clone();
+    if !state.names.is_empty() {
+        generic(&mut |name, number| {
+            if state.names.contains(&name) {
+                groups.push(number);
+            }
+        })?;
+        if groups.len() != state.names.len() {
+            let names = state.names.join(", ");
+            return Err(Error::new(KIND, "joining groups", format!("not all are there: {names}")));
+        }
+    }
+    for group in &groups {
         socket::set_option(fd.as_fd(), SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group.to_ne_bytes())
             .context(KIND, format_args!("joining group {group}"))?;
     }
@@ -185,6 +229,28 @@ mod tests {
         assert_eq!(found.before, found.after);
         let crate::file::State::Netlink(state) = &found.before[0] else { panic!() };
         assert_eq!(state.groups, [1, 33]);
+    }
+
+    #[test]
+    fn generic_groups_are_kept_by_their_names() {
+        let fd = new(libc::NETLINK_GENERIC);
+        let mut known = Vec::new();
+        super::generic(&mut |name, number| known.push((name, number))).unwrap();
+        let of = |name: &str| known.iter().find(|(known, _)| known == name).map(|(_, number)| *number);
+        assert_eq!(of("nlctrl notify"), Some(16));
+        let mut names = vec!["nlctrl notify".to_owned()];
+        names.extend(of("ethtool monitor").map(|_| "ethtool monitor".to_owned()));
+        for group in names.iter().filter_map(|name| of(name)) {
+            socket::set_option(fd.as_fd(), SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group.to_ne_bytes())
+                .unwrap();
+        }
+        let found = states_alone(vec![fd]);
+        assert_eq!(found.before, found.after);
+        let crate::file::State::Netlink(state) = &found.before[0] else { panic!() };
+        let mut kept = state.names.clone();
+        kept.sort_by_key(|name| of(name));
+        names.sort_by_key(|name| of(name));
+        assert_eq!((kept, state.groups.len()), (names, 0));
     }
 
     #[test]

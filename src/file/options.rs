@@ -2,14 +2,17 @@
 //!
 //! Every option of a list is compared with that of a fresh socket of the same sort, and kept if it differs.
 //! A list that names few options forgets the rest without a word, so it names all that can be read and set.
+//! Interfaces are kept by their names: their numbers may be other ones on the next boot.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 
-use super::World;
+use super::{World, inet_address};
 use crate::error::{Context, Refusal, Result};
 use crate::sorted::Map;
+use crate::sys::netlink::u32_at;
 use crate::sys::socket;
 
 const KIND: &str = "option";
@@ -159,6 +162,13 @@ pub fn capture(fd: &OwnedFd, sort: Sort, world: &World<'_>) -> Result<State, Ref
         };
         !grown && !usual.contains(setting)
     });
+    for setting in &mut settings {
+        if let Some(swap) = interface(setting) {
+            let number = u32_at(&setting.value, 0);
+            let number = if swap { u32::from_be(number) } else { number };
+            setting.value = inet_address::interface(number)?.into_bytes();
+        }
+    }
     let filter = match socket::filter(fd.as_fd()) {
         Ok(filter) => filter,
         Err(Errno::EACCES) => {
@@ -170,6 +180,16 @@ pub fn capture(fd: &OwnedFd, sort: Sort, world: &World<'_>) -> Result<State, Ref
         settings.push(Setting { level: 1, name: SO_LOCK_FILTER, value: 1_i32.to_ne_bytes().to_vec() });
     }
     Ok(State { settings, filter })
+}
+
+/// Whether the value is the number of an interface, and whether its bytes are in the order of the network:
+/// IP_UNICAST_IF and IPV6_UNICAST_IF, IPV6_MULTICAST_IF.
+fn interface(setting: &Setting) -> Option<bool> {
+    match (setting.level, setting.name) {
+        (0, 50) | (41, 76) => Some(true),
+        (41, 17) => Some(false),
+        _ => None,
+    }
 }
 
 /// Sets the options.
@@ -201,6 +221,11 @@ fn set_those(state: &State, fd: &OwnedFd, all: bool) -> Result<()> {
 
 fn set(setting: &Setting, fd: &OwnedFd) -> Result<(), Errno> {
     let Setting { level, name, value } = setting;
+    if let Some(swap) = interface(setting) {
+        let number = if_nametoindex(std::str::from_utf8(value).map_err(|_| Errno::EINVAL)?)?;
+        let number = if swap { number.to_be() } else { number };
+        return socket::set_number(fd.as_fd(), *level, *name, number.cast_signed());
+    }
     let half = |force, plain| {
         // The kernel doubles what it is given.
         let number = <[u8; 4]>::try_from(value.as_slice()).map_or(0, i32::from_ne_bytes) / 2;
@@ -219,4 +244,24 @@ fn before_bind(setting: &Setting) -> bool {
     let Setting { level, name, .. } = setting;
     // REUSEADDR, REUSEPORT, BINDTODEVICE, MARK; IP_FREEBIND, IP_TRANSPARENT; V6ONLY, TRANSPARENT, FREEBIND.
     matches!((*level, *name), (1, 2 | 15 | SO_BINDTODEVICE | SO_MARK) | (0, 15 | 19) | (41, 26 | 75 | 78))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use crate::file::testing::states_alone;
+    use crate::sys::socket;
+
+    #[test]
+    fn interfaces_are_kept_by_their_names() {
+        let fd = socket::socket(libc::AF_INET6, libc::SOCK_DGRAM, 0).unwrap();
+        socket::set_number(fd.as_fd(), 41, 17, 1).unwrap();
+        socket::set_option(fd.as_fd(), 41, 76, &1_u32.to_be_bytes()).unwrap();
+        let found = states_alone(vec![fd]);
+        assert_eq!(found.before, found.after);
+        let crate::file::State::Inet(state) = &found.before[0] else { panic!() };
+        let values: Vec<&[u8]> = state.options.settings.iter().map(|set| set.value.as_slice()).collect();
+        assert_eq!(values, [b"lo", b"lo"]);
+    }
 }

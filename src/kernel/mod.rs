@@ -79,6 +79,19 @@ pub struct Baseline {
     sysfs: sysfs::Seen,
 }
 
+#[cfg(feature = "fault")]
+impl Baseline {
+    /// Forgets mounts that rcsnap made itself on a boot that restores this state.
+    ///
+    /// # Errors
+    /// The table is not the one that the state begins with.
+    pub fn without_own(&mut self, state: &State) -> Result<()> {
+        let own: Vec<u32> = mount::own(&state.mount.before, &self.mounts)?.iter().map(|m| m.id).collect();
+        self.mounts.retain(|mount| !own.contains(&mount.id));
+        Ok(())
+    }
+}
+
 /// Takes down the kernel as it is before the scripts.
 ///
 /// # Errors

@@ -11,7 +11,8 @@
 //! bound by their owners; those without one, and all their modes, are made by `finish`.
 //! # Loses
 //! Inode numbers, creation and access times; FS_IOC_SETFLAGS of kernel 6.6 and later. /run/rcsnap is ours and
-//! is left out. A file without a name is carried by the process that has it open.
+//! is left out; each boot makes it, which shows in the time of /run. A file without a name is carried by the process
+//! that has it open.
 //! # Refuses
 //! More than 64 MiB of contents; names that are not UTF-8; a file system that another mount hides.
 

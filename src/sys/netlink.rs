@@ -71,6 +71,14 @@ impl Socket {
         Socket::open(libc::NETLINK_SOCK_DIAG)
     }
 
+    /// Families of generic netlink.
+    ///
+    /// # Errors
+    /// The errno of socket(2).
+    pub fn generic() -> Result<Socket, Errno> {
+        Socket::open(libc::NETLINK_GENERIC)
+    }
+
     /// The first message binds it.
     fn open(protocol: i32) -> Result<Socket, Errno> {
         let fd = socket(libc::AF_NETLINK, libc::SOCK_RAW, protocol)?;

@@ -135,7 +135,7 @@ pub fn check(state: &State, root: &Root, wait: Option<Instant>) -> Result<()> {
 }
 
 /// The mounts of `now` that are not in `before`: on a restored boot they are rcsnap's own.
-fn own<'a>(before: &[Entry], now: &'a [Mount]) -> Result<Vec<&'a Mount>> {
+pub(super) fn own<'a>(before: &[Entry], now: &'a [Mount]) -> Result<Vec<&'a Mount>> {
     let mut rest: Vec<&Mount> = now.iter().collect();
     for entry in before {
         let found = rest.iter().position(|m| {

@@ -211,3 +211,41 @@ fn figures(rows: &[Row]) -> Report {
     report.put("failed", count(Outcome::Failed));
     report
 }
+
+#[cfg(test)]
+mod tests {
+    use super::keeper::Found;
+    use super::{Entry, Outcome, Row, Verdict, figures};
+
+    #[test]
+    fn every_daemon_is_carried_or_has_its_obstacle() {
+        let row = |outcome: Outcome| {
+            let entry = Entry::read("dropbear").unwrap();
+            let mut verdict = Verdict { outcome, ..Verdict::failed("check", "wrong") };
+            if outcome == Outcome::Refused {
+                let (kind, process, said) = ("tty".into(), "dropbear".into(), "obstacle: tty: x".into());
+                verdict.obstacles.push(Found { kind, process, said });
+            }
+            Row { entry, version: "1".into(), verdict }
+        };
+        let rows = [row(Outcome::Carried), row(Outcome::Refused), row(Outcome::Failed)];
+        let place = tempfile::NamedTempFile::new().unwrap();
+        figures(&rows).write(Some(place.path())).unwrap();
+        let report: serde_json::Value = serde_json::from_reader(place).unwrap();
+        let daemons = report["daemons"].as_array().unwrap();
+        assert_eq!((&daemons[0]["carried"], &daemons[0]["name"]), (&true.into(), &"dropbear".into()));
+        assert_eq!(
+            (&daemons[1]["carried"], &daemons[1]["obstacles"][0]["kind"]),
+            (&false.into(), &"tty".into())
+        );
+        assert_eq!(
+            (&daemons[2]["outcome"], &daemons[2]["problem"]),
+            (&"failed".into(), &"check: wrong".into())
+        );
+        assert_eq!(
+            (&report["carried"], &report["refused"], &report["failed"]),
+            (&1.into(), &1.into(), &1.into())
+        );
+        assert!(rows.iter().map(Row::good).eq([true, true, false]));
+    }
+}

@@ -1,6 +1,7 @@
 //! What is tried, one file a topic. A case gets the bench, on which the expensive things are made once:
 //! the binary, the guest, and one pair of disks that hold a captured system.
 
+pub mod again;
 pub mod budget;
 pub mod cell;
 pub mod cells;
@@ -77,7 +78,7 @@ pub fn all() -> Vec<Case> {
 /// The cases of one board.
 fn of(board: &'static str) -> impl Iterator<Item = Case> {
     let extent = if board == board::DEFAULT { Extent::Full } else { Extent::Short };
-    let mut topics = vec![zoo::board::cases(board), roundtrip::cases(extent)];
+    let mut topics = vec![zoo::board::cases(board), roundtrip::cases(extent), again::cases()];
     if extent == Extent::Full {
         topics.push(packaging::cases());
     }

@@ -12,9 +12,9 @@ mod group;
 pub mod keeper;
 mod mutation;
 pub mod namespace;
-mod picture;
+mod remaining;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -68,17 +68,18 @@ pub struct Args {
 
 /// Programs of what rcsnap may refuse, and the kind that it then names. All others it must carry; these it must
 /// carry or refuse by name.
-const MAY_REFUSE: [(&str, &str); 6] = [
+const MAY_REFUSE: [(&str, &str); 5] = [
     ("cgroup_frozen", "cgroup"),
     ("memory_shared", "sharing"),
     ("namespace_pid", "namespace"),
-    ("netlink", "netlink"),
     ("sysvipc_undo", "sysvipc"),
     ("vfork", "freeze"),
 ];
 
 /// One line of the table.
 pub struct Row {
+    /// The kind that the program is of.
+    kind: String,
     program: String,
     verdicts: Vec<(Mode, Verdict)>,
 }
@@ -151,7 +152,7 @@ pub fn check(rcsnap: &Path) -> Result<usize> {
 
 /// The programs by name, in the order of the alphabet.
 fn programs(wanted: &[String]) -> Result<Vec<String>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../zoo/src/bin");
+    let folder = folder();
     let mut all: Vec<String> = std::fs::read_dir(&folder)
         .with_context(|| format!("reading {}", folder.display()))?
         .filter_map(|entry| Some(entry.ok()?.path().file_stem()?.to_string_lossy().into_owned()))
@@ -162,6 +163,19 @@ fn programs(wanted: &[String]) -> Result<Vec<String>> {
     }
     all.retain(|name| wanted.is_empty() || wanted.contains(name));
     Ok(all)
+}
+
+/// The folder of the programs.
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../zoo/src/bin")
+}
+
+/// The kind that a program is of, as its first line says: `//! Kind `pipe`: ...`.
+fn kind(program: &str) -> Result<String> {
+    let path = folder().join(program).with_extension("rs");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let named = text.strip_prefix("//! Kind `").and_then(|rest| rest.split_once('`'));
+    named.map(|(kind, _)| kind.to_owned()).with_context(|| format!("{} names no kind", path.display()))
 }
 
 /// Builds the programs for this machine (glibc, dynamic: with all that its threads register) beside the lab.
@@ -179,9 +193,13 @@ fn build() -> Result<PathBuf> {
 
 /// All programs, some at a time.
 fn all(args: &Args, cage: &Cage, programs: Vec<String>) -> Result<Vec<Row>> {
-    let mut rows = workers::each(args.jobs, programs, |program| one(args, cage, program))?;
-    rows.sort_by(|a, b| a.program.cmp(&b.program));
-    Ok(rows)
+    Ok(in_order(workers::each(args.jobs, programs, |program| one(args, cage, program))?))
+}
+
+/// By kind.
+fn in_order(mut rows: Vec<Row>) -> Vec<Row> {
+    rows.sort_by(|a, b| (&a.kind, &a.program).cmp(&(&b.kind, &b.program)));
+    rows
 }
 
 /// One program in all its modes. What does not pass plainly is not worth capturing.
@@ -209,7 +227,7 @@ fn one(args: &Args, cage: &Cage, program: String) -> Result<Row> {
             break;
         }
     }
-    Ok(Row { program, verdicts })
+    Ok(Row { kind: kind(&program)?, program, verdicts })
 }
 
 impl Row {
@@ -251,8 +269,8 @@ impl Row {
 /// Prints the table and says whether all is well.
 fn table(rows: &[Row]) -> bool {
     println!(
-        "{:<12} {:<14} {:>8} {:>8} {:>9} {:>9}  ",
-        "kind", "", "capture", "restore", "image", "mutations"
+        "{:<10} {:<15} {:<14} {:>8} {:>8} {:>9} {:>9}  ",
+        "kind", "program", "", "capture", "restore", "image", "mutations"
     );
     for row in rows {
         let restored =
@@ -260,7 +278,8 @@ fn table(rows: &[Row]) -> bool {
         let (all, caught) = row.mutations();
         let ms = |times: &[f64]| times.first().map_or_else(|| "-".into(), |ms| format!("{ms:.0} ms"));
         println!(
-            "{:<12} {:<14} {:>8} {:>8} {:>9} {:>9}  {}",
+            "{:<10} {:<15} {:<14} {:>8} {:>8} {:>9} {:>9}  {}",
+            row.kind,
             row.program,
             row.outcome().word(),
             restored.map_or_else(|| "-".into(), |v| ms(&v.capture_ms)),
@@ -273,26 +292,72 @@ fn table(rows: &[Row]) -> bool {
     rows.iter().all(Row::good)
 }
 
-/// The figures for machines.
+/// The figures for machines. A kind has one program or several.
 fn figures(rows: &[Row]) -> Report {
     let count = |outcome: Outcome| rows.iter().filter(|row| row.outcome() == outcome).count();
     let (mutations, caught) = rows.iter().map(Row::mutations).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
     let mut report = Report::new("zoo");
-    report.put("kinds", rows.len());
+    report.put("kinds", rows.iter().map(|row| &row.kind).collect::<BTreeSet<_>>().len());
+    report.put("programs", rows.len());
     report.put("passed", count(Outcome::Passed));
     report.put("failed", rows.iter().filter(|row| !row.good()).count());
     report.put("not_applicable", count(Outcome::Skipped));
     report.put("refused", count(Outcome::Refused));
     report.put("mutations", mutations);
     report.put("mutations_caught", caught);
-    let programs: BTreeMap<&str, serde_json::Value> = rows
+    let results: BTreeMap<&str, serde_json::Value> = rows
         .iter()
         .map(|row| {
             let runs =
                 row.verdicts.iter().map(|(mode, v)| (mode.name(), json!(v))).collect::<BTreeMap<_, _>>();
-            (row.program.as_str(), json!({ "outcome": row.outcome().word(), "runs": runs }))
+            (row.program.as_str(), json!({ "kind": row.kind, "outcome": row.outcome().word(), "runs": runs }))
         })
         .collect();
-    report.put("programs", json!(programs));
+    report.put("results", json!(results));
     report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Mode, Outcome, Row, Verdict, figures, kind, mutation, programs};
+
+    fn row(program: &str, outcomes: &[(Mode, Outcome)]) -> Row {
+        let verdict = |(mode, outcome): &(Mode, Outcome)| {
+            (*mode, Verdict { outcome: *outcome, ..Verdict::failed("check", "") })
+        };
+        let verdicts = outcomes.iter().map(verdict).collect();
+        Row { kind: kind(program).unwrap(), program: program.into(), verdicts }
+    }
+
+    #[test]
+    fn every_program_names_its_kind() {
+        assert!(programs(&[]).unwrap().iter().all(|program| !kind(program).unwrap().is_empty()));
+    }
+
+    #[test]
+    fn figures_are_those_of_the_rows() {
+        let mutated = |n: usize| Mode::Mutated(mutation::of("fifo").nth(n).unwrap());
+        let rows = [
+            row("fifo", &[(Mode::Plain, Outcome::Passed), (mutated(1), Outcome::Passed)]),
+            row("fifo_half", &[(Mode::Plain, Outcome::Failed)]),
+            row("rseq", &[(Mode::Plain, Outcome::Skipped)]),
+        ];
+        let place = tempfile::NamedTempFile::new().unwrap();
+        figures(&rows).write(Some(place.path())).unwrap();
+        let report: serde_json::Value = serde_json::from_reader(place).unwrap();
+        for (name, number) in [
+            ("kinds", 2),
+            ("programs", 3),
+            ("passed", 1),
+            ("failed", 1),
+            ("not_applicable", 1),
+            ("refused", 0),
+            ("mutations", 1),
+            ("mutations_caught", 1),
+        ] {
+            assert_eq!(report[name], number, "{name}");
+        }
+        assert_eq!(report["results"]["fifo_half"]["outcome"], "FAILED");
+        assert!(rows.iter().map(Row::good).eq([true, false, true]));
+    }
 }

@@ -50,8 +50,74 @@ fn ask(socket: i32) -> Outcome<u16> {
     Ok(u16::from_ne_bytes([answer[4], answer[5]]))
 }
 
+/// The attributes from an offset on, by type.
+fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
+    let mut found = Vec::new();
+    while bytes.len() >= 4 {
+        let length = usize::from(u16::from_ne_bytes([bytes[0], bytes[1]]));
+        let Some(value) = bytes.get(4..length) else { break };
+        found.push((u16::from_ne_bytes([bytes[2], bytes[3]]) & 0x3fff, value));
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    found
+}
+
+/// The number of a group of generic netlink on this boot (CTRL_CMD_GETFAMILY of one family).
+fn generic(family: &str, group: &str) -> Outcome<Option<i32>> {
+    let socket = open(libc::NETLINK_GENERIC, 0, 0)?;
+    let length = 16 + 4 + (4 + family.len() + 1).next_multiple_of(4);
+    let mut request = vec![0_u8; length];
+    request[0] = length as u8;
+    request[4] = 16; // GENL_ID_CTRL
+    request[6] = 1; // NLM_F_REQUEST
+    (request[16], request[17]) = (3, 1); // CTRL_CMD_GETFAMILY
+    (request[20], request[22]) = ((4 + family.len() + 1) as u8, 2); // CTRL_ATTR_FAMILY_NAME
+    request[24..24 + family.len()].copy_from_slice(family.as_bytes());
+    fd::write(socket, &request)?;
+    let answer = fd::read(socket, 65536)?;
+    fd::close(socket);
+    let name = [group.as_bytes(), b"\0"].concat();
+    for (kind, groups) in attributes(answer.get(20..).unwrap_or_default()) {
+        // CTRL_ATTR_MCAST_GROUPS, each with a name and a number.
+        for (_, group) in attributes(if kind == 7 { groups } else { &[] }) {
+            let group = attributes(group);
+            if group.iter().any(|(kind, value)| *kind == 1 && *value == name) {
+                let number = group.iter().find(|(kind, _)| *kind == 2).map(|(_, value)| *value);
+                return Ok(number.and_then(|n| n.try_into().ok()).map(i32::from_ne_bytes));
+            }
+        }
+    }
+    Ok(None)
+}
+
+#[repr(C)]
+struct Ethtool {
+    name: [u8; 16],
+    value: *mut [u32; 2],
+    rest: [u8; 16],
+}
+
+/// Turns segmentation of the loopback off and on (ETHTOOL_SGSO), for those who listen.
+fn ethtool_toggle() -> Outcome {
+    let socket = sys!(socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0))?;
+    for on in [0, 1] {
+        let mut value = [0x24, on];
+        let mut request = Ethtool { name: [0; 16], value: &raw mut value, rest: [0; 16] };
+        request.name[..2].copy_from_slice(b"lo");
+        sys!(ioctl(socket, 0x8946 as _, &raw mut request))?;
+    }
+    fd::close(socket);
+    Ok(())
+}
+
 fn program(zoo: &mut Zoo) -> Outcome {
     let own = std::process::id();
+    let monitor = open(libc::NETLINK_GENERIC, 0, 0)?;
+    set(monitor, libc::NETLINK_ADD_MEMBERSHIP, generic("nlctrl", "notify")?.ok_or("no controller")?)?;
+    let ethtool = generic("ethtool", "monitor")?;
+    if let Some(group) = ethtool {
+        set(monitor, libc::NETLINK_ADD_MEMBERSHIP, group)?;
+    }
     let route = open(libc::NETLINK_ROUTE, 0, 0)?;
     let events = open(libc::NETLINK_ROUTE, own + 1_000_000, 1)?; // RTMGRP_LINK
     let uevents = open(libc::NETLINK_KOBJECT_UEVENT, 0, 1)?;
@@ -61,7 +127,7 @@ fn program(zoo: &mut Zoo) -> Outcome {
     set(events, libc::NETLINK_ADD_MEMBERSHIP, 33)?; // beyond the 32 that fit into an address
     let large = 300_000_i32;
     sys!(setsockopt(uevents, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, (&raw const large).cast(), 4))?;
-    for socket in [route, events, uevents, bare] {
+    for socket in [route, events, uevents, bare, monitor] {
         zoo.keep(&format!("flags of {socket}"), move || fd::flags(socket));
         zoo.keep(&format!("address of {socket}"), move || address(socket));
         for (level, option) in [
@@ -81,6 +147,11 @@ fn program(zoo: &mut Zoo) -> Outcome {
     zoo.expect("a request after the wait (RTM_NEWLINK)", ask(route)?, 16);
     while fd::polled(events, libc::POLLIN) != 0 {
         fd::read(events, 65536)?;
+    }
+    if ethtool.is_some() {
+        ethtool_toggle()?;
+        let told = zoo::eventually(5000, || fd::polled(monitor, libc::POLLIN) != 0);
+        zoo.check("an event of a generic group comes", told);
     }
     zoo::net::loopback_toggle()?;
     zoo.check("an event comes", zoo::eventually(5000, || fd::polled(events, libc::POLLIN) != 0));

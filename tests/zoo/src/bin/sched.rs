@@ -39,6 +39,15 @@ fn program(zoo: &mut Zoo) -> Outcome {
         ("a process with a negative nice value", attr(libc::SCHED_OTHER, 0, -5, 0)),
         ("a round-robin process", attr(libc::SCHED_RR, RESET_ON_FORK, 0, 5)),
         ("a first-in first-out process", attr(libc::SCHED_FIFO, 0, 0, 11)),
+        (
+            "a process with deadlines",
+            Attr {
+                runtime: 2_000_000,
+                deadline: 30_000_000,
+                period: 40_000_000,
+                ..attr(libc::SCHED_DEADLINE, 0, 0, 0)
+            },
+        ),
     ];
     for (what, attr) in wanted {
         children.push((what, zoo.fork(move |zoo| member(zoo, &attr))?));

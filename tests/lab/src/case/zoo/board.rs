@@ -124,7 +124,8 @@ pub fn run(
     let restored = answers(&mut running)?;
     running.qemu.kill()?;
 
-    let rows = programs.iter().map(|program| row(program, &live, &restored)).collect();
+    let rows = programs.iter().map(|program| row(program, &live, &restored)).collect::<Result<Vec<_>>>()?;
+    let rows = super::in_order(rows);
     let number = |name: &str| cold[name].as_u64().with_context(|| format!("reading {name} of the cold boot"));
     let boots = Boots {
         cpu,
@@ -194,15 +195,16 @@ fn note(running: &mut Running) -> Result<serde_json::Value> {
     serde_json::from_str(&text).context("reading the note of the boot")
 }
 
-fn row(program: &str, live: &BTreeMap<String, String>, restored: &BTreeMap<String, String>) -> Row {
+fn row(program: &str, live: &BTreeMap<String, String>, restored: &BTreeMap<String, String>) -> Result<Row> {
     let verdict = |mode: Mode, answers: &BTreeMap<String, String>| {
         let word = answers.get(program).map_or("nothing said", String::as_str);
         (mode, judge(program, word))
     };
-    Row {
+    Ok(Row {
+        kind: super::kind(program)?,
         program: program.into(),
         verdicts: vec![verdict(Mode::Live, live), verdict(Mode::Restored, restored)],
-    }
+    })
 }
 
 /// What a program's last line means. A refusal must name the kind that the program is of.

@@ -1,56 +1,62 @@
 //! `capture(restore(capture(x))) == capture(x)`, on everything the images say but the contents of pages, which
 //! the programs look at themselves.
 //!
-//! Left out is what runs on by itself between the two: registers, clocks, remaining times (within a tolerance),
-//! where pages happen to lie in the image; and what a kind says it loses: the name of a file that has none, and who
-//! sent a message that was queued before anybody asked for its sender.
+//! Left out is what runs on by itself between the two: registers, clocks, where pages happen to lie in the image; and
+//! what a kind says it loses: the name of a file that has none, and who sent a message that was queued before anybody
+//! asked for its sender. Of remaining times it is the due ones that are compared ([`remaining`]).
 
 use std::collections::BTreeSet;
-
-use anyhow::Result;
-use serde_json::Value;
-
-use super::picture::Picture;
 use std::path::Path;
 
+use anyhow::Result;
+use picture::Picture;
+use serde_json::Value;
+
+use super::remaining;
+
 /// What goes on by itself, or says how an image was made.
-const VOLATILE: [&str; 9] = [
-    ".pages",
-    ".clocks",
-    ".stopped_ms",
-    ".regs",
-    ".sets",
-    ".inode",
-    ".id[0]",
-    ".id[1]",
-    ".Deleted.body.name",
-];
-/// Times left, which shrink while the program runs, and when they were read; senders.
-const LISTS: [&str; 6] =
-    [".intervals", ".setting", ".timers.read", ".Timerfd.value", ".Timerfd.read", ".who["];
+const VOLATILE: [&str; 8] =
+    [".pages", ".contents", ".clocks", ".stopped_ms", ".inode", ".id[0]", ".id[1]", ".Deleted.body.name"];
+/// Registers, of what runs on.
+const RUNNING: [&str; 2] = [".regs", ".sets"];
+/// Senders.
+const SENDERS: &str = ".who[";
 
 /// Differences as `where: before, after`, at most a handful.
 pub fn differences(before: &Path, after: &Path) -> Result<Vec<String>> {
     let (before, after) = (Picture::read(before)?.values()?, Picture::read(after)?.values()?);
     let mut found = Vec::new();
     compare("", &before, &after, &mut found);
+    found.retain(|text| !of_registers(text));
     found.truncate(6);
     Ok(found)
 }
 
+/// All differences, those in registers among them, but not those in memory.
+pub fn all(before: &Value, after: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    compare("", before, after, &mut found);
+    found
+}
+
+/// Whether a difference is one in registers, which all that runs has.
+pub fn of_registers(difference: &str) -> bool {
+    let place = difference.split(": ").next().unwrap_or("");
+    RUNNING.iter().any(|part| place.contains(part))
+}
+
 fn compare(at: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
-    if VOLATILE.iter().any(|end| at.ends_with(end)) || LISTS.iter().any(|part| at.contains(part)) {
+    if VOLATILE.iter().any(|end| at.ends_with(end)) || at.contains(SENDERS) {
         return;
     }
     match (before, after) {
-        (Value::Object(before), Value::Object(after)) => {
-            let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-            for name in names {
-                let null = Value::Null;
-                let (before, after) = (before.get(name).unwrap_or(&null), after.get(name).unwrap_or(&null));
-                compare(&format!("{at}.{name}"), before, after, found);
-            }
+        (Value::Object(_), Value::Object(_)) if at.ends_with(".timers") => {
+            fields(at, before, &remaining::timers(before, after), found);
         }
+        (Value::Object(_), Value::Object(_)) if at.ends_with(".Timerfd") => {
+            fields(at, before, &remaining::timerfd(before, after), found);
+        }
+        (Value::Object(_), Value::Object(_)) => fields(at, before, after, found),
         (Value::Array(before), Value::Array(after)) if at.ends_with(".vmas") && !merges(before, after) => {
             compare(at, &merged(before), &merged(after), found);
         }
@@ -76,6 +82,14 @@ fn compare(at: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
         }
         _ if before == after => {}
         _ => found.push(format!("{at}: {}, {}", start(before), start(after))),
+    }
+}
+
+/// Compares what objects hold.
+fn fields(at: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
+    let names = [before, after].into_iter().filter_map(Value::as_object).flat_map(|fields| fields.keys());
+    for name in names.collect::<BTreeSet<&String>>() {
+        compare(&format!("{at}.{name}"), &before[name.as_str()], &after[name.as_str()], found);
     }
 }
 
@@ -124,7 +138,7 @@ fn start(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::compare;
+    use super::{compare, of_registers};
     use serde_json::{Value, json};
 
     #[test]
@@ -133,6 +147,8 @@ mod tests {
         let after = json!({"clocks": 2, "processes": [{"pid": 2, "umask": 63, "regs": {"rax": 2}}]});
         let mut found = Vec::new();
         compare("", &before, &after, &mut found);
+        assert!(of_registers(&found[0]));
+        found.retain(|text| !of_registers(text));
         assert_eq!(found, [".processes[0].umask: 18, 63"]);
         compare("", &before, &before, &mut found);
         assert_eq!(found.len(), 1);

@@ -6,9 +6,8 @@
 use std::path::Path;
 
 use anyhow::Result;
+use picture::Picture;
 use serde_json::Value;
-
-use super::picture::Picture;
 
 /// A way to falsify an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +139,14 @@ const ALL: &[Mutation] = &[
     wrong("inet", "options", "files[].state.Inet.options.settings", Nothing),
     wrong("udp", "filter", "files[].state.Inet.options.filter", Nothing),
     wrong("udp", "options", "files[].state.Inet.options.settings", Nothing),
+    wrong("raw", "options", "files[].state.Inet.options.settings", Nothing),
+    wrong("raw", "protocol", "files[].state.Inet.protocol", Other),
+    wrong("multicast", "groups", "files[].state.Inet.groups", Nothing),
+    wrong("multicast", "filter", "files[].state.Inet.groups[].filter", Nothing),
+    wrong("multicast", "source", "files[].state.Inet.groups[].filter[155]", Other),
+    wrong("multicast", "options", "files[].state.Inet.options.settings", Nothing),
     wrong("netlink", "groups", "files[].state.Netlink.groups", Nothing),
+    wrong("netlink", "names", "files[].state.Netlink.names", Other),
     wrong("netlink", "options", "files[].state.Netlink.options.settings", Nothing),
     wrong("inotify", "watches", "files[].state.Inotify.watches", Other),
     wrong("inotify", "mask", "files[].state.Inotify.watches[].mask", Other),
