@@ -53,6 +53,8 @@ mod tests {
     #[test]
     fn remedy_names_the_line_of_the_configuration() {
         let mut child = std::process::Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        // In execve(2) the parent may go on before the new arguments are shown.
+        while std::fs::read(format!("/proc/{}/cmdline", child.id())).unwrap().is_empty() {}
         let obstacle =
             |pid| Obstacle::process("file", pid, "sleep", "fd 3", Refusal::new("no", "rerun the service"));
         let mut obstacles =
