@@ -27,6 +27,7 @@ pub mod lock;
 pub mod memfd;
 pub mod multicast;
 pub mod netlink;
+pub mod nsfs;
 pub mod options;
 pub mod owner;
 pub mod packet;
@@ -48,7 +49,7 @@ pub mod unix_peer;
 pub mod unix_queue;
 pub mod world;
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 pub use table::{Captured, Request, capture, floor, required, restore};
 pub use world::{Known, Scope, World};
@@ -197,6 +198,8 @@ crate::section! {
         Packet(Box<packet::State>),
         /// Watches for changes of files.
         Inotify(Box<inotify::State>),
+        /// A handle of a namespace.
+        Nsfs(Box<nsfs::State>),
     }
 }
 
@@ -226,6 +229,7 @@ impl State {
             State::Netlink(_) => "netlink",
             State::Packet(_) => "packet",
             State::Inotify(_) => "inotify",
+            State::Nsfs(_) => "nsfs",
         }
     }
 }
@@ -245,6 +249,13 @@ pub struct Who {
 /// it with a batch in the puppet `who.pid`. It is not asked for a process that is no more: the kind makes a
 /// child with that number for the moment.
 pub trait Actor {
+    /// Our descriptor of a namespace by its place in the list of the image; none for 0.
+    ///
+    /// # Errors
+    /// The image has no such namespace.
+    fn door(&self, _number: u32) -> Result<Option<RawFd>> {
+        Ok(None)
+    }
     /// Takes us from some namespaces to others.
     ///
     /// # Errors

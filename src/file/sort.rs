@@ -4,7 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::{
     Description, Entry, Opener, State, World, deleted, device, directory, epoll, eventfd, fifo, inet,
-    inotify, memfd, netlink, packet, path, pidfd, pipe, pty, regular, signalfd, timerfd, tty, unix,
+    inotify, memfd, netlink, nsfs, packet, path, pidfd, pipe, place, pty, regular, signalfd, timerfd, tty,
+    unix,
 };
 use crate::error::{Error, Refusal, Result};
 use crate::sys::socket;
@@ -43,6 +44,7 @@ pub(super) enum Sort {
     Netlink,
     Packet,
     Inotify,
+    Nsfs,
 }
 
 /// The kind of a description, if it is one that is carried.
@@ -63,7 +65,10 @@ pub(super) fn sort(desc: &Description) -> Option<Sort> {
     }
     match desc.stat.format() {
         libc::S_IFREG if memfd::is_memfd(desc) => Some(Sort::Memfd),
-        // Namespaces and the like are made-up files without a path: `net:[4026531833]`.
+        // Namespaces are made-up files without a path: `net:[4026531833]`.
+        libc::S_IFREG if desc.link.ends_with(']') && place::magic(desc) == Ok(nsfs::MAGIC) => {
+            Some(Sort::Nsfs)
+        }
         libc::S_IFREG | libc::S_IFDIR if !desc.link.starts_with('/') => None,
         libc::S_IFREG | libc::S_IFDIR | libc::S_IFIFO if desc.is_deleted() => Some(Sort::Deleted),
         libc::S_IFREG => Some(Sort::Regular),
@@ -112,6 +117,7 @@ impl Sort {
             Sort::Netlink => "netlink",
             Sort::Packet => "packet",
             Sort::Inotify => "inotify",
+            Sort::Nsfs => "nsfs",
         }
     }
 
@@ -137,6 +143,7 @@ impl Sort {
             Sort::Netlink => netlink::capture(desc, world).map(State::Netlink),
             Sort::Packet => packet::capture(desc, world).map(State::Packet),
             Sort::Inotify => inotify::capture(desc, world).map(State::Inotify),
+            Sort::Nsfs => nsfs::capture(desc, world).map(State::Nsfs),
         }
     }
 }
@@ -175,5 +182,6 @@ pub(super) fn one(
         State::Netlink(state) => netlink::restore(state, opener),
         State::Packet(state) => packet::restore(state),
         State::Inotify(state) => inotify::restore(state, opener),
+        State::Nsfs(state) => nsfs::restore(state, opener),
     }
 }

@@ -84,6 +84,7 @@ pub fn capture(request: &Request<'_>) -> Result<Captured> {
             descriptions: &found.descriptions,
             known: Known::default(),
             spaces: spaces.clone(),
+            seen: request.seen,
         };
         request.seen.inside(spaces, &mut || {
             for desc in world.descriptions.iter().filter(|desc| desc.spaces == *spaces) {

@@ -71,6 +71,7 @@ fn world_of<T>(
         descriptions,
         known: Known::default(),
         spaces: crate::task::namespace::Spaces::HOME,
+        seen: &crate::task::namespace::Seen::default(),
     })
 }
 

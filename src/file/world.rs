@@ -11,7 +11,7 @@ use crate::sys::ioctl;
 use crate::sys::sockdiag::Unix;
 use crate::sys::stat::stat;
 use crate::task::clock::Offsets;
-use crate::task::namespace::{NETWORK, Spaces};
+use crate::task::namespace::{NETWORK, Seen, Spaces};
 use crate::text;
 
 /// What is captured: everything under PID 1, or one tree.
@@ -41,6 +41,8 @@ pub struct World<'a> {
     pub known: Known,
     /// Where we are.
     pub spaces: Spaces,
+    /// Which namespaces there are.
+    pub seen: &'a Seen,
 }
 
 /// What kinds find out once for all descriptions.

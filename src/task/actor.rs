@@ -3,7 +3,7 @@
 //! They are made after the puppets exist and before their memory is laid out, so nothing of theirs can be
 //! disturbed. The effective ids are taken for the one call and given back.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use crate::error::{Context, Result};
 use crate::file::{Actor, Who};
@@ -52,6 +52,10 @@ impl Puppets<'_> {
 }
 
 impl Actor for Puppets<'_> {
+    fn door(&self, number: u32) -> Result<Option<RawFd>> {
+        self.doors.away(number)
+    }
+
     fn go(&self, from: &Spaces, to: &Spaces) -> Result<()> {
         self.doors.go(from, to)
     }

@@ -118,6 +118,8 @@ pub struct Seen {
     /// Processes that are refused: what is done in them may mean something else there.
     shut: Vec<u32>,
     list: Vec<Found>,
+    /// What the first process is in, by the link texts.
+    known: Vec<String>,
     doors: Doors,
     /// The table of the first process.
     home: Vec<Mount>,
@@ -138,6 +140,7 @@ pub fn find(
     let ours = COMMON.map(|name| identity(home, home, name));
     let at_home = CARRIED.map(|(name, _)| identity(home, home, name));
     let time = identity(root, root, "time");
+    seen.known.extend(ours.iter().chain(&at_home).cloned());
     for p in frozen.processes.values().filter(|p| !p.threads.is_empty()) {
         let links = CARRIED.map(|(name, _)| identity(p.pid, p.pid, name));
         let shut = &mut seen.shut;
@@ -235,6 +238,15 @@ impl Seen {
     #[must_use]
     pub fn has(&self, sort: usize) -> bool {
         self.of.values().any(|spaces| spaces.of[sort] != 0)
+    }
+
+    /// Which namespace of the image a link text means; 0 for those of the first process.
+    #[must_use]
+    pub fn number(&self, link: &str) -> Option<u32> {
+        if self.known.iter().any(|known| known == link) {
+            return Some(0);
+        }
+        (1..).zip(&self.list).find(|(_, found)| found.link == link).map(|(number, _)| number)
     }
 
     /// Where a process is.

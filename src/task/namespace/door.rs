@@ -1,6 +1,6 @@
 //! The way into namespaces and back.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
@@ -65,6 +65,17 @@ impl Doors {
         let mut spaces = Spaces::HOME;
         spaces.of[sort] = u32::MAX;
         self.go(&spaces, &Spaces::HOME)
+    }
+
+    /// The descriptor of one that is not home, by its number; none for 0, which is home.
+    ///
+    /// # Errors
+    /// There is no such namespace.
+    pub fn away(&self, number: u32) -> Result<Option<RawFd>> {
+        let Some(at) = number.checked_sub(1) else { return Ok(None) };
+        let door = self.away.get(at as usize);
+        door.map(|door| Some(door.as_raw_fd()))
+            .ok_or_else(|| Error::new(KIND, "entering one", "it was not made"))
     }
 
     /// The way to where `to` is, for somebody who is where `from` is: one descriptor for each that differs.

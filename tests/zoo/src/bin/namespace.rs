@@ -70,13 +70,19 @@ fn away(zoo: &mut Zoo, of_home: *mut u8) -> Outcome {
     })?;
     let back = zoo.fork(move |zoo| {
         use std::os::fd::AsRawFd;
-        let door = std::fs::File::open(format!("/proc/{home}/ns/uts"))?;
+        let (there, door) =
+            (std::fs::File::open("/proc/self/ns/uts")?, std::fs::File::open(format!("/proc/{home}/ns/uts"))?);
         sys!(setns(door.as_raw_fd(), 0))?;
-        drop(door);
         keep(zoo);
         zoo.arrive();
         zoo.wait();
         zoo.verify();
+        // Handles lead where they did.
+        let before = names();
+        sys!(setns(there.as_raw_fd(), libc::CLONE_NEWUTS))?;
+        zoo.check("the handle of the other one", names() != before);
+        sys!(setns(door.as_raw_fd(), libc::CLONE_NEWUTS))?;
+        zoo.expect("the handle of this one", names(), before);
         Ok(())
     })?;
     keep(zoo);

@@ -95,6 +95,7 @@ const ALL: &[Mutation] = &[
     wrong("namespace", "queues", "tree.namespaces[].body.Ipc[0].queues", Other),
     wrong("namespace", "parameters", "tree.namespaces[].body.Ipc[1].values", Nothing),
     wrong("namespace", "place", "tree.processes[].spaces.of[0]", Nothing),
+    wrong("namespace", "handle", "files[].state.Nsfs.number", Nothing),
     wrong("namespace", "segment", "tree.objects[].spaces.of[1]", Nothing),
     wrong("namespace_net", "parameters", "tree.namespaces[].body.Network[1].values", Nothing),
     wrong("namespace_net", "flags", "tree.namespaces[].body.Network[0].link.list[].flags[1]", Nothing),
