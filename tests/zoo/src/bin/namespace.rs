@@ -16,11 +16,14 @@ fn names() -> String {
     format!("{}{}{}", read("hostname"), read("domainname"), read("msgmnb"))
 }
 
-/// The first lines of the tables without times: every object, with its key.
+/// The lines of the tables without times, for our key: elsewhere in the first namespace are others.
 fn objects() -> String {
     let mut found = String::new();
     for table in ["shm", "msg", "sem"] {
-        for line in zoo::proc::text(&format!("/proc/sysvipc/{table}")).lines().skip(1) {
+        for line in zoo::proc::text(&format!("/proc/sysvipc/{table}"))
+            .lines()
+            .filter(|line| line.trim_start().starts_with(&format!("{KEY} ")))
+        {
             found.push_str(&line.split_whitespace().take(4).collect::<Vec<_>>().join(" "));
             found.push(';');
         }
