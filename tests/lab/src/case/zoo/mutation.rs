@@ -210,6 +210,9 @@ const ALL: &[Mutation] = &[
     wrong("cgroup_v1", "last-setting", "tree.groups.hierarchies[].settings", Other),
     wrong("cgroup_v1", "processes", "tree.groups.hierarchies[].members", Nothing),
     wrong("cgroup_v1", "thread", "tree.groups.hierarchies[].members", Other),
+    wrong("kmsg", "flags", "files[].flags", Nothing),
+    wrong("kmsg", "name", "files[].state.Device.place.path", Other),
+    wrong("kmsg", "cloexec", "tree.processes[].body.fds[].cloexec", Other),
     wrong("exec", "umask", "tree.processes[].body.workdir.umask", Other),
 ];
 
