@@ -213,6 +213,8 @@ const ALL: &[Mutation] = &[
     wrong("kmsg", "flags", "files[].flags", Nothing),
     wrong("kmsg", "name", "files[].state.Device.place.path", Other),
     wrong("kmsg", "cloexec", "tree.processes[].body.fds[].cloexec", Other),
+    wrong("console", "flags", "files[].flags", Nothing),
+    wrong("console", "cloexec", "tree.processes[].body.fds[].cloexec", Other),
     wrong("exec", "umask", "tree.processes[].body.workdir.umask", Other),
 ];
 
