@@ -68,10 +68,11 @@ pub struct Args {
 
 /// Programs of what rcsnap may refuse, and the kind that it then names. All others it must carry; these it must
 /// carry or refuse by name.
-const MAY_REFUSE: [(&str, &str); 5] = [
+const MAY_REFUSE: [(&str, &str); 6] = [
     ("cgroup_frozen", "cgroup"),
     ("memory_shared", "sharing"),
     ("namespace_pid", "namespace"),
+    ("sealed", "memory"),
     ("sysvipc_undo", "sysvipc"),
     ("vfork", "freeze"),
 ];
