@@ -68,12 +68,13 @@ pub struct Args {
 
 /// Programs of what rcsnap may refuse, and the kind that it then names. All others it must carry; these it must
 /// carry or refuse by name.
-const MAY_REFUSE: [(&str, &str); 7] = [
+const MAY_REFUSE: [(&str, &str); 8] = [
     ("cgroup_frozen", "cgroup"),
     ("huge", "memory"),
     ("memory_shared", "sharing"),
     ("namespace_pid", "namespace"),
     ("sealed", "memory"),
+    ("shared_handlers", "sharing"),
     ("sysvipc_undo", "sysvipc"),
     ("vfork", "freeze"),
 ];
