@@ -21,6 +21,7 @@ pub mod fd;
 pub mod group;
 pub mod keep;
 pub mod net;
+pub mod number;
 pub mod proc;
 pub mod pty;
 pub mod seccomp;

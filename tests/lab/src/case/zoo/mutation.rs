@@ -215,6 +215,10 @@ const ALL: &[Mutation] = &[
     wrong("kmsg", "cloexec", "tree.processes[].body.fds[].cloexec", Other),
     wrong("console", "flags", "files[].flags", Nothing),
     wrong("console", "cloexec", "tree.processes[].body.fds[].cloexec", Other),
+    wrong("numbers", "group", "tree.processes[].ids.pgrp", Add(1)),
+    wrong("numbers", "session", "tree.processes[].ids.session", Add(1)),
+    wrong("numbers", "number", "tree.processes[5].ids.pid", Add(100)),
+    wrong("numbers", "handle", "files[].state.Pidfd.pid", Other),
     wrong("exec", "umask", "tree.processes[].body.workdir.umask", Other),
 ];
 
