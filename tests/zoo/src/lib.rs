@@ -26,6 +26,7 @@ pub mod proc;
 pub mod pty;
 pub mod seccomp;
 pub mod sys;
+pub mod thread;
 pub mod time;
 
 pub use keep::Keep;

@@ -68,7 +68,7 @@ pub struct Args {
 
 /// Programs of what rcsnap may refuse, and the kind that it then names. All others it must carry; these it must
 /// carry or refuse by name.
-const MAY_REFUSE: [(&str, &str); 8] = [
+const MAY_REFUSE: [(&str, &str); 10] = [
     ("cgroup_frozen", "cgroup"),
     ("huge", "memory"),
     ("memory_shared", "sharing"),
@@ -76,6 +76,8 @@ const MAY_REFUSE: [(&str, &str); 8] = [
     ("sealed", "memory"),
     ("shared_handlers", "sharing"),
     ("sysvipc_undo", "sysvipc"),
+    ("thread_handle", "pidfd"),
+    ("thread_owner", "pipe"),
     ("vfork", "freeze"),
 ];
 
