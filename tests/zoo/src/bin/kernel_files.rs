@@ -46,7 +46,7 @@ fn program(zoo: &mut Zoo) -> Outcome {
     let mut halves = Vec::new();
     for (path, count) in [
         ("/proc/sys/kernel/hostname", 5),
-        ("/proc/filesystems", 9),
+        ("/proc/version", 9),
         ("/proc/self/limits", 100),
         ("/proc/self/cmdline", 3),
         ("/proc/self/auxv", 16),
