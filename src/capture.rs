@@ -28,7 +28,6 @@ use crate::file::{self, Entry, Scope};
 use crate::image::pages::PageIndex;
 use crate::image::{self, Meta, Target, Title, Writer};
 use crate::kernel;
-use crate::sorted;
 use crate::sys::{fs, vm};
 use crate::task::freeze::{self, Frozen};
 use crate::task::memory::{Object, Shared};
@@ -214,15 +213,12 @@ impl Eye<'_> {
             .filter(|p| !p.threads.is_empty() && groups.of(p.pid).files == p.pid)
             .map(|p| (p.pid, p.stat.comm.clone()))
             .collect();
-        let mut tasks: Vec<u32> = frozen.processes.keys().copied().collect();
-        tasks.extend(frozen.processes.values().flat_map(|p| p.threads.iter().map(|t| t.tid)));
-        sorted::sort(&mut tasks);
-        tasks.dedup();
+        let processes: Vec<u32> = frozen.processes.keys().copied().collect();
         let mut captured = file::capture(&file::Request {
             scope: self.request.scope,
             root: self.request.prefix,
             tables: &tables,
-            processes: &tasks,
+            processes: &processes,
             ahead: clock::ahead(self.request.root)?,
             externals: self.request.externals,
             config: self.request.config,

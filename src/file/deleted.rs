@@ -7,7 +7,7 @@
 //! Loses: inode number and times; extended attributes; the directory part of the name, where the directory
 //!   is gone too.
 //! Refuses: a deleted file on persistent storage (an image would have to bring back what a boot loses), or
-//!   in a directory tree that is gone up to the mount; a deleted file of /proc.
+//!   in a directory tree that is gone up to the mount.
 
 use std::os::fd::{AsFd, OwnedFd};
 

@@ -5,7 +5,7 @@
 //! Rebuilds: by opening the name again and seeking to the position.
 //! Loses: the exact place in a listing that was half read: the position is a cookie of the file system and
 //!   may mean another entry after a boot. A listing that was not begun or is at its end is exact.
-//! Refuses: a name that leads elsewhere. A deleted directory is the kind `deleted`.
+//! Refuses: a name that leads elsewhere; in /proc, what `regular` refuses. A deleted directory is the kind `deleted`.
 
 use std::os::fd::OwnedFd;
 

@@ -1,10 +1,10 @@
 //! Who gets the signals of a description (F_SETOWN_EX, F_SETSIG of fcntl(2)).
 //!
-//! What: the thread, process or group for SIGIO and SIGURG, and which signal is sent instead.
+//! What: the process or group for SIGIO and SIGURG, and which signal is sent instead.
 //! Reads: F_GETOWN_EX, F_GETSIG, F_GETOWNER_UIDS.
 //! Rebuilds: after every puppet exists, under the ids that the kernel noted the first time.
 //! Loses: those ids, on kernels without CONFIG_CHECKPOINT_RESTORE: root's are noted.
-//! Refuses: an owner outside the image.
+//! Refuses: an owner outside the image, or a thread that does not lead its process: it is not there yet.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -44,7 +44,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Option<State>, R
     }
     let id = u32::try_from(owner.id).unwrap_or(0);
     if id != 0 && owner.kind != GROUP && !world.has_process(id) {
-        let reason = format!("its signals go to process {id}, which is outside the image");
+        let reason = format!("its signals go to {id}, a thread or outside the image");
         return Err(Refusal::new(reason, "start its owner after `rcsnap ready`"));
     }
     let uids = descriptor::owner_uids(fd).unwrap_or_default();

@@ -5,7 +5,7 @@
 //! Rebuilds: pidfd_open(2) on the puppet, which has the same number. For a process that is gone, on a child
 //!   of our own that ends at once.
 //! Loses: the exit status that PIDFD_GET_INFO shows for a process that is gone; the inode number.
-//! Refuses: a process outside the image; handles of kernel threads.
+//! Refuses: a process outside the image; a thread that does not lead its process; handles of kernel threads.
 
 use std::os::fd::OwnedFd;
 
@@ -18,7 +18,7 @@ const KIND: &str = "pidfd";
 crate::section! {
     /// A pidfd in the image.
     pub struct State {
-        /// The process or thread; nothing if it is gone.
+        /// The process; nothing if it is gone.
         pub pid: Option<u32>,
         /// PIDFD_THREAD.
         pub thread: bool,
@@ -36,7 +36,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
     let pid = u32::try_from(pid).ok();
     match pid {
         Some(pid) if !world.has_process(pid) => Err(Refusal::new(
-            format!("it stands for process {pid}, which is outside the image"),
+            format!("it stands for {pid}, a thread or outside the image"),
             "start its owner after `rcsnap ready`",
         )),
         _ => Ok(Box::new(State { pid, thread: desc.info.flags & libc::O_EXCL != 0 })),

@@ -37,7 +37,8 @@ const VOLATILE: [u32; 17] = [
 ];
 /// tmpfs and ramfs: memory that holds files, and that the image carries.
 const MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
-/// procfs: names are checked by their device only, because an inode of it can be made anew at any walk.
+/// procfs. What is not of a process is checked by its device only: an inode of it can be made anew at any walk. One of a
+/// process stays as long as it is open and the process lives: another inode is of another process with that number.
 const PROC: u32 = 0x9fa0;
 
 crate::section! {
@@ -80,7 +81,15 @@ pub fn in_memory(magic: u32) -> bool {
 pub fn find(desc: &Description, world: &World<'_>) -> Result<Place, Refusal> {
     let magic = magic(desc)?;
     let at = |path: &str| lstat(world.inside(path)).ok();
-    let same = |found: Stat| found.dev == desc.stat.dev && (found.ino == desc.stat.ino || magic == PROC);
+    let owned = if magic == PROC { of_process(&desc.link, world) } else { None };
+    if owned == Some(false) {
+        return Err(Refusal::new(
+            "it is of a descriptor, a thread or outside the image",
+            "start its owner after `rcsnap ready`",
+        ));
+    }
+    let loose = magic == PROC && owned.is_none();
+    let same = |found: Stat| found.dev == desc.stat.dev && (loose || found.ino == desc.stat.ino);
     // A device is what its number says: the console of init may come from a root that was left behind.
     let is_device = matches!(desc.stat.format(), libc::S_IFCHR | libc::S_IFBLK);
     let device =
@@ -105,6 +114,20 @@ pub fn find(desc: &Description, world: &World<'_>) -> Result<Place, Refusal> {
         ));
     };
     Ok(Place { path, persistent: !VOLATILE.contains(&magic) })
+}
+
+/// For the name of a file of procfs that belongs to a process: whether it is there when files are opened. Then the
+/// processes are there, but not their threads and descriptors.
+fn of_process(link: &str, world: &World<'_>) -> Option<bool> {
+    let mut parts = link.split('/').skip(2);
+    let number = parts.next()?;
+    let inside = world.has_process(number.parse().ok()?);
+    let late = match parts.next() {
+        Some("task") => parts.next().is_some_and(|thread| thread != number),
+        Some("fd" | "fdinfo") => parts.next().is_some(),
+        _ => false,
+    };
+    Some(inside && !late)
 }
 
 /// The name that the kernel gives a device in devtmpfs: DEVNAME of its uevent file.

@@ -27,7 +27,7 @@ pub struct Request<'a> {
     pub root: &'a str,
     /// One task for each descriptor table, with its name. All are stopped.
     pub tables: &'a [(u32, String)],
-    /// Every process and thread in the image, sorted.
+    /// Every process in the image, sorted. Files are opened before there are threads.
     pub processes: &'a [u32],
     /// How far the clocks of the tasks are ahead of ours.
     pub ahead: Offsets,

@@ -33,7 +33,7 @@ pub struct World<'a> {
     pub config: &'a Config,
     /// How far the clocks of the tasks are ahead of ours.
     pub ahead: Offsets,
-    /// Every process and thread in the image, sorted.
+    /// Every process in the image, sorted. Files are opened before there are threads.
     pub processes: &'a [u32],
     /// Every description of every task in the image; the index is the entry number.
     pub descriptions: &'a [Description],

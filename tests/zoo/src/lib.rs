@@ -21,10 +21,12 @@ pub mod fd;
 pub mod group;
 pub mod keep;
 pub mod net;
+pub mod number;
 pub mod proc;
 pub mod pty;
 pub mod seccomp;
 pub mod sys;
+pub mod thread;
 pub mod time;
 
 pub use keep::Keep;

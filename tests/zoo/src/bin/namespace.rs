@@ -56,7 +56,7 @@ fn away(zoo: &mut Zoo, of_home: *mut u8) -> Outcome {
     let segment = sys!(shmget(KEY, 8192, libc::IPC_CREAT | 0o600))?;
     let at = sys!(shmat(segment, std::ptr::null(), 0))?.cast::<u8>();
     let queue = sys!(msgget(KEY, libc::IPC_CREAT | 0o600))?;
-    let message = [1_usize.to_ne_bytes(), *b"12345678"].concat();
+    let message = [&1_usize.to_ne_bytes()[..], b"12345678"].concat();
     sys!(msgsnd(queue, message.as_ptr().cast(), size_of::<usize>(), libc::IPC_NOWAIT))?;
     // SAFETY: within the segment, here and below.
     unsafe { at.write(7) };
