@@ -18,6 +18,7 @@ use std::fmt;
 use nix::errno::Errno;
 
 use crate::log;
+use crate::sorted::Listed;
 use crate::sys::fs;
 use crate::text;
 pub use policy::Service;
@@ -374,7 +375,7 @@ fn nearest(name: &str) -> Option<&'static str> {
 
 /// How many letters must be changed, put in or left out (Levenshtein).
 fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
+    let mut row: Vec<usize> = (0..=b.len()).list();
     for (i, x) in a.bytes().enumerate() {
         let mut corner = std::mem::replace(&mut row[0], i + 1);
         for (j, y) in b.bytes().enumerate() {

@@ -11,6 +11,7 @@ use crate::file::{self, Entry, pty};
 use crate::image::pages::{PAGE, PageIndex, PageReader};
 use crate::image::{self, Meta, Reader, Source};
 use crate::kernel::{self, cgroup};
+use crate::sorted::Listed;
 use crate::stage::{Stage, Times};
 use crate::sys::descriptor;
 use crate::sys::ptrace;
@@ -85,7 +86,7 @@ impl Image {
     }
 
     fn ids(&self) -> Vec<Ids> {
-        self.tree.processes.iter().map(|p| p.ids.clone()).collect()
+        self.tree.processes.iter().map(|p| p.ids.clone()).list()
     }
 }
 

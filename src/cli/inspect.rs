@@ -57,7 +57,7 @@ fn run(args: &Args) -> Outcome {
         let reader = Reader::open_any(source)?;
         let blocks = ("pages (compressed)".to_owned(), reader.header().blocks_length);
         let heads = reader.entries().iter().map(|head| (tag_name(head.tag), head.length));
-        let sections = std::iter::once(blocks).chain(heads).collect();
+        let sections = std::iter::once(blocks).chain(heads).list();
         let image = Image::read(source)?;
         let rows = rows(&image);
         Ok(View { image, sections, rows })
@@ -91,7 +91,7 @@ fn rows(image: &Image) -> Vec<Row> {
             files,
         }
     };
-    image.tree.processes.iter().enumerate().map(row).collect()
+    image.tree.processes.iter().enumerate().map(row).list()
 }
 
 fn as_text(view: &View) {

@@ -11,6 +11,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::{World, inet_address};
 use crate::error::{Context, Result};
+use crate::sorted::Listed;
 use crate::sys::fs;
 use crate::sys::socket;
 
@@ -71,7 +72,7 @@ fn v6(text: &str) -> Vec<(u32, i32, Vec<u8>)> {
         let half = |digits| u64::from_str_radix(digits, 16).map(u64::to_be_bytes).ok();
         Some((interface, libc::AF_INET6, [half(high)?, half(low)?].concat()))
     };
-    text.lines().filter_map(line).collect()
+    text.lines().filter_map(line).list()
 }
 
 /// A number for the interface, and the group as a sockaddr_storage: struct group_req.

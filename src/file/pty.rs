@@ -19,7 +19,7 @@ use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use super::pty_queue::{self, Queue};
 use super::{Description, Entry, Key, Opener, World, device, holder, place, tty};
 use crate::error::{Context, Error, Refusal, Result};
-use crate::sorted::Map;
+use crate::sorted::{Listed, Map};
 use crate::sys::stat::stat;
 use crate::sys::{abi, descriptor, fs, ioctl};
 use crate::text;
@@ -127,7 +127,7 @@ fn unreadable(reason: &'static str) -> Refusal {
 pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
     let own = pair(desc, world)?;
     let ends = world.descriptions.iter().filter(|end| !end.is_path() && is_pty(end));
-    let ends: Vec<_> = ends.filter(|end| pair(end, world).is_ok_and(|other| other == own)).collect();
+    let ends: Vec<_> = ends.filter(|end| pair(end, world).is_ok_and(|other| other == own)).list();
     let master = ends.iter().find(|end| is_master(end));
     let hung_up = master.is_none() && ioctl::get(desc.fd.as_fd(), &ioctl::GET_WINDOW).is_err();
     if !hung_up && (master.is_none() || ends.iter().any(|end| end.external.is_some())) {

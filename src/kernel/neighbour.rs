@@ -18,6 +18,7 @@ use super::link::{Seen, index_of, name_of};
 use super::network::{only, unless};
 use crate::error::{Context, Result};
 use crate::section;
+use crate::sorted::Listed;
 use crate::sys::netlink::{CREATE, REPLACE, Socket, attributes, find, put, u8_at, u16_at, u32_at};
 
 const NEW: u16 = 28;
@@ -86,7 +87,7 @@ fn neighbour(body: &[u8], links: &[Seen]) -> Option<Neighbour> {
         family,
         proxy,
         router: flags & 0x80 != 0,
-        parts: parts.filter_map(|kind| Some((*kind, Bytes(find(&list, *kind)?.to_vec())))).collect(),
+        parts: parts.filter_map(|kind| Some((*kind, Bytes(find(&list, *kind)?.to_vec())))).list(),
     })
 }
 

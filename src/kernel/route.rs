@@ -93,7 +93,7 @@ section! {
 /// What the kernel answers.
 pub fn baseline(socket: &mut Socket, links: &[Seen]) -> Result<(Vec<Route>, usize)> {
     let answer = socket.dump(GET, &[0; INFO]).context("route", format_args!("listing routes"))?;
-    let routes = answer.iter().filter_map(|message| route(&message.body, links)).collect();
+    let routes = answer.iter().filter_map(|message| route(&message.body, links)).list();
     let objects = match socket.dump(GET_NEXTHOP, &[0; 8]) {
         Ok(objects) => objects.len(),
         Err(_) => 0,
@@ -115,7 +115,7 @@ fn route(body: &[u8], links: &[Seen]) -> Option<Route> {
         head,
         flags: u32_at(body, 8) & ONLINK,
         link: find(&list, INTERFACE).map(|value| name_of(links, u32_at(value, 0))).unwrap_or_default(),
-        rest: rest.map(|(kind, value)| (*kind, Bytes(value.to_vec()))).collect(),
+        rest: rest.map(|(kind, value)| (*kind, Bytes(value.to_vec()))).list(),
         hops: hops(find(&list, MULTIPATH).unwrap_or(&[]), links),
     })
 }
@@ -130,7 +130,7 @@ fn hops(mut bytes: &[u8], links: &[Seen]) -> Vec<Hop> {
             flags: u8_at(one, 2) & 4,
             weight: u8_at(one, 3),
             link: name_of(links, u32_at(one, 4)),
-            rest: rest.collect(),
+            rest: rest.list(),
         });
         bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or(&[]);
     }

@@ -7,6 +7,7 @@
 
 use nix::errno::Errno;
 
+use crate::sorted::Listed;
 use crate::sys::limit;
 use crate::sys::ptrace::Sys;
 use crate::task::remote::Batch;
@@ -50,7 +51,7 @@ pub fn ask(batch: &mut Batch) -> u64 {
 #[must_use]
 pub fn capture(batch: &Batch, room: u64) -> State {
     let pair = |resource: u64| (batch.word(room + 16 * resource), batch.word(room + 16 * resource + 8));
-    State { limits: (0..u64::from(COUNT)).map(pair).collect() }
+    State { limits: (0..u64::from(COUNT)).map(pair).list() }
 }
 
 /// Sets those limits that differ from what the process has now.
