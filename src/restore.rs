@@ -256,7 +256,7 @@ impl<'a> Builder<'a> {
         bodies.map(|p| p.ids.pid).try_for_each(|pid| self.puppets.groups.put(pid, true))?;
         times.enter(Stage::File)?;
         let raise = |fd| descriptor::raise(fd, base).context(KIND, format_args!("moving a descriptor"));
-        let externals = externals.into_iter().map(raise).collect::<Result<_>>()?;
+        let externals = externals.into_iter().map(raise).whole()?;
         self.puppets.files = puppet::open_files(&image.tree.mapped, &self.puppets.doors, base)?;
         self.puppets.objects =
             puppet::make_objects(&image.tree.objects, &self.puppets.doors, base, &mut self.puppets.attached)?;

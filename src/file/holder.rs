@@ -96,8 +96,7 @@ fn on_their_way(descriptions: &mut Vec<Description>, externals: &[BorrowedFd<'_>
         }
         desc.queue = unix_queue::look(&desc.fd);
         let rights = desc.queue.iter().flatten().flat_map(|seen| &seen.rights);
-        let copies =
-            rights.map(|fd| descriptor::copy(fd.as_fd(), 0)).collect::<std::result::Result<Vec<_>, _>>();
+        let copies = rights.map(|fd| descriptor::copy(fd.as_fd(), 0)).whole();
         let copies = copies.context(KIND, format_args!("copying a descriptor"))?;
         for fd in copies {
             if find(fd.as_fd(), descriptions).context(KIND, format_args!("comparing"))?.is_none() {

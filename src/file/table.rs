@@ -255,7 +255,7 @@ pub fn restore(
     // Before the flags: the ends of our own may have kept something open.
     drop(ends);
     let missing = || Error::new(KIND, "opening the file table", "an entry was left out");
-    let open = open.into_iter().map(|fd| fd.ok_or_else(missing)).collect::<Result<Vec<_>>>()?;
+    let open = open.into_iter().map(|fd| fd.ok_or_else(missing)).whole()?;
     for (entry, fd) in entries.iter().zip(&open) {
         finish(entry, fd)?;
     }

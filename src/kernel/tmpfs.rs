@@ -121,7 +121,7 @@ fn one(
     let (removed, wanted) = difference(old.unwrap_or(&empty), names, true);
     let mut seen = Map::new();
     let nodes = wanted.iter().map(|name| tree::read("tmpfs", &view.path, name, &mut seen, budget));
-    Ok(Filesystem { point: mount.point.clone(), removed, nodes: nodes.collect::<Result<_, _>>()? })
+    Ok(Filesystem { point: mount.point.clone(), removed, nodes: nodes.whole()? })
 }
 
 /// What is gone, children first, and what is new or changed, parents first. Without `times`, those of

@@ -221,7 +221,7 @@ impl Directory {
             sequence: long(sector, 0x10),
             length: long(sector, 0x18),
             boots: word(sector, 0x20),
-            slots: entries.map(Slot::decode).collect::<Result<_>>()?,
+            slots: entries.map(Slot::decode).whole()?,
             captures: captures.list(),
         })
     }

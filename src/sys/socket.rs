@@ -234,7 +234,7 @@ pub fn peek(socket: BorrowedFd<'_>, len: usize) -> Result<Peeked, Errno> {
             // SOL_SOCKET is 1.
             [1, kind, fds @ ..] if [libc::SCM_RIGHTS, SCM_PIDFD].contains(&kind.cast_signed()) => {
                 let copies = fds.iter().map(|fd| owned(libc::c_long::from(fd.cast_signed())));
-                let copies = copies.collect::<Result<Vec<_>, _>>()?;
+                let copies = copies.whole()?;
                 // A pidfd is made for the reader: it was not sent.
                 if kind.cast_signed() == libc::SCM_RIGHTS {
                     seen.rights = copies;

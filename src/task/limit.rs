@@ -5,8 +5,6 @@
 //! Loses: CPU time already counted against RLIMIT_CPU.
 //! Refuses: nothing.
 
-use nix::errno::Errno;
-
 use crate::sorted::Listed;
 use crate::sys::limit;
 use crate::sys::ptrace::Sys;
@@ -34,7 +32,7 @@ crate::section! {
 /// None that is known.
 pub fn own() -> Sys<State> {
     let me = std::process::id();
-    let limits = (0..COUNT).map(|resource| limit::get(me, resource)).collect::<Result<_, Errno>>()?;
+    let limits = (0..COUNT).map(|resource| limit::get(me, resource)).whole()?;
     Ok(State { limits })
 }
 
