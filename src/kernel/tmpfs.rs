@@ -190,20 +190,22 @@ pub fn restore(state: &State, index: u32, root: &Root) -> Result<()> {
 }
 
 /// After the processes have bound their sockets: see [`tree::finish`]. What another mount hides by now stays
-/// as it is.
+/// as it is. `pivot` is a directory that has become the root since.
 ///
 /// # Errors
 /// What could not be made.
-pub fn finish(state: &State, root: &Root) -> Result<()> {
+pub fn finish(state: &State, pivot: &str, root: &Root) -> Result<()> {
     let mounts = root.mounts()?;
     let all: Vec<&Mount> = mounts.iter().list();
     for filesystem in &state.list {
-        let top = text::without_end(&filesystem.point, "/");
+        let point = filesystem.point.strip_prefix(pivot).unwrap_or_default();
+        let point = format!("/{}", text::without_start(point, "/"));
+        let top = text::without_end(&point, "/");
         let on = |path: &str| lookup(&all, path).map(|m| m.id);
-        let here = on(&filesystem.point);
+        let here = on(&point);
         let visible = filesystem.nodes.iter().filter(|node| on(&format!("{top}/{}", node.path)) == here);
         let visible: Vec<&Node> = visible.list();
-        tree::finish("tmpfs", &root.path(&filesystem.point), &visible)?;
+        tree::finish("tmpfs", &root.path(&point), &visible)?;
     }
     Ok(())
 }

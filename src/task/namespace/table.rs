@@ -109,14 +109,16 @@ pub(super) fn under(pivot: &str, point: &str) -> String {
 
 /// A table below a directory of another, as it is before it becomes the root.
 pub(super) fn beside(home: &[Mount], here: &[Mount], pivot: &str) -> Vec<Mount> {
-    let mut all = home.to_vec();
+    let mut all = home.iter().cloned().list();
     let parent = lookup(&home.iter().list(), pivot).map_or(0, |mount| mount.id);
     let first = root_of(here);
-    all.extend(here.iter().map(|mount| Mount {
-        point: under(pivot, &mount.point),
-        parent: if mount.id == first { parent } else { mount.parent },
-        ..mount.clone()
-    }));
+    for mut mount in here.iter().cloned() {
+        mount.point = under(pivot, &mount.point);
+        if mount.id == first {
+            mount.parent = parent;
+        }
+        all.push(mount);
+    }
     all
 }
 
