@@ -170,7 +170,7 @@ impl Config {
     #[must_use]
     pub fn load_with(lines: &str, words: &[String]) -> Config {
         match fs::read(PATH) {
-            Ok(bytes) => Config::parse(&[&String::from_utf8_lossy(&bytes), "\n", lines].concat(), words),
+            Ok(bytes) => Config::parse(&format!("{}\n{lines}", String::from_utf8_lossy(&bytes)), words),
             Err(errno) => {
                 let mut config = Config::parse(lines, words);
                 if errno != Errno::ENOENT {

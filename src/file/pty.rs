@@ -103,7 +103,7 @@ fn pair(desc: &Description, world: &World<'_>) -> Result<Pair, Refusal> {
         false => u32::try_from(device::numbers(tty::number(desc)?).1).unwrap_or(0),
     };
     // The multiplexer stands beside the folder or in it, and so does /dev/tty.
-    let beside = desc.link.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let beside = text::split_last(&desc.link, '/').map_or("", |(folder, _)| folder);
     let on_devpts = place::magic(desc)? == DEVPTS;
     for folder in [format!("{beside}/pts"), beside.to_owned()] {
         if let Ok(ptmx) = stat(world.inside(&format!("{folder}/ptmx")))
