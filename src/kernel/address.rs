@@ -15,7 +15,7 @@
 
 use nix::errno::Errno;
 
-use super::bytes::Bytes;
+use super::bytes::{Bytes, chosen};
 use super::link::{Seen, index_of, name_of};
 use super::network::{only, unless};
 use crate::error::{Context, Result};
@@ -117,7 +117,7 @@ fn address(body: &[u8], links: &[Seen]) -> Option<Address> {
         prefix: u8_at(body, 1),
         scope: u8_at(body, 3),
         flags: flags & KEPT,
-        parts: parts.iter().filter_map(|kind| Some((*kind, Bytes(find(&list, *kind)?.to_vec())))).list(),
+        parts: chosen(&list, parts),
         label: find(&list, LABEL).map(text).unwrap_or_default(),
         metric: find(&list, METRIC).map_or(0, |value| u32_at(value, 0)),
         lifetime,

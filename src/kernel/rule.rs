@@ -13,7 +13,7 @@
 
 use nix::errno::Errno;
 
-use super::bytes::Bytes;
+use super::bytes::{Bytes, without};
 use super::network::{only, unless};
 use crate::error::{Context, Result};
 use crate::section;
@@ -63,10 +63,10 @@ pub fn baseline(socket: &mut Socket) -> Result<Vec<Rule>> {
 }
 
 fn rule(body: &[u8]) -> Option<Rule> {
-    let rest = attributes(body, INFO).into_iter().map(|(kind, value)| (kind, Bytes(value.to_vec())));
+    let rest = without(&attributes(body, INFO), &[]);
     let head: [u8; 8] = body.get(..8)?.try_into().ok()?;
     // 2 AF_INET, 10 AF_INET6; multicast routing has rules too.
-    (head[0] == 2 || head[0] == 10).then(|| Rule { head, flags: u32_at(body, 8) & INVERT, rest: rest.list() })
+    (head[0] == 2 || head[0] == 10).then(|| Rule { head, flags: u32_at(body, 8) & INVERT, rest })
 }
 
 /// The difference of two lists.
