@@ -7,7 +7,6 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::net::if_::if_nametoindex;
 
 use super::{World, inet_address};
 use crate::error::{Context, Result};
@@ -128,7 +127,7 @@ pub fn capture(fd: &OwnedFd, world: &World<'_>) -> Result<Vec<Member>> {
 /// The errno of the calls.
 pub fn restore(member: &Member, fd: &OwnedFd) -> Result<()> {
     let doing = format_args!("joining a group on {}", member.interface);
-    let interface = if_nametoindex(member.interface.as_str()).context(KIND, doing)?;
+    let interface = socket::interface(&member.interface).context(KIND, doing)?;
     let level = level(member.family);
     let join = request(interface, member.family, &member.group);
     socket::set_option(fd.as_fd(), level, MCAST_JOIN_GROUP, &join).context(KIND, doing)?;

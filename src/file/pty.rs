@@ -14,14 +14,13 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 
 use super::pty_queue::{self, Queue};
 use super::{Description, Entry, Key, Opener, World, device, holder, place, tty};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sorted::{Listed, Map};
 use crate::sys::stat::stat;
-use crate::sys::{abi, descriptor, fs, ioctl};
+use crate::sys::{abi, descriptor, fs, ioctl, path};
 use crate::text;
 
 const KIND: &str = "pty";
@@ -286,13 +285,8 @@ fn make(body: &Body, flags: i32) -> Result<OwnedFd> {
 fn revive(master: BorrowedFd<'_>, body: &Body, live: &Live) -> Result<(), Errno> {
     let node = format!("{}/{}", body.folder, body.index);
     let [uid, gid, mode] = live.node;
-    nix::unistd::chown(node.as_str(), Some(uid.into()), Some(gid.into()))?;
-    fchmodat(
-        nix::fcntl::AT_FDCWD,
-        node.as_str(),
-        Mode::from_bits_retain(mode),
-        FchmodatFlags::FollowSymlink,
-    )?;
+    path::chown(&node, uid, gid)?;
+    path::chmod(&node, mode)?;
     if live.opened {
         let slave = peer(master, libc::O_RDWR | libc::O_NONBLOCK, 0)?;
         pty_queue::put(master, slave.as_fd(), &tty::termios(&live.settings), &live.queue)?;

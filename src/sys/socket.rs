@@ -92,6 +92,15 @@ pub fn shutdown(socket: BorrowedFd<'_>, how: i32) -> Result<(), Errno> {
     Ok(())
 }
 
+/// The number of a network interface.
+///
+/// # Errors
+/// ENODEV: there is none of that name.
+#[inline(never)]
+pub fn interface(name: &str) -> Result<u32, Errno> {
+    nix::net::if_::if_nametoindex(&*super::path::text(name.as_ref())?)
+}
+
 /// The own address (getsockname(2)), or the peer's (getpeername(2)).
 ///
 /// # Errors
