@@ -28,6 +28,7 @@ use crate::file::{self, Entry, Scope};
 use crate::image::pages::PageIndex;
 use crate::image::{self, Meta, Target, Title, Writer};
 use crate::kernel;
+use crate::sorted::Listed;
 use crate::sys::{fs, vm};
 use crate::task::freeze::{self, Frozen};
 use crate::task::memory::{Object, Shared};
@@ -212,8 +213,8 @@ impl Eye<'_> {
             .values()
             .filter(|p| !p.threads.is_empty() && groups.of(p.pid).files == p.pid)
             .map(|p| (p.pid, p.stat.comm.clone()))
-            .collect();
-        let processes: Vec<u32> = frozen.processes.keys().copied().collect();
+            .list();
+        let processes: Vec<u32> = frozen.processes.keys().copied().list();
         let mut captured = file::capture(&file::Request {
             scope: self.request.scope,
             root: self.request.prefix,
@@ -275,7 +276,7 @@ impl Eye<'_> {
                     }
                     body.fds = files.fds.get(&ids.sharing.files).cloned().unwrap_or_default();
                     let mine = files.posix_locks.iter().filter(|lock| lock.pid == p.pid);
-                    body.locks = mine.cloned().collect();
+                    body.locks = mine.cloned().list();
                 }
             }
             list.push(Process { ids, comm, spaces, body });

@@ -18,6 +18,7 @@ use std::fmt;
 use nix::errno::Errno;
 
 use crate::log;
+use crate::sorted::Listed;
 use crate::sys::fs;
 use crate::text;
 pub use policy::Service;
@@ -169,7 +170,7 @@ impl Config {
     #[must_use]
     pub fn load_with(lines: &str, words: &[String]) -> Config {
         match fs::read(PATH) {
-            Ok(bytes) => Config::parse(&[&String::from_utf8_lossy(&bytes), "\n", lines].concat(), words),
+            Ok(bytes) => Config::parse(&format!("{}\n{lines}", String::from_utf8_lossy(&bytes)), words),
             Err(errno) => {
                 let mut config = Config::parse(lines, words);
                 if errno != Errno::ENOENT {
@@ -374,7 +375,7 @@ fn nearest(name: &str) -> Option<&'static str> {
 
 /// How many letters must be changed, put in or left out (Levenshtein).
 fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
+    let mut row: Vec<usize> = (0..=b.len()).list();
     for (i, x) in a.bytes().enumerate() {
         let mut corner = std::mem::replace(&mut row[0], i + 1);
         for (j, y) in b.bytes().enumerate() {

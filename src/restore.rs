@@ -11,6 +11,7 @@ use crate::file::{self, Entry, pty};
 use crate::image::pages::{PAGE, PageIndex, PageReader};
 use crate::image::{self, Meta, Reader, Source};
 use crate::kernel::{self, cgroup};
+use crate::sorted::Listed;
 use crate::stage::{Stage, Times};
 use crate::sys::descriptor;
 use crate::sys::ptrace;
@@ -85,7 +86,7 @@ impl Image {
     }
 
     fn ids(&self) -> Vec<Ids> {
-        self.tree.processes.iter().map(|p| p.ids.clone()).collect()
+        self.tree.processes.iter().map(|p| p.ids.clone()).list()
     }
 }
 
@@ -255,7 +256,7 @@ impl<'a> Builder<'a> {
         bodies.map(|p| p.ids.pid).try_for_each(|pid| self.puppets.groups.put(pid, true))?;
         times.enter(Stage::File)?;
         let raise = |fd| descriptor::raise(fd, base).context(KIND, format_args!("moving a descriptor"));
-        let externals = externals.into_iter().map(raise).collect::<Result<_>>()?;
+        let externals = externals.into_iter().map(raise).whole()?;
         self.puppets.files = puppet::open_files(&image.tree.mapped, &self.puppets.doors, base)?;
         self.puppets.objects =
             puppet::make_objects(&image.tree.objects, &self.puppets.doors, base, &mut self.puppets.attached)?;

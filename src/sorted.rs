@@ -17,6 +17,18 @@ pub trait Listed: Iterator + Sized {
         self.for_each(|one| list.push(one));
         list
     }
+
+    /// The same for what may fail, up to the first failure.
+    fn whole<T, E>(self) -> Result<Vec<T>, E>
+    where
+        Self: Iterator<Item = Result<T, E>>,
+    {
+        let mut list = Vec::new();
+        for one in self {
+            list.push(one?);
+        }
+        Ok(list)
+    }
 }
 
 impl<I: Iterator> Listed for I {}

@@ -161,7 +161,7 @@ impl Times {
             Stage::ALL.iter().filter_map(|stage| Some((self.begun(*stage)?, *stage))).list();
         sorted::sort(&mut begun);
         let ends = begun.iter().skip(1).map(|(time, _)| *time).chain([end]);
-        begun.iter().zip(ends).map(|((time, stage), end)| (*stage, end.saturating_sub(*time))).collect()
+        begun.iter().zip(ends).map(|((time, stage), end)| (*stage, end.saturating_sub(*time))).list()
     }
 
     /// A JSON object, stage to milliseconds: `{"early":1.204,"key":0.810}`.

@@ -9,6 +9,7 @@ use super::cmdline::Cmdline;
 use super::early::Early;
 use crate::error::{Context, Error, Result};
 use crate::log;
+use crate::sorted::Listed;
 use crate::sys;
 use crate::sys::start::Given;
 use crate::sys::stat::stat;
@@ -52,7 +53,7 @@ pub fn arguments(init: &Path, given: &Given, cell: bool) -> Vec<CString> {
     let name = CString::new(init.as_os_str().as_bytes()).unwrap_or_default();
     let rest =
         given.args.iter().skip(1).filter(|arg| !cell || !arg.as_bytes().starts_with(b"rcsnap")).cloned();
-    [name].into_iter().chain(rest).collect()
+    [name].into_iter().chain(rest).list()
 }
 
 /// Becomes the real init. What rcsnap mounted is gone before, signals are as at the start.

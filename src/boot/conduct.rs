@@ -20,6 +20,7 @@ use nix::unistd::{Pid, setsid};
 
 use crate::error::{Context, Failure, Result};
 use crate::log;
+use crate::sorted::Listed;
 use crate::stage::{Stage, Times};
 use crate::sys::fs;
 use crate::sys::process::{Fork, fork, leave};
@@ -153,7 +154,7 @@ fn children() -> Vec<u32> {
         let stat = fs::of_task(pid, "stat").ok()?;
         text::split_last(&stat, ')')?.1.split_ascii_whitespace().nth(1)?.parse::<u32>().ok()
     };
-    tasks().into_iter().filter(|pid| parent(*pid) == Some(1)).collect()
+    tasks().into_iter().filter(|pid| parent(*pid) == Some(1)).list()
 }
 
 /// What the end of the conductor means. Its own word counts; a death without a word is judged by the stage

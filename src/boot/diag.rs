@@ -4,6 +4,7 @@
 //! does not hold them. The kernel would load them itself through /sbin/modprobe, where there is one.
 
 use crate::error::Context;
+use crate::sorted::Listed;
 use crate::sys::fs;
 use crate::text;
 use crate::{log, sys};
@@ -34,7 +35,7 @@ fn chain<'a>(index: &'a str, wanted: &str) -> Vec<&'a str> {
         (stem(file) == wanted).then_some((file, needs))
     });
     let Some((file, needs)) = line else { return Vec::new() };
-    let mut chain: Vec<&str> = needs.split_ascii_whitespace().collect();
+    let mut chain: Vec<&str> = needs.split_ascii_whitespace().list();
     chain.reverse();
     chain.push(file);
     chain

@@ -14,6 +14,7 @@ use super::cmdline::Cmdline;
 use super::initramfs;
 use crate::error::{Context, Result};
 use crate::log;
+use crate::sorted::Listed;
 use crate::sys::path::{mkdir, mount, umount2};
 use crate::sys::start::Given;
 use crate::sys::{fs, stat};
@@ -127,7 +128,7 @@ impl Early {
     /// The same mount points, innermost first, for the crash guard.
     #[must_use]
     pub fn mount_points(&self) -> Vec<CString> {
-        self.mounts.iter().rev().filter_map(|target| CString::new(*target).ok()).collect()
+        self.mounts.iter().rev().filter_map(|target| CString::new(*target).ok()).list()
     }
 
     /// Takes /proc and /sys along to a new root and forgets /dev, which the real init keeps: as the kernel's

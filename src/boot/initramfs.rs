@@ -13,6 +13,7 @@ use nix::unistd::chroot;
 use super::cmdline::Cmdline;
 use super::early::Early;
 use crate::error::{Context, Error, Result};
+use crate::sorted::Listed;
 use crate::store::spec;
 use crate::sys::fs;
 use crate::sys::path::{chdir, mkdir, mount, remove, umount2};
@@ -118,7 +119,7 @@ fn find(wanted: &str) -> Option<PathBuf> {
 fn mount_root(source: &Path, line: &Cmdline) -> Result<()> {
     let known = fs::text("/proc/filesystems").unwrap_or_default();
     let types: Vec<&str> = match line.get("rootfstype") {
-        Some(list) => list.split(',').collect(),
+        Some(list) => list.split(',').list(),
         None => block_types(&known),
     };
     // The last of `ro` and `rw` wins; the kernel's default is read-only.
@@ -142,7 +143,7 @@ fn mount_root(source: &Path, line: &Cmdline) -> Result<()> {
 
 /// The types of /proc/filesystems that live on a block device.
 fn block_types(filesystems: &str) -> Vec<&str> {
-    filesystems.lines().filter(|line| !line.starts_with("nodev")).map(str::trim_ascii).collect()
+    filesystems.lines().filter(|line| !line.starts_with("nodev")).map(str::trim_ascii).list()
 }
 
 /// Makes the mounted root `/`: the way of switch_root(8), since pivot_root(2) does not work on an initramfs.

@@ -146,7 +146,7 @@ fn environment(boot: &str) -> Vec<CString> {
     let entries = bytes.split(|byte| *byte == 0);
     let kept = entries.filter(|entry| entry.contains(&b'=') && !entry.starts_with(b"RCSNAP="));
     let own = format!("RCSNAP={boot}");
-    kept.chain([own.as_bytes()]).filter_map(|entry| CString::new(entry).ok()).collect()
+    kept.chain([own.as_bytes()]).filter_map(|entry| CString::new(entry).ok()).list()
 }
 
 #[cfg(test)]

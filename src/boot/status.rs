@@ -18,6 +18,7 @@ use super::ready::Answer;
 use crate::config::Config;
 use crate::error::{Context, Obstacle, Result};
 use crate::json::{self, Object};
+use crate::key::hex;
 use crate::stage::{Times, milliseconds, now};
 use crate::store::device::Access;
 use crate::store::spec;
@@ -137,10 +138,6 @@ pub fn confirm(config: &Config) -> Result<bool> {
     spec::open(config, Access::Write)?.confirm(&generation)?;
     path::unlink(&path).context("status", format_args!("removing {path}"))?;
     Ok(true)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unhex(text: &str) -> Option<[u8; 16]> {

@@ -4,6 +4,7 @@ use super::Eye;
 use crate::config::Service;
 use crate::error::{Obstacle, Refusal, Result};
 use crate::file::Scope;
+use crate::sorted::Listed;
 use crate::task::freeze::Frozen;
 use crate::task::tree::{Ids, Process, plan};
 use crate::task::{namespace, process};
@@ -49,7 +50,7 @@ impl Eye<'_> {
 
     /// There must be an order in which the processes can be made.
     pub(super) fn check_plan(&mut self, processes: &[Process]) {
-        let ids: Vec<Ids> = processes.iter().map(|p| p.ids.clone()).collect();
+        let ids: Vec<Ids> = processes.iter().map(|p| p.ids.clone()).list();
         if !self.obstacles.is_empty() {
             return; // the list is not complete
         }

@@ -31,7 +31,7 @@ fn line(folder: &str, mut pid: u32, parent: &dyn Fn(u32) -> Option<u32>) -> Stri
             let script = script(folder, &program);
             if line.is_empty() || script.is_some() {
                 let name = script.as_deref().unwrap_or("SCRIPT");
-                line = [": rerun += ", name, ": ", &program].concat();
+                line = format!(": rerun += {name}: {program}");
             }
             if script.is_some() {
                 break;

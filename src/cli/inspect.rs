@@ -1,16 +1,17 @@
 //! `rcsnap inspect`: what is in an image.
 
 use super::args::{Args, Form, Takes, Verb};
-use super::source::{hex, with_image};
+use super::source::with_image;
 use super::{DONE, NO_IMAGE, Outcome, print};
 use crate::error::Result;
 use crate::image::codec::{Reader, tag_name};
 use crate::image::pages::PAGE;
 use crate::json::{self, Object};
+use crate::key::hex;
 use crate::restore::Image;
-use crate::sorted::Listed;
-use crate::sorted::Map;
+use crate::sorted::{Listed, Map};
 use crate::task::tree::Process;
+use crate::text;
 
 /// `rcsnap inspect`.
 pub const VERB: Verb = Verb {
@@ -57,7 +58,7 @@ fn run(args: &Args) -> Outcome {
         let reader = Reader::open_any(source)?;
         let blocks = ("pages (compressed)".to_owned(), reader.header().blocks_length);
         let heads = reader.entries().iter().map(|head| (tag_name(head.tag), head.length));
-        let sections = std::iter::once(blocks).chain(heads).collect();
+        let sections = std::iter::once(blocks).chain(heads).list();
         let image = Image::read(source)?;
         let rows = rows(&image);
         Ok(View { image, sections, rows })
@@ -91,7 +92,7 @@ fn rows(image: &Image) -> Vec<Row> {
             files,
         }
     };
-    image.tree.processes.iter().enumerate().map(row).collect()
+    image.tree.processes.iter().enumerate().map(row).list()
 }
 
 fn as_text(view: &View) {
@@ -113,7 +114,7 @@ fn as_text(view: &View) {
             row.mappings,
             row.pages * PAGE as u64 / 1024,
             row.comm,
-            files.join(", ")
+            text::joined(&mut files.iter().map(String::as_str), ", ")
         ));
     }
     print("");

@@ -6,6 +6,7 @@ use super::args::{Args, Form, Takes, Verb};
 use super::{DONE, FAILED, Outcome};
 use crate::error::Context;
 use crate::restore;
+use crate::sorted::Listed;
 use crate::sys::descriptor;
 
 /// `rcsnap restore`.
@@ -29,7 +30,7 @@ pub const VERB: Verb = Verb {
 /// The restore's; nothing runs then.
 fn run(args: &Args) -> Outcome {
     let doing = format_args!("copying stdin, stdout and stderr");
-    let own = descriptor::standard().iter().map(|fd| descriptor::copy(*fd, 3)).collect::<Result<Vec<_>, _>>();
+    let own = descriptor::standard().iter().map(|fd| descriptor::copy(*fd, 3)).whole();
     let status = restore::tree(
         Path::new(args.file.as_deref().unwrap_or_default()),
         args.has("wait"),

@@ -60,9 +60,3 @@ pub fn with_image<T>(
     let Some((newest, _)) = newest.max_by_key(|(_, slot)| slot.published) else { return Ok(None) };
     work(&mut store.source(newest)?).map(Some)
 }
-
-/// Bytes as 32 hexadecimal digits or more.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}

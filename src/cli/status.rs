@@ -1,11 +1,12 @@
 //! `rcsnap status`: what this boot was, why, where its time went, and what the store holds.
 
 use super::args::{Args, Form, Takes, Verb};
-use super::source::{hex, store};
+use super::source::store;
 use super::{DONE, Outcome, print};
 use crate::boot::status::{FOLDER, reason_in_log};
 use crate::error::Result;
 use crate::json::{self, Object};
+use crate::key::hex;
 use crate::store::device::Access;
 use crate::store::notes::{Slot, State};
 use crate::sys::fs;

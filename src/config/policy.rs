@@ -37,7 +37,7 @@ impl Service {
             called.push_str(&executable);
         } else {
             for folder in ["", "/sbin/", "/bin/", "/usr/sbin/", "/usr/bin/"] {
-                let path = [folder, word].concat();
+                let path = format!("{folder}{word}");
                 if path.starts_with('/') && fs::real(&path).is_ok_and(|real| *real.as_os_str() == *executable)
                 {
                     called = path;

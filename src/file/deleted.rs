@@ -212,7 +212,7 @@ fn fifo(dir: &OwnedFd, name: &str) -> nix::Result<OwnedFd> {
 }
 
 fn directory(dir: &OwnedFd, name: &str) -> nix::Result<OwnedFd> {
-    nix::sys::stat::mkdirat(dir, &*path::text(name.as_ref())?, Mode::from_bits_retain(0o700))?;
+    path::mkdirat(dir, name, 0o700)?;
     let fd = openat(dir, name, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     unlinkat(dir, name, UnlinkatFlags::RemoveDir)?;
     Ok(fd)

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use super::{Description, Fd, Stat, lock, unix_queue};
 use crate::error::{Context, Error, Result};
 use crate::proc::fdinfo::{self, FdInfo};
-use crate::sorted::{self, Map};
+use crate::sorted::{self, Listed, Map};
 use crate::sys::stat::stat;
 use crate::sys::{descriptor, fs, limit};
 use crate::task::namespace::Spaces;
@@ -96,8 +96,7 @@ fn on_their_way(descriptions: &mut Vec<Description>, externals: &[BorrowedFd<'_>
         }
         desc.queue = unix_queue::look(&desc.fd);
         let rights = desc.queue.iter().flatten().flat_map(|seen| &seen.rights);
-        let copies =
-            rights.map(|fd| descriptor::copy(fd.as_fd(), 0)).collect::<std::result::Result<Vec<_>, _>>();
+        let copies = rights.map(|fd| descriptor::copy(fd.as_fd(), 0)).whole();
         let copies = copies.context(KIND, format_args!("copying a descriptor"))?;
         for fd in copies {
             if find(fd.as_fd(), descriptions).context(KIND, format_args!("comparing"))?.is_none() {
@@ -190,7 +189,7 @@ fn group(held: &mut [Held]) -> Result<Vec<Vec<usize>>> {
         let Held { stat, info, .. } = &held[*i];
         (stat.dev, stat.ino, info.flags & !libc::O_CLOEXEC, info.pos)
     };
-    let mut all: Vec<usize> = (0..held.len()).collect();
+    let mut all: Vec<usize> = (0..held.len()).list();
     sorted::sort_by_key(&mut all, key);
     let mut groups = Vec::new();
     for bucket in all.chunk_by(|a, b| key(a) == key(b)) {
@@ -261,7 +260,7 @@ fn describe(
 /// The errno of reading /proc.
 pub fn outsiders(descriptions: &[Description], inside: &[u32]) -> Result<Map<u32, Outsider>> {
     let mut shared: Vec<&Description> =
-        descriptions.iter().filter(|desc| desc.external.is_none() && shares(desc)).collect();
+        descriptions.iter().filter(|desc| desc.external.is_none() && shares(desc)).list();
     sorted::sort_by_key(&mut shared, |desc| desc.link.as_str());
     let mut found = Map::new();
     let own = std::process::id();

@@ -3,7 +3,7 @@
 use crate::sorted::Listed;
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::net::if_::if_indextoname;
 
 use crate::error::{Context, Error, Result};
 use crate::sys::socket;
@@ -54,8 +54,8 @@ impl Address {
     pub fn here(&self) -> Result<Vec<u8>> {
         let mut bytes = self.bytes.clone();
         if !self.zone.is_empty() {
-            let number = if_nametoindex(self.zone.as_str())
-                .context(KIND, format_args!("looking for {}", self.zone))?;
+            let number =
+                socket::interface(&self.zone).context(KIND, format_args!("looking for {}", self.zone))?;
             for (to, from) in bytes.iter_mut().skip(SCOPE).zip(number.to_ne_bytes()) {
                 *to = from;
             }

@@ -16,7 +16,7 @@ use nix::sys::stat::makedev;
 
 use super::{Description, Opener, Stat, World, place};
 use crate::error::{Context, Error, Refusal, Result};
-use crate::sorted;
+use crate::sorted::{self, Listed};
 use crate::sys::stat::lstat;
 use crate::sys::{anonymous, descriptor, fs, ioctl};
 use crate::text;
@@ -79,7 +79,7 @@ fn line(text: &str) -> Option<Line> {
         device: makedev(device >> 20, device & 0xf_ffff),
         mask: u32::try_from(hex("mask:")?).ok()?,
         kind: hex("fhandle-type:").and_then(|kind| i32::try_from(kind).ok()).unwrap_or(0),
-        handle: handle.collect(),
+        handle: handle.list(),
     })
 }
 
@@ -118,7 +118,7 @@ fn path(line: &Line, world: &World<'_>) -> Option<String> {
             let mut words = line.split_ascii_whitespace();
             (words.nth(2)? == wanted).then(|| words.nth(1)).flatten()
         })
-        .collect();
+        .list();
     let found = mounts.iter().find_map(|mount| by_handle(line, mount, world));
     found.or_else(|| {
         let mut left = LIMIT;

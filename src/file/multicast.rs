@@ -7,10 +7,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::net::if_::if_nametoindex;
 
 use super::{World, inet_address};
 use crate::error::{Context, Result};
+use crate::sorted::Listed;
 use crate::sys::fs;
 use crate::sys::socket;
 
@@ -71,7 +71,7 @@ fn v6(text: &str) -> Vec<(u32, i32, Vec<u8>)> {
         let half = |digits| u64::from_str_radix(digits, 16).map(u64::to_be_bytes).ok();
         Some((interface, libc::AF_INET6, [half(high)?, half(low)?].concat()))
     };
-    text.lines().filter_map(line).collect()
+    text.lines().filter_map(line).list()
 }
 
 /// A number for the interface, and the group as a sockaddr_storage: struct group_req.
@@ -127,7 +127,7 @@ pub fn capture(fd: &OwnedFd, world: &World<'_>) -> Result<Vec<Member>> {
 /// The errno of the calls.
 pub fn restore(member: &Member, fd: &OwnedFd) -> Result<()> {
     let doing = format_args!("joining a group on {}", member.interface);
-    let interface = if_nametoindex(member.interface.as_str()).context(KIND, doing)?;
+    let interface = socket::interface(&member.interface).context(KIND, doing)?;
     let level = level(member.family);
     let join = request(interface, member.family, &member.group);
     socket::set_option(fd.as_fd(), level, MCAST_JOIN_GROUP, &join).context(KIND, doing)?;

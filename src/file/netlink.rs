@@ -18,6 +18,7 @@ use super::{Description, Opener, World, options};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sys::netlink::{Socket, attributes, find, text, u32_at};
 use crate::sys::{descriptor, socket};
+use crate::text;
 
 const KIND: &str = "netlink";
 const SOL_NETLINK: i32 = 270;
@@ -176,7 +177,7 @@ pub fn restore(state: &State, _opener: &mut Opener) -> Result<OwnedFd> {
             }
         })?;
         if groups.len() != state.names.len() {
-            let names = state.names.join(", ");
+            let names = text::joined(&mut state.names.iter().map(String::as_str), ", ");
             return Err(Error::new(KIND, "joining groups", format!("not all are there: {names}")));
         }
     }

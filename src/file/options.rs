@@ -7,7 +7,6 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::net::if_::if_nametoindex;
 
 use super::{World, inet_address};
 use crate::error::{Context, Refusal, Result};
@@ -222,7 +221,7 @@ fn set_those(state: &State, fd: &OwnedFd, all: bool) -> Result<()> {
 fn set(setting: &Setting, fd: &OwnedFd) -> Result<(), Errno> {
     let Setting { level, name, value } = setting;
     if let Some(swap) = interface(setting) {
-        let number = if_nametoindex(std::str::from_utf8(value).map_err(|_| Errno::EINVAL)?)?;
+        let number = socket::interface(std::str::from_utf8(value).map_err(|_| Errno::EINVAL)?)?;
         let number = if swap { number.to_be() } else { number };
         return socket::set_number(fd.as_fd(), *level, *name, number.cast_signed());
     }

@@ -10,7 +10,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::net::if_::if_indextoname;
 
 use super::{Description, World, options};
 use crate::error::{Context, Refusal, Result};
@@ -122,7 +122,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
 pub fn restore(state: &State) -> Result<OwnedFd> {
     let fd = socket::socket(libc::AF_PACKET, state.kind, 0).context(KIND, format_args!("making one"))?;
     options::restore(&state.options, &fd)?;
-    let index = |name: &str| if_nametoindex(name).context(KIND, format_args!("looking for {name}"));
+    let index = |name: &str| socket::interface(name).context(KIND, format_args!("looking for {name}"));
     let number = state.interface.as_deref().map_or(Ok(0), index)?;
     if number != 0 || state.protocol != 0 {
         // struct sockaddr_ll: family, protocol, interface, and what is not looked at.
@@ -168,7 +168,7 @@ mod tests {
         for (name, value) in [(10, 1), (8, 1), (12, 16)] {
             socket::set_number(fd.as_fd(), SOL_PACKET, name, value).unwrap();
         }
-        let lo = nix::net::if_::if_nametoindex("lo").unwrap();
+        let lo = socket::interface("lo").unwrap();
         let mut address = [17_u16.to_ne_bytes(), 0x86dd_u16.to_be_bytes()].concat();
         address.extend_from_slice(&lo.to_ne_bytes());
         address.resize(20, 0);

@@ -12,6 +12,7 @@ use super::{Description, Stat, World};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sys::stat::{self, lstat};
 use crate::sys::{abi, descriptor, fs};
+use crate::text;
 
 /// File systems whose contents live in memory or are made up by the kernel (linux/magic.h): tmpfs, ramfs
 /// (devtmpfs may be either), proc, sysfs, cgroup, cgroup2, debugfs, tracefs, securityfs, configfs, devpts,
@@ -100,7 +101,8 @@ pub fn find(desc: &Description, world: &World<'_>) -> Result<Place, Refusal> {
         names.extend(device_name(desc.stat.rdev, desc.stat.format() == libc::S_IFBLK, world.root));
     }
     // One of several names may be gone: the others are looked for beside it.
-    if let Some((folder, _)) = desc.link.strip_suffix(" (deleted)").and_then(|old| old.rsplit_once('/')) {
+    if let Some((folder, _)) = desc.link.strip_suffix(" (deleted)").and_then(|old| text::split_last(old, '/'))
+    {
         for other in fs::entries(world.inside(&format!("{folder}/"))).unwrap_or_default() {
             names.push(format!("{folder}/{}", other.name.to_string_lossy()));
         }

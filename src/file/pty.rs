@@ -14,14 +14,13 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 
 use super::pty_queue::{self, Queue};
 use super::{Description, Entry, Key, Opener, World, device, holder, place, tty};
 use crate::error::{Context, Error, Refusal, Result};
-use crate::sorted::Map;
+use crate::sorted::{Listed, Map};
 use crate::sys::stat::stat;
-use crate::sys::{abi, descriptor, fs, ioctl};
+use crate::sys::{abi, descriptor, fs, ioctl, path};
 use crate::text;
 
 const KIND: &str = "pty";
@@ -103,7 +102,7 @@ fn pair(desc: &Description, world: &World<'_>) -> Result<Pair, Refusal> {
         false => u32::try_from(device::numbers(tty::number(desc)?).1).unwrap_or(0),
     };
     // The multiplexer stands beside the folder or in it, and so does /dev/tty.
-    let beside = desc.link.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let beside = text::split_last(&desc.link, '/').map_or("", |(folder, _)| folder);
     let on_devpts = place::magic(desc)? == DEVPTS;
     for folder in [format!("{beside}/pts"), beside.to_owned()] {
         if let Ok(ptmx) = stat(world.inside(&format!("{folder}/ptmx")))
@@ -127,7 +126,7 @@ fn unreadable(reason: &'static str) -> Refusal {
 pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
     let own = pair(desc, world)?;
     let ends = world.descriptions.iter().filter(|end| !end.is_path() && is_pty(end));
-    let ends: Vec<_> = ends.filter(|end| pair(end, world).is_ok_and(|other| other == own)).collect();
+    let ends: Vec<_> = ends.filter(|end| pair(end, world).is_ok_and(|other| other == own)).list();
     let master = ends.iter().find(|end| is_master(end));
     let hung_up = master.is_none() && ioctl::get(desc.fd.as_fd(), &ioctl::GET_WINDOW).is_err();
     if !hung_up && (master.is_none() || ends.iter().any(|end| end.external.is_some())) {
@@ -286,13 +285,8 @@ fn make(body: &Body, flags: i32) -> Result<OwnedFd> {
 fn revive(master: BorrowedFd<'_>, body: &Body, live: &Live) -> Result<(), Errno> {
     let node = format!("{}/{}", body.folder, body.index);
     let [uid, gid, mode] = live.node;
-    nix::unistd::chown(node.as_str(), Some(uid.into()), Some(gid.into()))?;
-    fchmodat(
-        nix::fcntl::AT_FDCWD,
-        node.as_str(),
-        Mode::from_bits_retain(mode),
-        FchmodatFlags::FollowSymlink,
-    )?;
+    path::chown(&node, uid, gid)?;
+    path::chmod(&node, mode)?;
     if live.opened {
         let slave = peer(master, libc::O_RDWR | libc::O_NONBLOCK, 0)?;
         pty_queue::put(master, slave.as_fd(), &tty::termios(&live.settings), &live.queue)?;

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::config::Config;
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
-use crate::sorted::{self, Map};
+use crate::sorted::{self, Listed, Map};
 use crate::sys::abi;
 use crate::sys::descriptor::{self, FcntlNumber};
 use crate::task::clock::Offsets;
@@ -232,9 +232,9 @@ pub fn restore(
 ) -> Result<Vec<OwnedFd>> {
     // Each entry may have an object that is kept for its other descriptions.
     holder::make_room(usize::try_from(base).unwrap_or(0) + 2 * entries.len());
-    let open = entries.iter().map(|_| None).collect();
+    let open = entries.iter().map(|_| None).list();
     let mut opener = Opener { entries, entry: 0, open, base, actor, ends };
-    let mut externals: Vec<Option<OwnedFd>> = externals.into_iter().map(Some).collect();
+    let mut externals: Vec<Option<OwnedFd>> = externals.into_iter().map(Some).list();
     for rank in 0..=LAST {
         for (i, entry) in (0_u32..).zip(entries) {
             if self::rank(entry, entries, 0) == rank {
@@ -256,7 +256,7 @@ pub fn restore(
     // Before the flags: the ends of our own may have kept something open.
     drop(ends);
     let missing = || Error::new(KIND, "opening the file table", "an entry was left out");
-    let open = open.into_iter().map(|fd| fd.ok_or_else(missing)).collect::<Result<Vec<_>>>()?;
+    let open = open.into_iter().map(|fd| fd.ok_or_else(missing)).whole()?;
     for (entry, fd) in entries.iter().zip(&open) {
         finish(entry, fd)?;
     }

@@ -161,7 +161,7 @@ pub fn node(
 /// The name that a file has in the directory of `path`: servers bind a passing name, and rename or link the file
 /// when they are ready. What the kernel shows then need not be a name that is there.
 fn other_name(path: &str, file: &Stat, world: &World<'_>) -> Option<String> {
-    let dir = path.rsplit_once('/')?.0;
+    let dir = text::split_last(path, '/')?.0;
     fs::names(world.inside(&format!("{dir}/"))).ok()?.iter().find_map(|name| {
         let path = format!("{dir}/{}", name.to_str()?);
         let found = lstat(world.inside(&path)).ok()?;

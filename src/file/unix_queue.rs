@@ -6,6 +6,7 @@ use nix::errno::Errno;
 
 use super::{Description, Opener, State, World, holder, unix_name};
 use crate::error::{Context, Error, Refusal, Result};
+use crate::sorted::Listed;
 use crate::sys::socket::{Peeked, With};
 use crate::sys::{descriptor, ioctl, socket};
 
@@ -47,7 +48,7 @@ pub fn read(desc: &Description, kind: i32, world: &World<'_>) -> Result<Vec<Mess
             let reason = "a datagram in its queue is from an address that nobody in the image has";
             return Err(Refusal::new(reason, LATER));
         }
-        let rights = seen.rights.iter().map(|fd| entry(fd, world)).collect::<Result<Vec<_>, _>>()?;
+        let rights = seen.rights.iter().map(|fd| entry(fd, world)).whole()?;
         // A message without a sender shows process 0.
         let who = seen.who.filter(|who| who[0] != 0);
         messages.push(Message { bytes: seen.bytes.clone(), who, from, rights });
@@ -147,9 +148,9 @@ pub fn write(
         let sender = if message.from.is_empty() { None } else { named(&message.from, opener) };
         let sender = sender.or(peer.map(AsFd::as_fd)).or(unnamed.as_ref().map(AsFd::as_fd));
         let sender = sender.ok_or_else(|| Error::new(KIND, doing.to_string(), "nobody can send it"))?;
+        let closed = || Error::new(KIND, doing.to_string(), "it is not open");
         let open = |entry: &u32| opener.get(*entry).map(|fd| fd.as_raw_fd().cast_unsigned());
-        let rights: Option<Vec<u32>> = message.rights.iter().map(open).collect();
-        let rights = rights.ok_or_else(|| Error::new(KIND, doing.to_string(), "it is not open"))?;
+        let rights: Vec<u32> = message.rights.iter().map(|entry| open(entry).ok_or_else(closed)).whole()?;
         // The queue once fitted, but small messages may have been joined: the sender's limit is lifted.
         let need = i32::try_from(total).unwrap_or(i32::MAX / 4);
         let limit = socket::number(sender, libc::SOL_SOCKET, libc::SO_SNDBUF).context(KIND, doing)?;

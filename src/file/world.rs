@@ -148,7 +148,7 @@ impl World<'_> {
         let colon = if one.is_empty() { "" } else { ": " };
         // Blanks and commas divide a line.
         let object = text::replaced(&text::replaced(object, " ", "?"), ",", "?");
-        Some([may, ": ", name, " = ", one, colon, &object].concat())
+        Some(format!("{may}: {name} = {one}{colon}{object}"))
     }
 
     /// Whether a process is in the image.

@@ -15,11 +15,12 @@
 
 use nix::errno::Errno;
 
-use super::bytes::Bytes;
+use super::bytes::{Bytes, chosen};
 use super::link::{Seen, index_of, name_of};
 use super::network::{only, unless};
 use crate::error::{Context, Result};
 use crate::section;
+use crate::sorted::Listed;
 use crate::sys::netlink::{CREATE, REPLACE, Socket, attributes, find, put, put_text, text, u8_at, u32_at};
 
 const NEW: u16 = 20;
@@ -91,7 +92,7 @@ section! {
 /// What the kernel answers.
 pub fn baseline(socket: &mut Socket, links: &[Seen]) -> Result<Vec<Address>> {
     let answer = socket.dump(GET, &[0; INFO]).context("address", format_args!("listing addresses"))?;
-    Ok(answer.iter().filter_map(|message| address(&message.body, links)).collect())
+    Ok(answer.iter().filter_map(|message| address(&message.body, links)).list())
 }
 
 fn address(body: &[u8], links: &[Seen]) -> Option<Address> {
@@ -116,7 +117,7 @@ fn address(body: &[u8], links: &[Seen]) -> Option<Address> {
         prefix: u8_at(body, 1),
         scope: u8_at(body, 3),
         flags: flags & KEPT,
-        parts: parts.iter().filter_map(|kind| Some((*kind, Bytes(find(&list, *kind)?.to_vec())))).collect(),
+        parts: chosen(&list, parts),
         label: find(&list, LABEL).map(text).unwrap_or_default(),
         metric: find(&list, METRIC).map_or(0, |value| u32_at(value, 0)),
         lifetime,

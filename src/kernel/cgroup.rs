@@ -30,7 +30,7 @@ use super::tree::{self, Budget, Node};
 use crate::error::{Context, Obstacle, Refusal, Result};
 use crate::proc::mountinfo::{self, Mount, lookup};
 use crate::section;
-use crate::sorted::Map;
+use crate::sorted::{Listed, Map};
 use crate::sys::{fs, path};
 use crate::task::tree::Process;
 use crate::text;
@@ -82,7 +82,7 @@ fn of<'a>(groups: &'a str, name: &str) -> &'a str {
 
 /// Where a hierarchy is mounted, as we see it.
 fn top(mounts: &[Mount], name: &str, prefix: &str) -> Option<PathBuf> {
-    let all: Vec<&Mount> = mounts.iter().collect();
+    let all: Vec<&Mount> = mounts.iter().list();
     let word = name.split(',').next().unwrap_or_default();
     let found = mounts.iter().find(|mount| {
         let it_is = match &*mount.fstype {

@@ -26,7 +26,7 @@ use super::tmpfs::{Names, difference};
 use super::tree::{self, Budget, Content, Node};
 use crate::error::{Context, Error, Obstacle, Result};
 use crate::section;
-use crate::sorted::Map;
+use crate::sorted::{Listed, Map};
 use crate::sys::fsmount;
 use crate::sys::stat::{Stat, lstat};
 use crate::text;
@@ -110,7 +110,7 @@ pub fn compare(before: &Names, top: &Path, root: &Root) -> Result<(State, Vec<Ob
             let old = before.iter().find(|(name, _)| name == path);
             old.is_none_or(|(_, meta)| numbers(meta).is_none() || device(meta, root).is_some())
         })
-        .collect();
+        .list();
     let (mut seen, mut budget) = (Map::new(), Budget(LIMIT));
     for name in &wanted {
         if let Some((device, made)) = device(&name.1, root) {
@@ -228,7 +228,7 @@ pub fn finish(state: &State, root: &Root) -> Result<()> {
         return Ok(());
     }
     let fd = detached().context("devnode", format_args!("mounting devtmpfs"))?;
-    tree::finish("devnode", &root.descriptor(fd.as_raw_fd()), &state.nodes.iter().collect::<Vec<_>>())
+    tree::finish("devnode", &root.descriptor(fd.as_raw_fd()), &state.nodes.iter().list())
 }
 
 #[cfg(test)]

@@ -219,7 +219,7 @@ pub fn restore(
 /// # Errors
 /// What could not be made.
 pub fn restore_late(state: &State, tmpfs: &tmpfs::State, root: &Root) -> Result<()> {
-    tmpfs::finish(tmpfs, root)?;
+    tmpfs::finish(tmpfs, "", root)?;
     devnode::finish(&state.devnode, root)?;
     sysctl::restore(&state.sysctl, root, sysctl::Phase::Late)
 }

@@ -13,12 +13,12 @@
 
 use nix::errno::Errno;
 
-use super::bytes::Bytes;
+use super::bytes::{Bytes, chosen};
 use super::link::{Seen, index_of, name_of};
 use super::network::{only, unless};
 use crate::error::{Context, Result};
 use crate::section;
-use crate::sys::netlink::{CREATE, REPLACE, Socket, attributes, find, put, u8_at, u16_at, u32_at};
+use crate::sys::netlink::{CREATE, REPLACE, Socket, attributes, put, u8_at, u16_at, u32_at};
 
 const NEW: u16 = 28;
 const DELETE: u16 = 29;
@@ -68,7 +68,8 @@ pub fn baseline(socket: &mut Socket, links: &[Seen]) -> Result<Vec<Neighbour>> {
         let mut header = [0; INFO];
         header[10] = flags;
         let answer = socket.dump(GET, &header).context("neighbour", format_args!("listing neighbours"))?;
-        found.extend(answer.iter().filter_map(|message| neighbour(&message.body, links)));
+        let fixed = answer.iter().filter_map(|message| neighbour(&message.body, links));
+        fixed.for_each(|one| found.push(one));
     }
     Ok(found)
 }
@@ -80,13 +81,12 @@ fn neighbour(body: &[u8], links: &[Seen]) -> Option<Neighbour> {
         return None;
     }
     let list = attributes(body, INFO);
-    let parts = [DESTINATION, ADDRESS].iter();
     Some(Neighbour {
         link: name_of(links, u32_at(body, 4)),
         family,
         proxy,
         router: flags & 0x80 != 0,
-        parts: parts.filter_map(|kind| Some((*kind, Bytes(find(&list, *kind)?.to_vec())))).collect(),
+        parts: chosen(&list, &[DESTINATION, ADDRESS]),
     })
 }
 

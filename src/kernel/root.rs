@@ -15,6 +15,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{chroot, fchdir};
 
 use crate::error::{Context, Result};
+use crate::sorted::Listed;
 use crate::sys::fs;
 use crate::sys::fsmount;
 use crate::sys::path::{self, openat};
@@ -87,7 +88,7 @@ impl Dir {
         let dir = openat(&self.0, path, flags, Mode::empty())?;
         let text = |name: OsString| name.to_string_lossy().into_owned();
         let names = fs::names_in(dir.as_fd())?.into_iter();
-        Ok(names.map(|fs::Name { name, dir }| Name { name: text(name), dir }).collect())
+        Ok(names.map(|fs::Name { name, dir }| Name { name: text(name), dir }).list())
     }
 
     /// The text of a symbolic link below it.

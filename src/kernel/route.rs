@@ -15,7 +15,7 @@
 use crate::sorted::Listed;
 use nix::errno::Errno;
 
-use super::bytes::Bytes;
+use super::bytes::{Bytes, without};
 use super::link::{Seen, index_of, name_of};
 use super::network::{only, unless};
 use crate::error::{Context, Obstacle, Refusal, Result};
@@ -93,7 +93,7 @@ section! {
 /// What the kernel answers.
 pub fn baseline(socket: &mut Socket, links: &[Seen]) -> Result<(Vec<Route>, usize)> {
     let answer = socket.dump(GET, &[0; INFO]).context("route", format_args!("listing routes"))?;
-    let routes = answer.iter().filter_map(|message| route(&message.body, links)).collect();
+    let routes = answer.iter().filter_map(|message| route(&message.body, links)).list();
     let objects = match socket.dump(GET_NEXTHOP, &[0; 8]) {
         Ok(objects) => objects.len(),
         Err(_) => 0,
@@ -110,12 +110,11 @@ fn route(body: &[u8], links: &[Seen]) -> Option<Route> {
     if !ours || LEARNED.contains(&head[5]) || u32_at(body, 8) & CLONED != 0 || limited {
         return None;
     }
-    let rest = list.iter().filter(|(kind, _)| ![INTERFACE, CACHEINFO, MULTIPATH].contains(kind));
     Some(Route {
         head,
         flags: u32_at(body, 8) & ONLINK,
         link: find(&list, INTERFACE).map(|value| name_of(links, u32_at(value, 0))).unwrap_or_default(),
-        rest: rest.map(|(kind, value)| (*kind, Bytes(value.to_vec()))).collect(),
+        rest: without(&list, &[INTERFACE, CACHEINFO, MULTIPATH]),
         hops: hops(find(&list, MULTIPATH).unwrap_or(&[]), links),
     })
 }
@@ -125,12 +124,11 @@ fn hops(mut bytes: &[u8], links: &[Seen]) -> Vec<Hop> {
     while bytes.len() >= HOP {
         let len = usize::from(u16_at(bytes, 0));
         let Some(one) = bytes.get(..len).filter(|one| one.len() >= HOP) else { break };
-        let rest = attributes(one, HOP).into_iter().map(|(kind, value)| (kind, Bytes(value.to_vec())));
         found.push(Hop {
             flags: u8_at(one, 2) & 4,
             weight: u8_at(one, 3),
             link: name_of(links, u32_at(one, 4)),
-            rest: rest.collect(),
+            rest: without(&attributes(one, HOP), &[]),
         });
         bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or(&[]);
     }

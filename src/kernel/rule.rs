@@ -13,10 +13,11 @@
 
 use nix::errno::Errno;
 
-use super::bytes::Bytes;
+use super::bytes::{Bytes, without};
 use super::network::{only, unless};
 use crate::error::{Context, Result};
 use crate::section;
+use crate::sorted::Listed;
 use crate::sys::netlink::{CREATE, EXCLUSIVE, Socket, attributes, put, u32_at};
 
 const NEW: u16 = 32;
@@ -58,18 +59,14 @@ pub fn baseline(socket: &mut Socket) -> Result<Vec<Rule>> {
         Err(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) => return Ok(Vec::new()),
         answer => answer.context("rule", format_args!("listing rules"))?,
     };
-    Ok(answer.iter().filter_map(|message| rule(&message.body)).collect())
+    Ok(answer.iter().filter_map(|message| rule(&message.body)).list())
 }
 
 fn rule(body: &[u8]) -> Option<Rule> {
-    let rest = attributes(body, INFO).into_iter().map(|(kind, value)| (kind, Bytes(value.to_vec())));
+    let rest = without(&attributes(body, INFO), &[]);
     let head: [u8; 8] = body.get(..8)?.try_into().ok()?;
     // 2 AF_INET, 10 AF_INET6; multicast routing has rules too.
-    (head[0] == 2 || head[0] == 10).then(|| Rule {
-        head,
-        flags: u32_at(body, 8) & INVERT,
-        rest: rest.collect(),
-    })
+    (head[0] == 2 || head[0] == 10).then(|| Rule { head, flags: u32_at(body, 8) & INVERT, rest })
 }
 
 /// The difference of two lists.

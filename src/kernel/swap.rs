@@ -14,6 +14,7 @@
 use super::refuse_new;
 use super::root::Root;
 use crate::error::Obstacle;
+use crate::sorted::Listed;
 
 /// The areas in use.
 #[must_use]
@@ -23,7 +24,7 @@ pub fn baseline(root: &Root) -> Vec<String> {
 
 /// The names of the areas: the first line is a heading, and a name has its blanks escaped.
 fn areas(text: &str) -> Vec<String> {
-    text.lines().skip(1).filter_map(|line| line.split_ascii_whitespace().next()).map(str::to_owned).collect()
+    text.lines().skip(1).filter_map(|line| line.split_ascii_whitespace().next()).map(str::to_owned).list()
 }
 
 /// Refuses what is new.

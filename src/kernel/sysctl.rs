@@ -211,7 +211,7 @@ fn difference(before: &Values, after: Values) -> State {
         |path: &str| before.binary_search_by(|(p, _)| p.as_str().cmp(path)).ok().and_then(|i| before.get(i));
     let changed = |(path, value): &(String, String)| was(path).is_none_or(|(_, old)| old != value);
     let meant = |(path, value): &(String, String)| !(value == "0" && PAIRED.contains(&path.as_str()));
-    State { values: after.into_iter().filter(|v| changed(v) && meant(v)).collect() }
+    State { values: after.into_iter().filter(|v| changed(v) && meant(v)).list() }
 }
 
 /// Sets the parameters of one phase where they differ from what is there.

@@ -29,6 +29,7 @@ use crate::file::content::{self, Content};
 use crate::file::place;
 use crate::proc::sysvipc::{self, ATTACHED, OPERATED, Object, Perm};
 use crate::section;
+use crate::sorted::Listed;
 use crate::sys::ipc::{self, Table};
 use crate::sys::{descriptor, fs};
 
@@ -160,7 +161,7 @@ fn one(table: Table, Object { perm, rest }: Object, state: &mut State) -> Result
         }
         Table::Sem => {
             let count = usize::try_from(column(0)).unwrap_or(0);
-            let values = (0..count).map(|at| ipc::value(id, at)).collect::<Result<_, _>>();
+            let values = (0..count).map(|at| ipc::value(id, at)).whole();
             let values = values.context(KIND, doing)?;
             state.sets.push(Set { perm, values, operated: column(OPERATED) != 0 });
         }

@@ -24,7 +24,7 @@ use super::tree::{self, Budget, Node};
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
 use crate::proc::mountinfo::{Mount, below, lookup};
 use crate::section;
-use crate::sorted::Map;
+use crate::sorted::{Listed, Map};
 use crate::sys::mount::bare_copy;
 use crate::sys::stat::Stat;
 use crate::text;
@@ -66,7 +66,7 @@ pub type Before = Vec<(u32, Names)>;
 /// # Errors
 /// An error of reading.
 pub fn baseline(mounts: &[Mount], root: &Root) -> Result<Before> {
-    let all: Vec<&Mount> = mounts.iter().collect();
+    let all: Vec<&Mount> = mounts.iter().list();
     let mut found = Vec::new();
     for mount in mounts {
         let volatile = super::mount::fstype::class(&mount.fstype) == super::mount::fstype::Class::Volatile;
@@ -86,7 +86,7 @@ pub fn capture(
     fills: &[(usize, bool)],
     root: &Root,
 ) -> (State, Vec<Obstacle>) {
-    let all: Vec<&Mount> = mounts.iter().collect();
+    let all: Vec<&Mount> = mounts.iter().list();
     let (mut state, mut obstacles) = (State { list: Vec::new() }, Vec::new());
     let mut budget = Budget(LIMIT);
     for (index, kept) in fills {
@@ -121,7 +121,7 @@ fn one(
     let (removed, wanted) = difference(old.unwrap_or(&empty), names, true);
     let mut seen = Map::new();
     let nodes = wanted.iter().map(|name| tree::read("tmpfs", &view.path, name, &mut seen, budget));
-    Ok(Filesystem { point: mount.point.clone(), removed, nodes: nodes.collect::<Result<_, _>>()? })
+    Ok(Filesystem { point: mount.point.clone(), removed, nodes: nodes.whole()? })
 }
 
 /// What is gone, children first, and what is new or changed, parents first. Without `times`, those of
@@ -131,18 +131,18 @@ pub fn difference(before: &Names, after: Names, times: bool) -> (Vec<String>, Na
     let old = by_path(before);
     let now = by_path(&after);
     let removed = before.iter().rev().map(|(path, _)| path).filter(|path| !now.contains_key(&path.as_str()));
-    let removed = removed.cloned().collect();
+    let removed = removed.cloned().list();
     drop(now);
     let changed =
         |(path, meta): &(String, Stat)| old.get(&path.as_str()).is_none_or(|was| differs(was, meta, times));
     // A file with several names is one: if one of them changed they all do.
-    let inodes: Vec<u64> = after.iter().filter(|n| n.1.nlink > 1 && changed(n)).map(|n| n.1.ino).collect();
+    let inodes: Vec<u64> = after.iter().filter(|n| n.1.nlink > 1 && changed(n)).map(|n| n.1.ino).list();
     let wanted = after.into_iter().filter(|n| changed(n) || (!n.1.is_dir() && inodes.contains(&n.1.ino)));
-    (removed, wanted.collect())
+    (removed, wanted.list())
 }
 
 fn by_path(names: &Names) -> Map<&str, &Stat> {
-    names.iter().map(|(path, meta)| (path.as_str(), meta)).collect::<Vec<_>>().into()
+    names.iter().map(|(path, meta)| (path.as_str(), meta)).list().into()
 }
 
 /// Whether a name stands for something else now. The times of device nodes change with their use.
@@ -190,20 +190,22 @@ pub fn restore(state: &State, index: u32, root: &Root) -> Result<()> {
 }
 
 /// After the processes have bound their sockets: see [`tree::finish`]. What another mount hides by now stays
-/// as it is.
+/// as it is. `pivot` is a directory that has become the root since.
 ///
 /// # Errors
 /// What could not be made.
-pub fn finish(state: &State, root: &Root) -> Result<()> {
+pub fn finish(state: &State, pivot: &str, root: &Root) -> Result<()> {
     let mounts = root.mounts()?;
-    let all: Vec<&Mount> = mounts.iter().collect();
+    let all: Vec<&Mount> = mounts.iter().list();
     for filesystem in &state.list {
-        let top = text::without_end(&filesystem.point, "/");
+        let point = filesystem.point.strip_prefix(pivot).unwrap_or_default();
+        let point = format!("/{}", text::without_start(point, "/"));
+        let top = text::without_end(&point, "/");
         let on = |path: &str| lookup(&all, path).map(|m| m.id);
-        let here = on(&filesystem.point);
+        let here = on(&point);
         let visible = filesystem.nodes.iter().filter(|node| on(&format!("{top}/{}", node.path)) == here);
-        let visible: Vec<&Node> = visible.collect();
-        tree::finish("tmpfs", &root.path(&filesystem.point), &visible)?;
+        let visible: Vec<&Node> = visible.list();
+        tree::finish("tmpfs", &root.path(&point), &visible)?;
     }
     Ok(())
 }

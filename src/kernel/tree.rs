@@ -139,7 +139,7 @@ pub fn read(
         seen.insert(meta.ino, path.clone());
     }
     let attributes = xattr::all(&file).context(kind, doing)?;
-    node.xattrs = attributes.into_iter().map(|(name, value)| (name, Bytes(value))).collect();
+    node.xattrs = attributes.into_iter().map(|(name, value)| (name, Bytes(value))).list();
     let numbers = (major(meta.rdev), minor(meta.rdev));
     node.content = match meta.format() {
         libc::S_IFDIR => Content::Directory,

@@ -14,6 +14,7 @@
 use super::refuse_new;
 use super::root::Root;
 use crate::error::Obstacle;
+use crate::sorted::Listed;
 
 /// The devices in use.
 #[must_use]
@@ -23,7 +24,7 @@ pub fn baseline(root: &Root) -> Vec<String> {
         let size = root.sys.line(&format!("block/{name}/disksize"));
         name.starts_with("zram") && !size.is_empty() && size != "0"
     };
-    names.into_iter().map(|name| name.name).filter(used).collect()
+    names.into_iter().map(|name| name.name).filter(used).list()
 }
 
 /// Refuses what is new.

@@ -1,6 +1,7 @@
 //! /proc/PID/mountinfo (proc_pid_mountinfo(5)).
 
 use crate::error::{Error, Result};
+use crate::sorted::Listed;
 use crate::text;
 
 /// One mount.
@@ -41,7 +42,7 @@ pub fn parse(text: &str) -> Result<Vec<Mount>> {
         .map(|line| {
             line_of(line).ok_or_else(|| Error::new("mount", "reading mountinfo", format!("odd line: {line}")))
         })
-        .collect()
+        .whole()
 }
 
 fn line_of(line: &str) -> Option<Mount> {

@@ -1,5 +1,6 @@
 //! /proc/PID/smaps: the mappings of a process with their flags (proc_pid_smaps(5)).
 
+use crate::sorted::Listed;
 use crate::text;
 
 /// One mapping.
@@ -41,7 +42,7 @@ pub fn parse(text: &str) -> Vec<Mapping> {
         if let Some(flags) = line.strip_prefix("VmFlags:") {
             if let Some(last) = maps.last_mut() {
                 last.flags =
-                    flags.split_ascii_whitespace().filter_map(|f| f.as_bytes().try_into().ok()).collect();
+                    flags.split_ascii_whitespace().filter_map(|f| f.as_bytes().try_into().ok()).list();
             }
         } else if let Some(map) = header(line) {
             maps.push(map);

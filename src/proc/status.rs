@@ -1,5 +1,7 @@
 //! /proc/PID/status (proc_pid_status(5)).
 
+use crate::sorted::Listed;
+
 /// The lines that capture uses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
@@ -62,7 +64,7 @@ pub fn parse(text: &str) -> Status {
 }
 
 fn numbers(text: &str) -> Vec<u32> {
-    text.split_ascii_whitespace().filter_map(|n| n.parse().ok()).collect()
+    text.split_ascii_whitespace().filter_map(|n| n.parse().ok()).list()
 }
 
 fn four(text: &str) -> [u32; 4] {

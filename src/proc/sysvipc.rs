@@ -48,7 +48,7 @@ pub const OPERATED: usize = 5;
 #[must_use]
 pub fn parse(text: &str) -> Vec<Object> {
     let owner = if text::has(text, "nsems") { 1 } else { 4 };
-    text.lines().skip(1).filter_map(|line| object(line, owner)).collect()
+    text.lines().skip(1).filter_map(|line| object(line, owner)).list()
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "ids have 32 bits")]

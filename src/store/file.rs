@@ -10,14 +10,14 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::Mode;
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{fsync, ftruncate};
 
 use super::device::{Access, Device, Medium};
 use super::superblock;
 use crate::error::{Context, Error, Result};
-use crate::sys::path::openat;
+use crate::sys::path::{mkdirat, openat};
 use crate::sys::{fsmount, stat};
 
 /// A file and the mount it is on. The file is closed first.
@@ -52,7 +52,7 @@ pub fn open(
     };
     if access == Access::Write {
         for (at, _) in path.match_indices('/') {
-            match mkdirat(&mount, &path[..at], Mode::S_IRWXU) {
+            match mkdirat(&mount, &path[..at], 0o700) {
                 Ok(()) | Err(Errno::EEXIST) => {}
                 Err(errno) => return Err(Error::os("store", doing.to_string(), errno)),
             }

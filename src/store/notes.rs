@@ -19,6 +19,7 @@
 
 use crate::error::{Error, Result};
 use crate::image::medium::crc;
+use crate::sorted::Listed;
 
 /// Length of the directory: one sector.
 pub const SECTOR: usize = 512;
@@ -220,8 +221,8 @@ impl Directory {
             sequence: long(sector, 0x10),
             length: long(sector, 0x18),
             boots: word(sector, 0x20),
-            slots: entries.map(Slot::decode).collect::<Result<_>>()?,
-            captures: captures.collect(),
+            slots: entries.map(Slot::decode).whole()?,
+            captures: captures.list(),
         })
     }
 

@@ -19,6 +19,7 @@ use super::device::{Access, Device, Medium};
 use super::{Store, file, partition, superblock};
 use crate::config::{Config, Key};
 use crate::error::{Error, Result};
+use crate::sorted::Listed;
 use crate::sys::fs;
 use crate::sys::stat::exists;
 use crate::sys::time::milliseconds;
@@ -174,7 +175,7 @@ fn blocks() -> Vec<Block> {
         let path = Path::new("/dev").join(value(&uevent, "DEVNAME")?);
         (size.trim_ascii() != "0").then_some(Block { sys, path, uevent })
     };
-    fs::names(SYS).unwrap_or_default().into_iter().filter_map(block).collect()
+    fs::names(SYS).unwrap_or_default().into_iter().filter_map(block).list()
 }
 
 impl Block {

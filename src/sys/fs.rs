@@ -260,7 +260,7 @@ pub fn names(directory: impl AsRef<Path>) -> Sys<Vec<OsString>> {
 }
 
 fn names_of(names: Vec<Name>) -> Vec<OsString> {
-    names.into_iter().map(|name| name.name).collect()
+    names.into_iter().map(|name| name.name).list()
 }
 
 /// The names in a directory that are numbers, sorted: processes, threads, descriptors.

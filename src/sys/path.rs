@@ -61,6 +61,14 @@ pub fn mkdir(path: impl AsRef<Path>, mode: u32) -> Sys<()> {
     nix::unistd::mkdir(&*text(path.as_ref())?, Mode::from_bits_retain(mode))
 }
 
+/// mkdirat(2).
+///
+/// # Errors
+/// The errno.
+pub fn mkdirat(directory: impl AsFd, path: &str, mode: u32) -> Sys<()> {
+    nix::sys::stat::mkdirat(directory.as_fd(), &*text(path.as_ref())?, Mode::from_bits_retain(mode))
+}
+
 /// rmdir(2) of a directory, unlink(2) of anything else.
 ///
 /// # Errors

@@ -92,6 +92,15 @@ pub fn shutdown(socket: BorrowedFd<'_>, how: i32) -> Result<(), Errno> {
     Ok(())
 }
 
+/// The number of a network interface.
+///
+/// # Errors
+/// ENODEV: there is none of that name.
+#[inline(never)]
+pub fn interface(name: &str) -> Result<u32, Errno> {
+    nix::net::if_::if_nametoindex(&*super::path::text(name.as_ref())?)
+}
+
 /// The own address (getsockname(2)), or the peer's (getpeername(2)).
 ///
 /// # Errors
@@ -234,7 +243,7 @@ pub fn peek(socket: BorrowedFd<'_>, len: usize) -> Result<Peeked, Errno> {
             // SOL_SOCKET is 1.
             [1, kind, fds @ ..] if [libc::SCM_RIGHTS, SCM_PIDFD].contains(&kind.cast_signed()) => {
                 let copies = fds.iter().map(|fd| owned(libc::c_long::from(fd.cast_signed())));
-                let copies = copies.collect::<Result<Vec<_>, _>>()?;
+                let copies = copies.whole()?;
                 // A pidfd is made for the reader: it was not sent.
                 if kind.cast_signed() == libc::SCM_RIGHTS {
                     seen.rights = copies;

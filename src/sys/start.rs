@@ -8,6 +8,8 @@
 
 use std::ffi::{CStr, CString, c_char};
 
+use crate::sorted::Listed;
+
 /// What the kernel or the caller gave us: passed on as it is to the real init.
 #[derive(Debug, Clone, Default)]
 pub struct Given {
@@ -21,7 +23,7 @@ impl Given {
     /// The arguments as text; what is not UTF-8 is replaced.
     #[must_use]
     pub fn words(&self) -> Vec<String> {
-        self.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect()
+        self.args.iter().map(|arg| arg.to_string_lossy().into_owned()).list()
     }
 }
 

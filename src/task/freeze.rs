@@ -121,7 +121,7 @@ pub fn read_status(pid: u32) -> status::Status {
 /// Every process of this /proc that is not a thread of the kernel.
 fn all_processes() -> Result<Vec<Stat>> {
     let pids = fs::numbers("/proc").context(KIND, format_args!("reading /proc"))?;
-    Ok(pids.into_iter().filter_map(read_stat).filter(|s| s.flags & PF_KTHREAD == 0).collect())
+    Ok(pids.into_iter().filter_map(read_stat).filter(|s| s.flags & PF_KTHREAD == 0).list())
 }
 
 /// The tasks of the scope, parents before children.
@@ -142,7 +142,7 @@ fn members(request: &Request<'_>) -> Result<Vec<Stat>> {
             found.extend(all.iter().filter(|s| s.pid == request.root).cloned());
             while !wave.is_empty() {
                 let next: Vec<Stat> = all.iter().filter(|s| wave.contains(&s.ppid)).cloned().list();
-                wave = next.iter().map(|s| s.pid).collect();
+                wave = next.iter().map(|s| s.pid).list();
                 found.extend(next);
             }
         }

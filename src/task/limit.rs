@@ -5,8 +5,7 @@
 //! Loses: CPU time already counted against RLIMIT_CPU.
 //! Refuses: nothing.
 
-use nix::errno::Errno;
-
+use crate::sorted::Listed;
 use crate::sys::limit;
 use crate::sys::ptrace::Sys;
 use crate::task::remote::Batch;
@@ -33,7 +32,7 @@ crate::section! {
 /// None that is known.
 pub fn own() -> Sys<State> {
     let me = std::process::id();
-    let limits = (0..COUNT).map(|resource| limit::get(me, resource)).collect::<Result<_, Errno>>()?;
+    let limits = (0..COUNT).map(|resource| limit::get(me, resource)).whole()?;
     Ok(State { limits })
 }
 
@@ -50,7 +49,7 @@ pub fn ask(batch: &mut Batch) -> u64 {
 #[must_use]
 pub fn capture(batch: &Batch, room: u64) -> State {
     let pair = |resource: u64| (batch.word(room + 16 * resource), batch.word(room + 16 * resource + 8));
-    State { limits: (0..u64::from(COUNT)).map(pair).collect() }
+    State { limits: (0..u64::from(COUNT)).map(pair).list() }
 }
 
 /// Sets those limits that differ from what the process has now.

@@ -4,6 +4,7 @@
 use crate::error::{Context, Refusal, Result};
 use crate::file::{Entry, State, device, place, pty};
 use crate::kernel::sysvipc::adjusts;
+use crate::sorted::Listed;
 use crate::sys::{fs, stat};
 use crate::task::freeze::{self, Frozen, Process};
 use crate::task::memory::{self, Shared};
@@ -82,7 +83,7 @@ pub fn capture(
         }
     }
     let posix = timer::parse(&fs::of_task(pid, "timers").unwrap_or_default());
-    let tids: Vec<u32> = process.threads.iter().map(|t| t.tid).collect();
+    let tids: Vec<u32> = process.threads.iter().map(|t| t.tid).list();
     if let Err(refusal) = timer::check(&posix, pid, &tids) {
         told("timer", "POSIX timer".into(), refusal);
     }
@@ -108,7 +109,7 @@ pub fn capture(
         stop: process.stop.map(|signal| Stop { signal, seen: true }),
     };
     let stopped = frozen.processes.values().filter(|child| child.stat.ppid == pid && child.stop.is_some());
-    let mut news: Vec<u32> = stopped.map(|child| child.pid).collect();
+    let mut news: Vec<u32> = stopped.map(|child| child.pid).list();
     let asked = ask_inside(process, &mut body, posix, (status.caught, status.ignored), &mut news);
     let (subreaper, refusals) = asked?;
     complete &= refusals.is_empty();
@@ -143,7 +144,7 @@ fn ask_inside(
     let reaper = batch.room(8);
     batch.call(libc::SYS_prctl, &[libc::PR_GET_CHILD_SUBREAPER as u64, reaper, 0, 0, 0]);
     let asked = thread::ask(&mut batch, pid);
-    let news: Vec<u64> = children.iter().map(|child| freeze::ask_stop(&mut batch, *child)).collect();
+    let news: Vec<u64> = children.iter().map(|child| freeze::ask_stop(&mut batch, *child)).list();
     area.run(pid, &mut batch)?;
     let mut news = news.into_iter().map(|info| batch.half(info) != 0);
     children.retain(|_| news.next().unwrap_or(false));

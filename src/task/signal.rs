@@ -6,6 +6,7 @@
 //! Refuses: a queued SIGTRAP, which ends a batch.
 
 use crate::error::{Refusal, Result};
+use crate::sorted::Listed;
 use crate::sys::ptrace;
 use crate::sys::ptrace::{SIGINFO, Sys};
 use crate::task::batch::{LONG, long_bytes};
@@ -62,7 +63,7 @@ pub fn ask_actions(batch: &mut Batch, caught: u64, ignored: u64) -> Vec<(i32, u6
             batch.call(libc::SYS_rt_sigaction, &[number(signal), 0, room, SET]);
             (signal, room)
         })
-        .collect()
+        .list()
 }
 
 /// The answers to [`ask_actions`].
@@ -75,7 +76,7 @@ pub fn actions(batch: &Batch, asked: &[(i32, u64)]) -> Vec<Action> {
         restorer: batch.long(*room, 2),
         mask: batch.word(room + MASK),
     });
-    all.filter(|a| a.handler != 0 || a.flags != 0).collect()
+    all.filter(|a| a.handler != 0 || a.flags != 0).list()
 }
 
 /// Sets the actions. With `all`, every other signal goes back to its default too.
@@ -123,7 +124,7 @@ pub fn restore_altstack(batch: &mut Batch, stack: &AltStack) {
 /// Signals queued for a thread, or for its whole process, as raw siginfo_t.
 pub fn queued(tid: u32, shared: bool) -> Sys<Vec<Vec<u8>>> {
     let found = ptrace::queued_signals(tid, shared)?;
-    Ok(found.iter().map(|info| info.to_vec()).collect())
+    Ok(found.iter().map(|info| info.to_vec()).list())
 }
 
 fn signal_of(info: &[u8]) -> i32 {

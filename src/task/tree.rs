@@ -12,7 +12,7 @@
 
 use crate::error::Refusal;
 use crate::file::Fd;
-use crate::sorted::{self, Map, Set};
+use crate::sorted::{self, Listed, Map, Set};
 use crate::task::signal::Action;
 use crate::task::{limit, memory, namespace, sched, sharing, thread, timer, workdir};
 
@@ -271,10 +271,8 @@ impl Planner<'_> {
     /// Puts every process into its group: leaders first.
     fn groups(&mut self) -> Result<(), (u32, Refusal)> {
         let all = self.all;
-        let mut wrong: Vec<&Ids> = all
-            .iter()
-            .filter(|p| p.pgrp != 0 && self.now.get(&p.pid).is_some_and(|n| n.1 != p.pgrp))
-            .collect();
+        let mut wrong: Vec<&Ids> =
+            all.iter().filter(|p| p.pgrp != 0 && self.now.get(&p.pid).is_some_and(|n| n.1 != p.pgrp)).list();
         sorted::sort_by_key(&mut wrong, |p| (p.pgrp != p.pid, p.pid));
         for process in wrong {
             if !self.now.contains_key(&process.pgrp) {

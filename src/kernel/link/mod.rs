@@ -22,6 +22,7 @@ use crate::error::{Context, Error, Obstacle, Refusal, Result};
 use crate::kernel::bytes::Bytes;
 use crate::kernel::root::Root;
 use crate::section;
+use crate::sorted::Listed;
 use crate::sys::netlink::{CREATE, EXCLUSIVE, Socket, put, put_text};
 use crate::text;
 use seen::{
@@ -141,10 +142,7 @@ fn refuse(link: &Seen, old: Option<&Seen>) -> Option<Refusal> {
 fn difference(link: &Seen, old: Option<&Seen>, now: &[Seen], before: &[Seen]) -> Link {
     let keep = |list: &[(u16, Vec<u8>)], wanted: Option<&[u16]>| -> Vec<(u16, Bytes)> {
         let wanted = |kind: &u16| wanted.is_none_or(|wanted| wanted.contains(kind));
-        list.iter()
-            .filter(|(kind, _)| wanted(kind))
-            .map(|(kind, value)| (*kind, Bytes(value.clone())))
-            .collect()
+        list.iter().filter(|(kind, _)| wanted(kind)).map(|(kind, value)| (*kind, Bytes(value.clone()))).list()
     };
     fn changed<T: PartialEq + Clone>(is: &T, was: Option<&T>) -> Option<T> {
         (was != Some(is)).then(|| is.clone())

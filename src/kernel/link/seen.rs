@@ -115,7 +115,7 @@ fn seen(body: &[u8]) -> Seen {
     let info = attributes(find(&list, LINKINFO).unwrap_or(&[]), 0);
     let nested = |kind| {
         let inner = attributes(find(&info, kind).unwrap_or(&[]), 0);
-        inner.into_iter().map(|(kind, value)| (kind, value.to_vec())).collect()
+        inner.into_iter().map(|(kind, value)| (kind, value.to_vec())).list()
     };
     Seen {
         index: u32_at(body, 4),

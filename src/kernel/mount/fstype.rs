@@ -1,5 +1,6 @@
 //! What is known of each type of file system, and how options are read back.
 
+use crate::sorted::Listed;
 use crate::text;
 use nix::mount::MsFlags;
 
@@ -119,7 +120,7 @@ fn words(options: &str) -> Vec<&str> {
             c == ',' && !quoted
         })
         .filter(|word| !word.is_empty())
-        .collect()
+        .list()
 }
 
 /// The data for a remount from `before` to `after`, or a word that a remount cannot take away.
@@ -138,7 +139,7 @@ pub fn change<'a>(fstype: &str, before: &'a str, after: &str) -> Result<(MsFlags
             return Err(word);
         }
     }
-    let added: Vec<&str> = new.into_iter().filter(|word| !old.contains(word)).collect();
+    let added: Vec<&str> = new.into_iter().filter(|word| !old.contains(word)).list();
     Ok((flags, text::joined(&mut added.into_iter(), ",")))
 }
 

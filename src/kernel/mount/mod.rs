@@ -27,6 +27,7 @@ use super::root::Root;
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
 use crate::proc::mountinfo::{self, Mount};
 use crate::section;
+use crate::sorted::Listed;
 use crate::sys::mount::join_group;
 use crate::sys::path::{mount, umount2};
 use crate::sys::stat::stat;
@@ -85,9 +86,9 @@ pub fn capture(before: &[Mount], after: &[Mount], root: &Root) -> (State, Vec<(u
         obstacles.push(Obstacle::kernel("mount", "mount /", refusal));
     }
     let state = State {
-        before: before.iter().map(|m| Entry { super_options: None, ..entry(m) }).collect(),
+        before: before.iter().map(|m| Entry { super_options: None, ..entry(m) }).list(),
         steps: plan.steps,
-        after: after.iter().map(entry).collect(),
+        after: after.iter().map(entry).list(),
     };
     (state, plan.fills, obstacles)
 }
@@ -136,7 +137,7 @@ pub fn check(state: &State, root: &Root, wait: Option<Instant>) -> Result<()> {
 
 /// The mounts of `now` that are not in `before`: on a restored boot they are rcsnap's own.
 pub(super) fn own<'a>(before: &[Entry], now: &'a [Mount]) -> Result<Vec<&'a Mount>> {
-    let mut rest: Vec<&Mount> = now.iter().collect();
+    let mut rest: Vec<&Mount> = now.iter().list();
     for entry in before {
         let found = rest.iter().position(|m| {
             (&m.point, &m.root, &m.fstype) == (&entry.point, &entry.root, &entry.fstype)
@@ -239,7 +240,7 @@ fn new(step: &New, root: &Root) -> Result<()> {
 
 /// Compares the table with the captured one: options that cannot be read back are found here at the latest.
 fn verify(after: &[Entry], now: &[Mount]) -> Result<()> {
-    let mut rest: Vec<&Mount> = now.iter().collect();
+    let mut rest: Vec<&Mount> = now.iter().list();
     for entry in after {
         let found = rest.iter().position(|m| {
             (&m.point, &m.root, &m.fstype) == (&entry.point, &entry.root, &entry.fstype)

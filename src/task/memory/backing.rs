@@ -7,8 +7,8 @@ use crate::error::{Context, Refusal, Result};
 use crate::proc::smaps::Mapping;
 use crate::proc::sysvipc::Perm;
 use crate::sorted::Map;
-use crate::sys::fs;
 use crate::sys::stat::stat;
+use crate::sys::{fs, path};
 use crate::task::namespace::{IPC, MOUNT, Spaces};
 use crate::task::seccomp::Filter;
 use crate::text;
@@ -228,7 +228,8 @@ fn is_persistent(root: &str, path: &str) -> bool {
     let folder = text::split_last(path, '/').map_or("/", |(folder, _)| folder);
     let full = format!("{root}{folder}/");
     let volatile = [statfs::TMPFS_MAGIC, statfs::PROC_SUPER_MAGIC, statfs::SYSFS_MAGIC, RAMFS];
-    statfs::statfs(full.as_str()).map_or(true, |fs| !volatile.contains(&fs.filesystem_type()))
+    let found = path::text(full.as_ref()).and_then(|full| statfs::statfs(&*full));
+    found.map_or(true, |fs| !volatile.contains(&fs.filesystem_type()))
 }
 
 /// Device and inode number of what a path leads to.

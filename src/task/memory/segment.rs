@@ -10,6 +10,7 @@ use crate::kernel::root::Dir;
 use crate::kernel::sysvipc::exact;
 use crate::proc::smaps::Mapping;
 use crate::proc::sysvipc::{self, ATTACHED};
+use crate::sorted::Listed;
 use crate::sys::{fs, vm};
 use crate::task::remote::{AREA, Script};
 
@@ -54,7 +55,7 @@ const ALIGNED: u64 = if cfg!(target_arch = "arm") { 4 * PAGE as u64 } else { PAG
 fn aside(state: &State, area: u64, len: u64) -> u64 {
     let mapped = state.vmas.iter().map(|vma| (vma.start, vma.end));
     let taken = mapped.chain(state.vdso.iter().map(|part| (part.start, part.end)));
-    let taken: Vec<(u64, u64)> = taken.chain([(area, area + AREA)]).collect();
+    let taken: Vec<(u64, u64)> = taken.chain([(area, area + AREA)]).list();
     // Above what no process may map (vm.mmap_min_addr).
     let mut at = 1 << 20;
     while let Some((_, end)) = taken.iter().find(|(start, end)| at < *end && *start < at + len) {

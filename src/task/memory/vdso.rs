@@ -8,6 +8,7 @@
 use super::KIND;
 use crate::error::{Context, Error, Result};
 use crate::proc::smaps::{self, Mapping};
+use crate::sorted::Listed;
 use crate::sys::fs;
 use crate::task::batch::{Batch, PARK, PARKED};
 
@@ -47,7 +48,7 @@ impl Special {
 pub fn of(pid: u32) -> Result<Vec<Special>> {
     let path = format!("/proc/{pid}/maps");
     let text = fs::text(&path).context(KIND, format_args!("reading {path}"))?;
-    Ok(smaps::parse(&text).iter().filter_map(Special::of).collect())
+    Ok(smaps::parse(&text).iter().filter_map(Special::of).list())
 }
 
 /// The way of a puppet's own ones to where the captured ones were.

@@ -13,7 +13,6 @@ use crate::kernel::mount::plan::Step;
 use crate::kernel::{Root, hostname, mount, network, sysctl, sysvipc, tmpfs};
 use crate::proc::mountinfo::Mount;
 use crate::sys::path;
-use crate::text;
 
 /// Parameters that each IPC namespace has, and those that each network has; all that begin so.
 const PARAMETERS: [&[&str]; 4] =
@@ -215,12 +214,7 @@ fn fill(body: &Body) -> Result<()> {
 pub fn finish(list: &[State], doors: &Doors) -> Result<()> {
     for state in list {
         if let Body::Mount(_, table) = &state.body {
-            let mut tmpfs = table.tmpfs.clone();
-            for filesystem in &mut tmpfs.list {
-                let point = filesystem.point.strip_prefix(&table.pivot).unwrap_or_default();
-                filesystem.point = format!("/{}", text::without_start(point, "/"));
-            }
-            doors.inside(&state.spaces, &mut || tmpfs::finish(&tmpfs, &Root::own()?))?;
+            doors.inside(&state.spaces, &mut || tmpfs::finish(&table.tmpfs, &table.pivot, &Root::own()?))?;
         }
     }
     Ok(())

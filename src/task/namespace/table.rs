@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::kernel::mount::fstype::{Class, class};
 use crate::kernel::mount::plan::bits;
 use crate::proc::mountinfo::{self, Mount, below, lookup};
+use crate::sorted::Listed;
 use crate::sys::stat::exists;
 use crate::text;
 
@@ -57,7 +58,7 @@ fn root_of(table: &[Mount]) -> u32 {
 
 /// The mounts of a table, each after the one that it is on: one that was moved may be listed before it.
 fn in_order(table: &[Mount]) -> Vec<&Mount> {
-    let mut rest: Vec<&Mount> = table.iter().collect();
+    let mut rest: Vec<&Mount> = table.iter().list();
     let mut found: Vec<&Mount> = Vec::new();
     let root = root_of(table);
     while let Some(at) =
@@ -108,20 +109,22 @@ pub(super) fn under(pivot: &str, point: &str) -> String {
 
 /// A table below a directory of another, as it is before it becomes the root.
 pub(super) fn beside(home: &[Mount], here: &[Mount], pivot: &str) -> Vec<Mount> {
-    let mut all = home.to_vec();
-    let parent = lookup(&home.iter().collect::<Vec<_>>(), pivot).map_or(0, |mount| mount.id);
+    let mut all = home.iter().cloned().list();
+    let parent = lookup(&home.iter().list(), pivot).map_or(0, |mount| mount.id);
     let first = root_of(here);
-    all.extend(here.iter().map(|mount| Mount {
-        point: under(pivot, &mount.point),
-        parent: if mount.id == first { parent } else { mount.parent },
-        ..mount.clone()
-    }));
+    for mut mount in here.iter().cloned() {
+        mount.point = under(pivot, &mount.point);
+        if mount.id == first {
+            mount.parent = parent;
+        }
+        all.push(mount);
+    }
     all
 }
 
 /// The name in one table of a file that another table shows as `path`; an empty one, if it is in memory.
 pub(super) fn other_name(path: &str, here: &[Mount], there: &[Mount]) -> Option<String> {
-    let (here, there): (Vec<&Mount>, Vec<&Mount>) = (here.iter().collect(), there.iter().collect());
+    let (here, there): (Vec<&Mount>, Vec<&Mount>) = (here.iter().list(), there.iter().list());
     let beyond = |path: &str, base: &str| Some(path.strip_prefix(text::without_end(base, "/"))?.to_owned());
     let mount = lookup(&here, path)?;
     if class(&mount.fstype) == Class::Volatile {

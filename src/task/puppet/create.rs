@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use super::job::forget_child;
 use super::{ALL_BUT_TRAP, KIND, Puppets};
 use crate::error::{Context, Error, Result};
-use crate::sorted;
+use crate::sorted::{self, Listed};
 use crate::sys::abi;
 use crate::sys::clone::{self, CLONE_ARGS};
 use crate::sys::fs;
@@ -50,7 +50,7 @@ impl Puppets<'_> {
             }
         }
         let zombies = self.processes.iter().filter_map(|p| Some((p, p.ids.exit?)));
-        for (process, status) in zombies.collect::<Vec<_>>() {
+        for (process, status) in zombies.list() {
             self.die(process, status)?;
         }
         Ok(())
@@ -202,8 +202,7 @@ impl Puppets<'_> {
 /// An address where the batch area lies outside every mapping of the image and of ourselves.
 pub(super) fn choose_base(processes: &[Process], top: u64) -> Result<u64> {
     let own = fs::text("/proc/self/smaps").context(KIND, format_args!("reading /proc/self/smaps"))?;
-    let mut taken: Vec<(u64, u64)> =
-        crate::proc::smaps::parse(&own).iter().map(|m| (m.start, m.end)).collect();
+    let mut taken: Vec<(u64, u64)> = crate::proc::smaps::parse(&own).iter().map(|m| (m.start, m.end)).list();
     for body in processes.iter().filter_map(|p| p.body.as_ref()) {
         taken.extend(body.memory.vmas.iter().map(|v| (v.start, v.end)));
         taken.extend(body.memory.vdso.iter().map(|s| (s.start, s.end)));

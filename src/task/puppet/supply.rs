@@ -10,7 +10,7 @@ use crate::error::{Context, Error, Result};
 use crate::image::pages::{PAGE, Run};
 use crate::kernel::root::Dir;
 use crate::kernel::sysvipc;
-use crate::sorted;
+use crate::sorted::{self, Listed};
 use crate::sys::ipc::Attached;
 use crate::sys::{abi, anonymous, descriptor, fs, path, stat, vm};
 use crate::task::memory::{self, Backing, MappedFile, Object};
@@ -172,7 +172,7 @@ impl Puppets<'_> {
 
     /// Gives the process its descriptors. Numbers are known beforehand: pidfd_getfd(2) returns the lowest free one, and they are taken in ascending order.
     pub(super) fn place_fds(&self, script: &mut Script<'_>, body: &Body) -> Result<()> {
-        let mut fds: Vec<_> = body.fds.iter().collect();
+        let mut fds: Vec<_> = body.fds.iter().list();
         sorted::sort_by_key(&mut fds, |fd| fd.fd);
         let number = |fd: i32| u64::from(fd.cast_unsigned());
         let above = fds.last().map_or(0, |fd| fd.fd) + 1;
