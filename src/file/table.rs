@@ -240,9 +240,9 @@ pub fn restore(
             if self::rank(entry, entries, 0) == rank {
                 opener.entry = i;
                 opener.actor.go(&Spaces::HOME, &entry.spaces)?;
-                let fd = one(entry, &mut opener, &mut externals)?;
+                let fd = one(entry, &mut opener, &mut externals);
                 opener.actor.go(&entry.spaces, &Spaces::HOME)?;
-                let fd = descriptor::raise(fd, base).context(KIND, format_args!("moving a descriptor"))?;
+                let fd = descriptor::raise(fd?, base).context(KIND, format_args!("moving a descriptor"))?;
                 if let Some(place) = opener.open.get_mut(i as usize) {
                     *place = Some(fd);
                 }
@@ -291,8 +291,9 @@ fn complete(opener: &mut Opener<'_>) -> Result<()> {
     for (i, entry) in (0_u32..).zip(opener.entries) {
         if let State::Unix(state) = &entry.state {
             opener.actor.go(&Spaces::HOME, &entry.spaces)?;
-            unix::finish(state, i, opener)?;
+            let done = unix::finish(state, i, opener);
             opener.actor.go(&entry.spaces, &Spaces::HOME)?;
+            done?;
         }
     }
     // After every queue is filled, and every name is taken.

@@ -27,7 +27,6 @@ use crate::error::{Context, Obstacle, Refusal, Result};
 use crate::file::Description;
 use crate::proc::mountinfo::{self, Mount};
 use crate::sorted::Map;
-use crate::sys::stat::exists;
 use crate::sys::{fs, ioctl};
 use crate::task::freeze::{Frozen, Process};
 
@@ -211,15 +210,20 @@ impl Seen {
         }
         let mut sees = false;
         self.inside(&spaces, &mut || {
-            sees = exists("/proc/thread-self");
+            // That of another pid namespace would show others under our numbers.
+            let own = fs::link_text("/proc/self").unwrap_or_default();
+            sees = own == std::process::id().to_string();
             Ok(())
         })?;
         if !sees {
             // We could not look at anything there.
+            if let Some(found) = self.list.get_mut((spaces.of[MOUNT] as usize).wrapping_sub(1)) {
+                found.mounts.clear();
+            }
             spaces.of[MOUNT] = 0;
         }
         self.of.insert(p.pid, spaces);
-        Ok(if sees { Ok(()) } else { Err(refusal("it has a mount namespace without /proc")) })
+        Ok(if sees { Ok(()) } else { Err(refusal("it has a mount namespace without its /proc")) })
     }
 
     /// What stands before every path at home for somebody who is away.
@@ -308,6 +312,9 @@ impl Seen {
         let mut filled = Vec::new();
         for (number, found) in (1..).zip(&self.list) {
             let sort = found.spaces.of.iter().position(|of| *of == number).unwrap_or(MOUNT);
+            if sort == MOUNT && found.mounts.is_empty() {
+                continue; // it is refused
+            }
             let fresh = body::fresh(sort, &self.doors)?;
             let mut body = None;
             self.inside(&found.spaces, &mut || {

@@ -78,9 +78,8 @@ pub(super) fn fresh(sort: usize, doors: &Doors) -> Result<Fresh> {
     done.map(|()| fresh)
 }
 
-/// Reads the namespace that we are in. `home` is the table of the first process and what
-/// stands before its paths, `filled` are file systems in memory
-/// that other namespaces have.
+/// Reads the namespace that we are in. `home` is the table of the first process and what stands before its paths,
+/// `filled` are file systems in memory that other namespaces have.
 pub(super) fn capture(
     sort: usize,
     fresh: &Fresh,
@@ -167,10 +166,11 @@ pub fn restore(list: &[State], base: i32) -> Result<Doors> {
         let mut before = spaces.clone();
         before.of.iter_mut().skip(sort).for_each(|of| *of = 0);
         doors.go(&Spaces::HOME, &before)?;
-        make(sort)?;
-        fill(body)?;
-        doors.made(sort)?;
+        let done = make(sort).and_then(|()| fill(body)).and_then(|()| doors.keep(sort));
+        // Home in any case: a boot that goes on cold must not find us elsewhere.
+        doors.leave(sort)?;
         doors.go(&before, &Spaces::HOME)?;
+        done?;
     }
     Ok(doors)
 }

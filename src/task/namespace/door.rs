@@ -53,11 +53,11 @@ impl Doors {
         self.away.push(door);
     }
 
-    /// The namespace of a sort that we are in just now becomes the next one, and we go back from it.
-    pub(super) fn made(&mut self, sort: usize) -> Result<()> {
+    /// The namespace of a sort that we are in just now becomes the next one.
+    pub(super) fn keep(&mut self, sort: usize) -> Result<()> {
         let door = self.raise(open("thread-self", CARRIED[sort].0)?)?;
         self.away.push(door);
-        self.leave(sort)
+        Ok(())
     }
 
     /// Goes back from a namespace of a sort that was just made.
