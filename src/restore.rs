@@ -319,6 +319,11 @@ impl<'a> Builder<'a> {
 
     fn finish(&self) -> Result<()> {
         namespace::finish(&self.image.tree.namespaces, &self.puppets.doors)?;
+        for (entry, fd) in self.image.files.iter().zip(&self.puppets.entries) {
+            if let file::State::Regular(state) = &entry.state {
+                file::regular::look_again(state, fd)?;
+            }
+        }
         self.live().try_for_each(|pid| self.puppets.finish(pid))?;
         self.puppets.groups.finish()
     }

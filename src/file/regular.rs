@@ -82,6 +82,20 @@ pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Has the kernel write down once more what is half read of a file of its own: when it was opened again, the tasks that
+/// it tells of were not themselves yet.
+///
+/// # Errors
+/// The errno of lseek(2).
+pub fn look_again(state: &State, fd: &OwnedFd) -> Result<()> {
+    if state.offset == 0 || !state.place.path.starts_with("/proc/") {
+        return Ok(());
+    }
+    // From the same place to the same place it would do nothing.
+    let _ = lseek(fd, 0, Whence::SeekSet);
+    seek(fd, state.offset, &state.place.path)
+}
+
 /// Seeks, unless the offset is 0: some files of /proc cannot seek at all.
 ///
 /// # Errors

@@ -14,8 +14,8 @@
 //! in the group of the caller, and makes that group and all below it, if nobody outside the tree is in there.
 //! # Loses
 //! Statistics; devices that a group of version 1 denies while it allows all others, which it does not show; which
-//! group a socket was made in; kernel threads that were moved; empty groups of a hierarchy that is mounted
-//! nowhere. An affinity to just the CPUs of its group is taken for none of a thread's own.
+//! group a socket was made in; kernel threads that were moved; groups of a hierarchy that is mounted nowhere, in a
+//! whole system only empty ones. An affinity to just the CPUs of its group is taken for none of a thread's own.
 //! # Refuses
 //! A task in a group that no mount shows; a mount that shows only a group; frozen groups, invalid partitions of
 //! CPUs, and any other setting that is not in the list and neither empty, nor 0, nor `max`.
@@ -162,6 +162,10 @@ pub fn capture(all: bool, root: u32, prefix: &str, processes: &[Process]) -> Res
                 usual = groups;
             }
         }
+    }
+    if !all {
+        // What nobody there can see is the machine's business, and a restore begins where its caller is.
+        state.hierarchies.retain(|found| top(&mounts, &found.name, prefix).is_some());
     }
     let mut groups = Vec::new();
     for found in &state.hierarchies {
