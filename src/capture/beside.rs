@@ -1,9 +1,12 @@
 //! What the kernel has beside the tasks and their descriptions: its own state, control groups, namespaces.
 
+use std::path::Path;
+
 use super::Eye;
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::file::Scope;
 use crate::kernel;
+use crate::kernel::root::{Dir, is_machine};
 use crate::task::namespace;
 use crate::task::tree::Process;
 
@@ -26,7 +29,8 @@ impl Eye<'_> {
     /// A cell and a tree share the groups of the machine with others.
     pub(super) fn groups(&mut self, processes: &[Process]) -> Result<kernel::cgroup::State> {
         let request = self.request;
-        let all = request.baseline.map_or(request.scope == Scope::System, |(_, root)| !root.cell);
+        let proc = Dir::open(Path::new("/proc")).context("cgroup", format_args!("opening /proc"))?;
+        let all = request.scope == Scope::System && is_machine(&proc);
         let (state, mut obstacles) = kernel::cgroup::capture(all, request.root, request.prefix, processes)?;
         self.obstacles.append(&mut obstacles);
         Ok(state)

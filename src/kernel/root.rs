@@ -112,6 +112,13 @@ impl AsFd for Dir {
     }
 }
 
+/// Whether a procfs is that of the machine, and not of a pid namespace in it.
+#[must_use]
+pub fn is_machine(proc: &Dir) -> bool {
+    // PROC_PID_INIT_INO of include/uapi/linux/nsfs.h: the same number on every boot.
+    proc.link("self/ns/pid").is_ok_and(|link| link == "pid:[4026531836]")
+}
+
 /// The system whose state is meant.
 #[derive(Debug)]
 pub struct Root {
@@ -138,10 +145,8 @@ impl Root {
     /// The errno of open(2).
     pub fn open(proc: &Path, sys: &Path, files: &Path, task: &str) -> Result<Root> {
         let dir = Dir::open(proc).context("kernel", format_args!("opening {}", proc.to_string_lossy()))?;
-        // PROC_PID_INIT_INO of include/uapi/linux/nsfs.h: the same number on every boot.
-        let initial = dir.link("self/ns/pid").is_ok_and(|link| link == "pid:[4026531836]");
         Ok(Root {
-            cell: !initial,
+            cell: !is_machine(&dir),
             proc: dir,
             proc_path: proc.to_path_buf(),
             sys: Dir::open(sys).context("kernel", format_args!("opening {}", sys.to_string_lossy()))?,
