@@ -53,15 +53,6 @@ const X86: [&str; 9] = [
     "--min-jump-table-entries=16",
 ];
 
-/// The same for 64-bit ARM: what is of x86 is not there, and outlining is the default.
-const ARM64: [&str; 5] = [
-    "--machine-outliner-reruns=4",
-    "--disable-machine-licm",
-    "--disable-constant-hoisting",
-    "--disable-lsr",
-    "--split-spill-mode=size",
-];
-
 /// The architectures of src/arch.
 pub const TARGETS: [Target; 3] = [
     Target {
@@ -92,14 +83,11 @@ pub const TARGETS: [Target; 3] = [
         gcc: ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
         emulator: Some(("qemu-aarch64", "qemu-user")),
         settings: &[],
-        // Images are of pages of 4 KiB, so the file need not suit larger ones, which would
+        // Outlining is its default. Images are of pages of 4 KiB, so the file need not suit larger ones, which would
         // take up to 64 KiB between code, constants and data.
         small: &["-Clink-args=-Wl,-z,max-page-size=4096"],
-        llvm: &ARM64,
-        again: Some(concat!(
-            "-Wl,--icf=safe,--no-rosegment,--image-base=0x400000,--build-id=none,--no-eh-frame-hdr,-z,norelro,",
-            "-mllvm,--max-store-memcpy=1"
-        )),
+        llvm: &[],
+        again: None,
     },
     Target {
         arch: "armv7",
