@@ -7,7 +7,7 @@
 //! Refuses: a program that was deleted, or whose name leads to another file now, and a mapped file that did;
 //!   a deleted file that has another name or no directory; a shared, writable mapping of a file on persistent
 //!   storage; device memory; huge pages of hugetlbfs;
-//!   shadow stacks; sealed or tagged mappings; userfaultfd; mappings of an unknown sort, as `[uprobes]`.
+//!   shadow stacks; tagged mappings; userfaultfd; mappings of an unknown sort, as `[uprobes]`.
 
 mod backing;
 mod segment;
@@ -119,7 +119,7 @@ crate::section! {
 }
 
 /// VmFlags that are put back, with the mmap(2) flag or the madvise(2) advice that does it.
-const FLAGS: [(&[u8; 2], Put); 13] = [
+const FLAGS: [(&[u8; 2], Put); 14] = [
     (b"gd", Put::Map),
     (b"nr", Put::Map),
     (b"dp", Put::Map),
@@ -133,7 +133,11 @@ const FLAGS: [(&[u8; 2], Put); 13] = [
     (b"rr", Put::Advise(libc::MADV_RANDOM)),
     (b"lo", Put::Lock),
     (b"bt", Put::Map),
+    // The last of a mapping: nothing can be changed after it.
+    (b"sl", Put::Seal),
 ];
+/// mseal(2), 6.10: the same number on every architecture.
+const MSEAL: abi::Number = 462;
 /// One-call form of PR_SET_MM (prctl(2)).
 const PR_SET_MM_MAP: u64 = 14;
 const GROWS_DOWN: u32 = 1;
@@ -144,12 +148,11 @@ const WIPE_ON_FORK: u32 = 1 << 3;
 const GUARDED: u32 = 1 << 12;
 
 /// VmFlags that stand for memory which cannot be carried, with the reason.
-const REFUSED: [(&[u8; 2], &str); 9] = [
+const REFUSED: [(&[u8; 2], &str); 8] = [
     (b"io", "it is device memory"),
     (b"pf", "it is device memory"),
     (b"ht", "it is on huge pages of hugetlbfs"),
     (b"ss", "it is a shadow stack"),
-    (b"sl", "it is sealed"),
     (b"mt", "it is tagged"),
     (b"um", "userfaultfd watches it"),
     (b"uw", "userfaultfd watches it"),
@@ -162,6 +165,7 @@ enum Put {
     Map,
     Advise(i32),
     Lock,
+    Seal,
 }
 
 impl Vma {
@@ -315,6 +319,10 @@ pub fn advise(batch: &mut Batch, vma: &Vma) {
             Put::Lock => {
                 batch.call(libc::SYS_mlock, &[start, len]);
                 batch.doing("locking memory");
+            }
+            Put::Seal => {
+                batch.call(MSEAL, &[start, len, 0]);
+                batch.doing("sealing memory");
             }
             Put::Map => {}
         }

@@ -68,7 +68,7 @@ pub struct Args {
 
 /// Programs of what rcsnap may refuse, and the kind that it then names. All others it must carry; these it must
 /// carry or refuse by name.
-const MAY_REFUSE: [(&str, &str); 14] = [
+const MAY_REFUSE: [(&str, &str); 13] = [
     ("cgroup_frozen", "cgroup"),
     ("huge", "memory"),
     ("kernel_gone", "regular"),
@@ -77,7 +77,6 @@ const MAY_REFUSE: [(&str, &str); 14] = [
     ("memory_shared", "sharing"),
     ("namespace_blind", "namespace"),
     ("namespace_pid", "namespace"),
-    ("sealed", "memory"),
     ("shared_handlers", "sharing"),
     ("sysvipc_undo", "sysvipc"),
     ("thread_handle", "pidfd"),

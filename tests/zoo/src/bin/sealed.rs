@@ -1,4 +1,4 @@
-//! Kind `memory`: what is refused by name: a mapping that nobody can change any more (mseal(2), Linux 6.10).
+//! Kind `memory`: a mapping that nobody can change any more (mseal(2), Linux 6.10).
 
 use zoo::{Outcome, Zoo, proc, sys};
 

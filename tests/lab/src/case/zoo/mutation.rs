@@ -48,6 +48,7 @@ const ALL: &[Mutation] = &[
     wrong("registers", "gs-base", "tree.processes[0].body.threads[0].regs.gs_base", Add(4096)),
     wrong("memory", "pages", "pages.runs[]", Nothing),
     wrong("memory", "protection", "tree.processes[0].body.memory.vmas[].prot", Nothing),
+    wrong("sealed", "flags", "tree.processes[0].body.memory.vmas[].flags", Nothing),
     wrong("memory", "flags", "tree.processes[0].body.memory.vmas[].flags", Nothing),
     wrong("memory", "guards", "tree.processes[0].body.memory.guards", Nothing),
     wrong("memory", "brk", "tree.processes[0].body.memory.layout.start_brk", Add(4096)),
