@@ -1,7 +1,7 @@
 //! What must hold between the tasks that are captured, and between them and their surroundings.
 
 use super::Eye;
-use crate::config::Service;
+use crate::config::{Key, Service};
 use crate::error::{Obstacle, Refusal, Result};
 use crate::file::Scope;
 use crate::sorted::Listed;
@@ -12,6 +12,9 @@ use crate::task::{namespace, process};
 impl Eye<'_> {
     /// What the configuration refuses is in no image, whatever else it allows. A rerun service is not there.
     pub(super) fn check_services(&mut self, frozen: &Frozen) {
+        if self.request.config.list(Key::Refuse).next().is_none() {
+            return;
+        }
         for p in frozen.processes.values() {
             let service = Service::of(p.pid);
             if self.request.config.refuses(&service) {

@@ -51,8 +51,10 @@ crate::section! {
 pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
     let doing = format_args!("reading the timer");
     let missing = || Error::new(KIND, "reading the timer", "fdinfo does not show it");
-    let (mut tries, mut from) = (0, 0);
+    let monotonic = || time::nanoseconds(libc::CLOCK_MONOTONIC).context(KIND, doing);
+    let mut tries = 0;
     let (set, clock, mut read, mut left, interval, ticks) = loop {
+        let from = monotonic()?;
         // What the list of all descriptors says of it is older than the clock is now.
         anonymous::touch_timer(desc.fd.as_fd()).context(KIND, doing)?;
         let text = fs::text(format!("/proc/self/fdinfo/{}", desc.fd.as_raw_fd())).context(KIND, doing)?;
@@ -66,12 +68,11 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
         let interval = pair(line("it_interval")?).ok_or_else(missing)?;
         let ticks: u64 = line("ticks")?.parse().map_err(|_| missing())?;
         tries += 1;
-        // Between two readings of the clock nothing may have held us up, and it must not have fired.
+        // Nothing may have held us up meanwhile, and it must not have fired.
         let fired = left == (0, 0) && interval != (0, 0) && ticks > 0;
-        if tries > 1 && !fired && now - from < PROMPT || tries == TRIES {
+        if !fired && monotonic()? - from < PROMPT || tries == TRIES {
             break (set, clock, now + world.ahead.of(clock), left, interval, ticks);
         }
-        from = now;
     };
     if left == (0, 0) && ticks > 0 {
         // It has fired since, and waits for a reader.

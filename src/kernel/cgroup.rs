@@ -26,9 +26,10 @@ use nix::errno::Errno;
 
 use super::cgroup_setting::{self, EARLY};
 use super::devnode::Known;
+use super::root::mounts_of;
 use super::tree::{self, Budget, Node};
 use crate::error::{Context, Obstacle, Refusal, Result};
-use crate::proc::mountinfo::{self, Mount, lookup};
+use crate::proc::mountinfo::{Mount, lookup};
 use crate::section;
 use crate::sorted::{Listed, Map};
 use crate::sys::{fs, path};
@@ -95,11 +96,6 @@ fn top(mounts: &[Mount], name: &str, prefix: &str) -> Option<PathBuf> {
     Some(PathBuf::from(format!("{prefix}{}", found.point)))
 }
 
-/// The mounts that a task sees.
-fn mounts(task: u32) -> Result<Vec<Mount>> {
-    mountinfo::parse(&fs::of_task(task, "mountinfo").context(KIND, format_args!("reading mountinfo"))?)
-}
-
 /// The file that has the threads of a group.
 fn threads(name: &str) -> &'static str {
     if name.is_empty() { "cgroup.threads" } else { "tasks" }
@@ -131,7 +127,7 @@ impl State {
 /// An error of reading.
 pub fn capture(all: bool, root: u32, prefix: &str, processes: &[Process]) -> Result<(State, Vec<Obstacle>)> {
     let (mut state, mut obstacles) = (State::default(), Vec::new());
-    let mounts = mounts(root)?;
+    let mounts = mounts_of(root)?;
     let (me, mut home) = (std::process::id(), String::new());
     if all {
         for mount in mounts.iter().filter(|mount| mount.fstype.starts_with(KIND) && mount.root != "/") {
@@ -289,7 +285,7 @@ pub struct Groups<'a>(Vec<(PathBuf, &'a Hierarchy)>);
 /// # Errors
 /// A hierarchy is mounted nowhere, or the kernel does not have what a group had.
 pub fn restore(state: &State) -> Result<Groups<'_>> {
-    let mounts = mounts(std::process::id())?;
+    let mounts = mounts_of(std::process::id())?;
     let mut groups = Groups::default();
     for hierarchy in &state.hierarchies {
         let top = top(&mounts, &hierarchy.name, "").ok_or(Errno::ENODEV);

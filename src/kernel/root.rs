@@ -15,6 +15,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{chroot, fchdir};
 
 use crate::error::{Context, Result};
+use crate::proc::mountinfo::{self, Mount};
 use crate::sorted::Listed;
 use crate::sys::fs;
 use crate::sys::fsmount;
@@ -119,6 +120,15 @@ pub fn is_machine(proc: &Dir) -> bool {
     proc.link("self/ns/pid").is_ok_and(|link| link == "pid:[4026531836]")
 }
 
+/// The mount table that a task sees.
+///
+/// # Errors
+/// The errno of reading it, or a line that is not understood.
+pub fn mounts_of(task: u32) -> Result<Vec<Mount>> {
+    let text = fs::of_task(task, "mountinfo");
+    mountinfo::parse(&text.context("mount", format_args!("reading the mounts of {task}"))?)
+}
+
 /// The system whose state is meant.
 #[derive(Debug)]
 pub struct Root {
@@ -194,10 +204,10 @@ impl Root {
     ///
     /// # Errors
     /// The errno of reading it, or a line that is not understood.
-    pub fn mounts(&self) -> Result<Vec<crate::proc::mountinfo::Mount>> {
+    pub fn mounts(&self) -> Result<Vec<Mount>> {
         let path = format!("{}/mountinfo", self.task);
         let text = self.proc.read(&path).context("mount", format_args!("reading {path}"))?;
-        crate::proc::mountinfo::parse(&text)
+        mountinfo::parse(&text)
     }
 
     /// Does something in the mount namespace of the system and comes back, to the same root and directory. Needs

@@ -25,7 +25,8 @@ pub use door::Doors;
 
 use crate::error::{Context, Obstacle, Refusal, Result};
 use crate::file::Description;
-use crate::proc::mountinfo::{self, Mount};
+use crate::kernel::root::mounts_of;
+use crate::proc::mountinfo::Mount;
 use crate::sorted::Map;
 use crate::sys::{fs, ioctl};
 use crate::task::freeze::{Frozen, Process};
@@ -135,7 +136,7 @@ pub fn find(
     root: u32,
     told: &mut dyn FnMut(&Process, String, Refusal),
 ) -> Result<Seen> {
-    let mut seen = Seen { doors: Doors::new(0)?, ..Seen::default() };
+    let mut seen = Seen::default();
     let ours = COMMON.map(|name| identity(home, home, name));
     let at_home = CARRIED.map(|(name, _)| identity(home, home, name));
     let time = identity(root, root, "time");
@@ -157,7 +158,7 @@ pub fn find(
             for name in TIME {
                 refuse(name, identity(p.pid, tid, name), &time);
             }
-            for ((name, _), ours) in CARRIED.iter().zip(&links) {
+            for ((name, _), ours) in CARRIED.iter().zip(&links).filter(|_| tid != p.pid) {
                 refuse(name, identity(p.pid, tid, name), ours);
             }
         }
@@ -175,12 +176,6 @@ fn refusal(reason: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
     Refusal::new(reason, "rerun the service")
 }
 
-/// The mount table of a process.
-fn mounts(pid: u32) -> Result<Vec<Mount>> {
-    let text = fs::of_task(pid, "mountinfo").context(KIND, format_args!("reading the mounts of {pid}"))?;
-    mountinfo::parse(&text)
-}
-
 impl Seen {
     /// Takes down where a process is that is not home.
     fn add(
@@ -191,7 +186,8 @@ impl Seen {
         at_home: &[String; 4],
     ) -> Result<Result<(), Refusal>> {
         if self.home.is_empty() {
-            self.home = mounts(home)?;
+            self.doors = Doors::new(0)?;
+            self.home = mounts_of(home)?;
         }
         let mut spaces = Spaces::HOME;
         for (sort, (link, home)) in links.iter().zip(at_home).enumerate() {
@@ -203,7 +199,7 @@ impl Seen {
             spaces.of[sort] = u32::try_from(number).unwrap_or(u32::MAX);
             if place.is_none() {
                 self.doors.add(open(&p.pid.to_string(), CARRIED[sort].0)?);
-                let mounts = if sort == MOUNT { mounts(p.pid)? } else { Vec::new() };
+                let mounts = if sort == MOUNT { mounts_of(p.pid)? } else { Vec::new() };
                 let first = (p.pid, p.stat.comm.clone());
                 self.list.push(Found { link: link.clone(), first, spaces: spaces.clone(), mounts });
             }
@@ -269,29 +265,22 @@ impl Seen {
         if self.list.is_empty() {
             return Ok(spaces);
         }
-        let link = match ioctl::open(desc.fd.as_fd(), &ioctl::SOCKET_NAMESPACE) {
-            Ok(door) if desc.stat.format() == libc::S_IFSOCK => {
-                let stat = fstat(door).context(KIND, format_args!("looking at a socket"))?;
-                format!("net:[{}]", stat.st_ino)
-            }
-            _ => String::new(),
+        let place = |is: &dyn Fn(&Found) -> bool| {
+            (1..).zip(&self.list).find(|(_, found)| is(found)).map_or(0, |(number, _)| number)
         };
-        let id = desc.info.mnt_id.cast_unsigned();
-        let mut holder = None;
-        for (number, found) in (1..).zip(&self.list) {
-            if found.link == link {
-                // The file that its name stands for is where its holder is.
-                spaces.of[NETWORK] = number;
-                holder = desc.holders.first().map(|(pid, _)| self.of(*pid));
-            } else if found.mounts.iter().any(|mount| mount.id == id) {
-                spaces = Spaces { of: [0, 0, spaces.of[NETWORK], number] };
-            }
+        if desc.stat.format() != libc::S_IFSOCK {
+            let id = desc.info.mnt_id.cast_unsigned();
+            spaces.of[MOUNT] = place(&|found| found.mounts.iter().any(|mount| mount.id == id));
+            return Ok(spaces);
         }
-        if desc.stat.format() == libc::S_IFSOCK {
-            let holder =
-                holder.unwrap_or_else(|| desc.holders.first().map_or(Spaces::HOME, |(pid, _)| self.of(*pid)));
-            spaces.of[MOUNT] = holder.of[MOUNT];
+        if let Ok(door) = ioctl::open(desc.fd.as_fd(), &ioctl::SOCKET_NAMESPACE) {
+            let stat = fstat(door).context(KIND, format_args!("looking at a socket"))?;
+            let link = format!("net:[{}]", stat.st_ino);
+            spaces.of[NETWORK] = place(&|found| found.link == link);
         }
+        // The file that its name stands for is where its holder is.
+        let holder = desc.holders.first().map_or(Spaces::HOME, |(pid, _)| self.of(*pid));
+        spaces.of[MOUNT] = holder.of[MOUNT];
         Ok(spaces)
     }
 
