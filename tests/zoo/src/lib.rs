@@ -20,6 +20,7 @@ pub mod child;
 pub mod fd;
 pub mod group;
 pub mod keep;
+pub mod mount;
 pub mod net;
 pub mod number;
 pub mod proc;

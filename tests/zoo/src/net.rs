@@ -41,3 +41,13 @@ pub fn loopback_toggle() -> Outcome {
     change(|flags| flags ^ libc::IFF_ALLMULTI)?;
     change(|flags| flags ^ libc::IFF_ALLMULTI)
 }
+
+/// The value of an option of a socket, in words: its bytes or the errno.
+#[must_use]
+pub fn option(socket: i32, level: i32, name: i32) -> String {
+    let mut value = [0_u8; 64];
+    let mut length = value.len() as libc::socklen_t;
+    // SAFETY: room for the value, with its length.
+    let got = unsafe { libc::getsockopt(socket, level, name, value.as_mut_ptr().cast(), &raw mut length) };
+    if got == -1 { format!("errno {}", sys::errno()) } else { format!("{:?}", &value[..length as usize]) }
+}

@@ -3,18 +3,10 @@
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, IntoRawFd};
 
-use zoo::{Outcome, Zoo, fd, sys};
+use zoo::{Outcome, Zoo, fd, net, sys};
 
 fn main() {
     zoo::run(program)
-}
-
-fn option(socket: i32, level: i32, name: i32) -> String {
-    let mut value = [0_u8; 64];
-    let mut length = value.len() as libc::socklen_t;
-    // SAFETY: room for the value, with its length.
-    let got = unsafe { libc::getsockopt(socket, level, name, value.as_mut_ptr().cast(), &raw mut length) };
-    if got == -1 { format!("errno {}", sys::errno()) } else { format!("{:?}", &value[..length as usize]) }
 }
 
 fn set(socket: i32, level: i32, name: i32, value: i32) -> Outcome {
@@ -48,7 +40,7 @@ fn keep(zoo: &mut Zoo, socket: i32, what: &'static str) {
         (TCP, libc::TCP_DEFER_ACCEPT),
     ];
     for (level, name) in options {
-        zoo.keep(&format!("option {level}.{name} of {what}"), move || option(socket, level, name));
+        zoo.keep(&format!("option {level}.{name} of {what}"), move || net::option(socket, level, name));
     }
     zoo.keep(&format!("addresses of {what}"), move || addresses(socket));
 }

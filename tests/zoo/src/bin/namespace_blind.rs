@@ -1,5 +1,6 @@
 //! Kind `namespace`: what is refused by name: a mount namespace in which there is no /proc to look at.
 
+use zoo::mount::private;
 use zoo::{Outcome, Zoo, sys};
 
 fn main() {
@@ -8,10 +9,8 @@ fn main() {
 
 fn program(zoo: &mut Zoo) -> Outcome {
     let child = zoo.fork(|zoo| {
-        sys!(unshare(libc::CLONE_NEWNS))?;
-        let (root, proc) = (c"/".as_ptr(), c"/proc".as_ptr());
-        let flags = libc::MS_REC | libc::MS_PRIVATE;
-        sys!(mount(std::ptr::null(), root, std::ptr::null(), flags, std::ptr::null()))?;
+        private()?;
+        let proc = c"/proc".as_ptr();
         // There may be several, one over the other, and the lowest is that of others.
         while sys!(umount2(proc, libc::MNT_DETACH)).is_ok() {}
         zoo.keep("whether there is a /proc", || std::path::Path::new("/proc/self").exists().to_string());

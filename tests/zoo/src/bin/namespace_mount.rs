@@ -1,29 +1,16 @@
 //! Kind `namespace`: a mount table of a process's own: files in memory that nobody else sees, a directory bound over
 //! another, one that became read-only, and one that was unmounted; open and mapped files and a socket in there.
 
-use std::ffi::CString;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-use zoo::{Outcome, Problem, Zoo, sys};
+use zoo::mount::{mount, private, text};
+use zoo::{Outcome, Zoo, sys};
 
 fn main() {
     zoo::run(program)
-}
-
-fn text(path: &Path) -> Outcome<CString> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| Problem("NUL".into()))
-}
-
-fn mount(source: &Path, target: &Path, kind: Option<&str>, flags: libc::c_ulong) -> Outcome {
-    let (source, target) = (text(source)?, text(target)?);
-    let kind = kind.map(|kind| text(Path::new(kind))).transpose()?;
-    let kind = kind.as_ref().map_or(std::ptr::null(), |kind| kind.as_ptr());
-    sys!(mount(source.as_ptr(), target.as_ptr(), kind, flags, std::ptr::null()))?;
-    Ok(())
 }
 
 /// The table, as far as it has to do with this program.
@@ -39,8 +26,7 @@ fn table(word: &str) -> String {
 }
 
 fn away(zoo: &mut Zoo, base: &Path) -> Outcome {
-    sys!(unshare(libc::CLONE_NEWNS))?;
-    mount(Path::new("none"), Path::new("/"), None, libc::MS_REC | libc::MS_PRIVATE)?;
+    private()?;
     let (memory, bound, still, gone) =
         (base.join("memory"), base.join("bound"), base.join("still"), base.join("gone"));
     mount(Path::new("zoo"), &memory, Some("tmpfs"), libc::MS_NOSUID)?;

@@ -1,25 +1,12 @@
 //! Kind `namespace`: a sandbox: another root in memory, with parts of the old one bound into it.
 
-use std::ffi::CString;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use zoo::{Outcome, Problem, Zoo, sys};
+use zoo::mount::{mount, private};
+use zoo::{Outcome, Zoo, sys};
 
 fn main() {
     zoo::run(program)
-}
-
-fn text(path: &Path) -> Outcome<CString> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| Problem("NUL".into()))
-}
-
-fn mount(source: &Path, target: &Path, kind: Option<&str>, flags: libc::c_ulong) -> Outcome {
-    let (source, target) = (text(source)?, text(target)?);
-    let kind = kind.map(|kind| text(Path::new(kind))).transpose()?;
-    let kind = kind.as_ref().map_or(std::ptr::null(), |kind| kind.as_ptr());
-    sys!(mount(source.as_ptr(), target.as_ptr(), kind, flags, std::ptr::null()))?;
-    Ok(())
 }
 
 /// The table without numbers.
@@ -29,8 +16,7 @@ fn table() -> String {
 }
 
 fn away(zoo: &mut Zoo, base: &Path, folder: &Path) -> Outcome {
-    sys!(unshare(libc::CLONE_NEWNS))?;
-    mount(Path::new("none"), Path::new("/"), None, libc::MS_REC | libc::MS_PRIVATE)?;
+    private()?;
     mount(Path::new("sandbox"), base, Some("tmpfs"), libc::MS_NODEV)?;
     for name in ["proc", "etc", "tmp"] {
         std::fs::create_dir(base.join(name))?;

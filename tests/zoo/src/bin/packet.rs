@@ -19,14 +19,6 @@ fn set<T>(socket: i32, level: i32, name: i32, value: &T) -> Outcome {
     Ok(())
 }
 
-fn option(socket: i32, level: i32, name: i32) -> String {
-    let mut value = [0_u8; 16];
-    let mut length = value.len() as libc::socklen_t;
-    // SAFETY: room for the value, with its length.
-    let got = unsafe { libc::getsockopt(socket, level, name, value.as_mut_ptr().cast(), &raw mut length) };
-    if got == -1 { format!("errno {}", sys::errno()) } else { format!("{:?}", &value[..length as usize]) }
-}
-
 fn address(socket: i32) -> String {
     let mut address: libc::sockaddr_ll = sys::zeroed();
     let mut length = size_of_val(&address) as libc::socklen_t;
@@ -102,7 +94,7 @@ fn program(zoo: &mut Zoo) -> Outcome {
         zoo.keep(&format!("flags of {socket}"), move || fd::flags(socket));
         zoo.keep(&format!("address of {socket}"), move || address(socket));
         for name in [8, 10, 12, 23] {
-            zoo.keep(&format!("option {name} of {socket}"), move || option(socket, SOL_PACKET, name));
+            zoo.keep(&format!("option {name} of {socket}"), move || net::option(socket, SOL_PACKET, name));
         }
     }
     zoo.keep("what is let through", let_through);

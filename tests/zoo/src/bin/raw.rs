@@ -1,6 +1,6 @@
 //! Kind `inet`: raw sockets and those of ping go on hearing what their protocol and filter let through.
 
-use zoo::{Outcome, Zoo, fd, sys};
+use zoo::{Outcome, Zoo, fd, net, sys};
 
 fn main() {
     zoo::run(program)
@@ -36,14 +36,6 @@ fn set(socket: i32, level: i32, name: i32, value: i32) -> Outcome {
     Ok(())
 }
 
-fn option(socket: i32, level: i32, name: i32) -> String {
-    let mut value = [0_u8; 16];
-    let mut length = value.len() as libc::socklen_t;
-    // SAFETY: room for the value, with its length.
-    let got = unsafe { libc::getsockopt(socket, level, name, value.as_mut_ptr().cast(), &raw mut length) };
-    if got == -1 { format!("errno {}", sys::errno()) } else { format!("{:?}", &value[..length as usize]) }
-}
-
 /// An echo request with its checksum.
 fn request(number: u8) -> [u8; 8] {
     let mut bytes = [ECHO, 0, 0, 0, 0x77, 0x07, 0, number];
@@ -77,7 +69,7 @@ fn program(zoo: &mut Zoo) -> Outcome {
         for (level, name) in
             [(SOL_RAW, ICMP_FILTER), (libc::IPPROTO_IP, libc::IP_TTL), (libc::IPPROTO_IP, libc::IP_HDRINCL)]
         {
-            zoo.keep(&format!("option {level}.{name} of {what}"), move || option(socket, level, name));
+            zoo.keep(&format!("option {level}.{name} of {what}"), move || net::option(socket, level, name));
         }
     }
     zoo.ready();

@@ -3,18 +3,10 @@
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsRawFd;
 
-use zoo::{Outcome, Zoo, fd, sys};
+use zoo::{Outcome, Zoo, fd, net, sys};
 
 fn main() {
     zoo::run(program)
-}
-
-fn option(socket: i32, level: i32, name: i32) -> String {
-    let mut value = [0_u8; 64];
-    let mut length = value.len() as libc::socklen_t;
-    // SAFETY: room for the value, with its length.
-    let got = unsafe { libc::getsockopt(socket, level, name, value.as_mut_ptr().cast(), &raw mut length) };
-    if got == -1 { format!("errno {}", sys::errno()) } else { format!("{:?}", &value[..length as usize]) }
 }
 
 fn keep(zoo: &mut Zoo, what: &'static str, socket: &UdpSocket) {
@@ -47,7 +39,7 @@ fn keep(zoo: &mut Zoo, what: &'static str, socket: &UdpSocket) {
         (ip, libc::IP_MULTICAST_LOOP),
     ];
     for (level, name) in options {
-        zoo.keep(&format!("option {level}.{name} of {what}"), move || option(fd, level, name));
+        zoo.keep(&format!("option {level}.{name} of {what}"), move || net::option(fd, level, name));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::os::fd::IntoRawFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
-use zoo::{Outcome, Zoo, fd, sys};
+use zoo::{Outcome, Zoo, fd, net, sys};
 
 fn main() {
     zoo::run(program)
@@ -16,13 +16,7 @@ fn pair(kind: i32) -> Outcome<[i32; 2]> {
 }
 
 fn option(socket: i32, name: i32) -> String {
-    let mut value = [0_u8; 64];
-    let mut length = value.len() as libc::socklen_t;
-    // SAFETY: room for the value, with its length.
-    let got = unsafe {
-        libc::getsockopt(socket, libc::SOL_SOCKET, name, value.as_mut_ptr().cast(), &raw mut length)
-    };
-    if got == -1 { format!("errno {}", sys::errno()) } else { format!("{:?}", &value[..length as usize]) }
+    net::option(socket, libc::SOL_SOCKET, name)
 }
 
 fn set(socket: i32, name: i32, value: i32) -> Outcome {
