@@ -83,6 +83,12 @@ pub fn once<S>(
 ) -> (S, OwnedFd) {
     let descriptions = [describe(fd)];
     let state = world(&descriptions, |world| capture(&descriptions[0], world)).unwrap();
+    let again = restored(&*state, restore);
+    (*state, again)
+}
+
+/// Restore of one kind.
+pub fn restored<S>(state: &S, restore: impl Fn(&S, &mut Opener) -> Result<OwnedFd>) -> OwnedFd {
     let mut actor = Own;
     let mut opener = Opener {
         entries: &[],
@@ -92,8 +98,7 @@ pub fn once<S>(
         actor: &mut actor,
         ends: crate::sorted::Map::new(),
     };
-    let again = restore(&state, &mut opener).unwrap();
-    (*state, again)
+    restore(state, &mut opener).unwrap()
 }
 
 /// Capture, restore, and capture once more, which must give the same.

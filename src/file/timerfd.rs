@@ -9,7 +9,7 @@
 //! Loses: without that option, the exact number of unread expirations: one is left.
 //! Refuses: nothing.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use super::{Description, Opener, World};
 use crate::error::{Context, Error, Refusal, Result};
@@ -44,49 +44,73 @@ crate::section! {
     }
 }
 
+/// What fdinfo shows of a timer.
+struct Shown {
+    clock: i32,
+    flags: i32,
+    ticks: u64,
+    left: (i64, i64),
+    interval: (i64, i64),
+}
+
+impl Shown {
+    /// Whether it has fired and goes on only when somebody reads it or asks for the time.
+    fn waits(&self) -> bool {
+        self.left == (0, 0) && self.interval != (0, 0) && self.ticks > 0
+    }
+}
+
+fn show(fd: BorrowedFd<'_>) -> Result<Shown> {
+    let doing = format_args!("reading the timer");
+    let missing = || Error::new(KIND, "reading the timer", "fdinfo does not show it");
+    let text = fs::text(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).context(KIND, doing)?;
+    let info = fdinfo::parse(&text);
+    let line = |name| info.value(name).ok_or_else(missing);
+    Ok(Shown {
+        clock: line("clockid")?.parse().map_err(|_| missing())?,
+        flags: i32::from_str_radix(line("settime flags")?, 8).map_err(|_| missing())?,
+        ticks: line("ticks")?.parse().map_err(|_| missing())?,
+        left: pair(line("it_value")?).ok_or_else(missing)?,
+        interval: pair(line("it_interval")?).ok_or_else(missing)?,
+    })
+}
+
 /// Reads the timer.
 ///
 /// # Errors
 /// If fdinfo cannot be understood.
 pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
+    let fd = desc.fd.as_fd();
     let doing = format_args!("reading the timer");
-    let missing = || Error::new(KIND, "reading the timer", "fdinfo does not show it");
-    let monotonic = || time::nanoseconds(libc::CLOCK_MONOTONIC).context(KIND, doing);
+    let now = |clock| time::nanoseconds(clock).context(KIND, doing);
     let mut tries = 0;
-    let (set, clock, mut read, mut left, interval, ticks) = loop {
-        let from = monotonic()?;
+    let (shown, mut read) = loop {
+        let from = now(libc::CLOCK_MONOTONIC)?;
         // What the list of all descriptors says of it is older than the clock is now.
-        anonymous::touch_timer(desc.fd.as_fd()).context(KIND, doing)?;
-        let text = fs::text(format!("/proc/self/fdinfo/{}", desc.fd.as_raw_fd())).context(KIND, doing)?;
-        let info = fdinfo::parse(&text);
-        let line = |name| info.value(name).ok_or_else(missing);
-        let clock: i32 = line("clockid")?.parse().map_err(|_| missing())?;
-        let set = i32::from_str_radix(line("settime flags")?, 8).map_err(|_| missing())?;
-        let steady = if clock::is_boottime(clock) { libc::CLOCK_BOOTTIME } else { libc::CLOCK_MONOTONIC };
-        let now = time::nanoseconds(steady).context(KIND, doing)?;
-        let left = pair(line("it_value")?).ok_or_else(missing)?;
-        let interval = pair(line("it_interval")?).ok_or_else(missing)?;
-        let ticks: u64 = line("ticks")?.parse().map_err(|_| missing())?;
+        anonymous::touch_timer(fd).context(KIND, doing)?;
+        let shown = show(fd)?;
+        let steady =
+            if clock::is_boottime(shown.clock) { libc::CLOCK_BOOTTIME } else { libc::CLOCK_MONOTONIC };
+        let read = now(steady)?;
         tries += 1;
         // Nothing may have held us up meanwhile, and it must not have fired.
-        let fired = left == (0, 0) && interval != (0, 0) && ticks > 0;
-        if !fired && monotonic()? - from < PROMPT || tries == TRIES {
-            break (set, clock, now + world.ahead.of(clock), left, interval, ticks);
+        if !shown.waits() && now(libc::CLOCK_MONOTONIC)? - from < PROMPT || tries == TRIES {
+            let read = read + world.ahead.of(shown.clock);
+            break (shown, read);
         }
     };
-    if left == (0, 0) && ticks > 0 {
-        // It has fired since, and waits for a reader.
-        left = interval;
-    }
+    // What has fired since then waits for a reader.
+    let left = if shown.waits() { shown.interval } else { shown.left };
     if left == (0, 0) {
         read = 0;
     }
-    let absolute = wall(clock) && set & libc::TFD_TIMER_ABSTIME != 0 && left != (0, 0);
+    let Shown { clock, flags, ticks, interval, .. } = shown;
+    let absolute = wall(clock) && flags & libc::TFD_TIMER_ABSTIME != 0 && left != (0, 0);
     if !absolute {
         return Ok(Box::new(State { clock, flags: 0, ticks, value: left, read, interval }));
     }
     let now = time::now(libc::CLOCK_REALTIME).context(KIND, format_args!("reading the wall clock"))?;
-    Ok(Box::new(State { clock, flags: set, ticks, value: sum(left, now), read, interval }))
+    Ok(Box::new(State { clock, flags, ticks, value: sum(left, now), read, interval }))
 }
 
 /// Whether a clock is set by people: CLOCK_REALTIME and CLOCK_REALTIME_ALARM.
@@ -127,8 +151,12 @@ pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
             set(flags, (at / NANO, at % NANO))?;
         }
     }
+    if state.ticks == 0 {
+        return Ok(fd);
+    }
     // After arming, which clears the count.
-    if state.ticks > 0 && ioctl::set(fd.as_fd(), &ioctl::SET_TICKS, &state.ticks).is_err() {
+    let count = |ticks| ioctl::set(fd.as_fd(), &ioctl::SET_TICKS, &ticks);
+    if count(state.ticks).is_err() {
         if state.value == (0, 0) {
             set(0, (0, 1))?;
         }
@@ -137,6 +165,12 @@ pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
             "timerfd: {} unread expirations are lost: no CONFIG_CHECKPOINT_RESTORE",
             state.ticks
         );
+    } else if state.value != (0, 0) {
+        // One that came between the two calls was overwritten: the timer waits for its reader and is not counted.
+        let shown = show(fd.as_fd())?;
+        if shown.waits() && shown.ticks == state.ticks {
+            count(state.ticks + 1).context(KIND, format_args!("counting"))?;
+        }
     }
     Ok(fd)
 }
@@ -170,6 +204,19 @@ mod tests {
         let mut bytes = [0; 8];
         nix::unistd::read(&again, &mut bytes).unwrap();
         assert_eq!(u64::from_ne_bytes(bytes), 1);
+    }
+
+    #[test]
+    fn expiration_that_comes_while_it_is_armed_is_counted() {
+        let fd = anonymous::timerfd(libc::CLOCK_MONOTONIC).unwrap();
+        anonymous::set_timer(fd.as_fd(), 0, (0, 1), (1000, 0)).unwrap();
+        let (mut state, _) = crate::file::testing::once(&fd, super::capture, super::restore);
+        state.value = (0, 1);
+        state.ticks = 7;
+        let again = crate::file::testing::restored(&state, super::restore);
+        let mut bytes = [0; 8];
+        nix::unistd::read(&again, &mut bytes).unwrap();
+        assert_eq!(u64::from_ne_bytes(bytes), 8);
     }
 
     #[test]
