@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::case::{self, Benches, Case};
 use crate::report::Report;
 use crate::run::{raw, shown, tail};
-use crate::{pages, progress, toolchain};
+use crate::{pages, progress, toolchain, workers};
 
 /// Do all checks: format, lints, unit tests, the zoo, the cells, and the boards in QEMU.
 #[derive(FromArgs)]
@@ -80,8 +80,8 @@ const CHECKS: [Check; 8] = [
     ("packaging: files", case::shipped::check),
     ("packaging: kernel options", case::kernel::check),
     ("zoo", || case::zoo::check(&toolchain::build(own_target()?, "")?.path)),
-    ("daemons", || case::daemons::check(&toolchain::build(own_target()?, "")?.path)),
     ("cells", || case::cells::check(&toolchain::build(own_target()?, "fault")?.path)),
+    ("daemons", || case::daemons::check(&toolchain::build(own_target()?, "")?.path)),
 ];
 
 /// The last step: every line of docs/integration was run.
@@ -116,12 +116,14 @@ pub fn run(args: &Args) -> Result<bool> {
         return Ok(true);
     }
     let sum = Mutex::new(Sum::default());
-    for (name, check) in checks {
+    // Two at a time: while one waits for what it runs, the other builds.
+    workers::each(2, checks.collect(), |(name, check)| {
         progress::say(format!("begin {name}"));
         let begin = Instant::now();
         let result = check();
         sum.lock().unwrap_or_else(PoisonError::into_inner).add(name, begin, &result);
-    }
+        Ok(())
+    })?;
     if !cases.is_empty() {
         run_cases(args, &cases, &sum)?;
     }

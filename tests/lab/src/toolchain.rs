@@ -109,7 +109,11 @@ pub fn build_as(wish: &Wish) -> Result<Binary> {
     let _lock = cache::lock_file(&own_folder()?.join("build.lock"))?;
     let built = artifact(&mut cargo)?;
     let place = own_folder()?.join(wish.name());
-    fs::copy(&built, &place).with_context(|| format!("copying {}", built.display()))?;
+    // It may be running, for another check.
+    let new = place.with_extension("new");
+    fs::copy(&built, &new)
+        .and_then(|_| fs::rename(&new, &place))
+        .with_context(|| format!("copying {}", built.display()))?;
     Ok(Binary { bytes: fs::metadata(&place)?.len(), path: place, recipe })
 }
 

@@ -44,25 +44,39 @@ const CASES: [(&str, Check); 12] = [
 
 /// Runs all cases and one for each fault; says how many.
 pub fn check(rcsnap: &Path) -> Result<usize> {
-    let first = Cell::new(rcsnap)?;
-    cold(&first, &[], "no image yet")?.wait_for("rcsnap: published: slot 0", LIMIT)?;
+    let first = captured(rcsnap)?;
     let saved = first.save()?;
-    let mut failed = Vec::new();
-    for (name, case) in CASES {
-        note(&mut failed, name, first.reset(saved.path()).and_then(|()| case(&first)));
-    }
-    // A hang is ended by the conductor's alarm, after a minute: too long to try it for every stage.
     let ways = ["exit", "segv", "error"];
-    let mut faults: Vec<(Stage, &str)> = stages().flat_map(|stage| ways.map(|way| (stage, way))).collect();
-    faults.push((Stage::Memory, "hang"));
-    for (stage, way) in faults.iter().copied() {
-        let name = format!("fault {}:{way}", stage.name());
-        note(&mut failed, &name, first.reset(saved.path()).and_then(|()| fault(&first, stage, way)));
-    }
+    let faults: Vec<(Stage, &str)> = stages().flat_map(|stage| ways.map(|way| (stage, way))).collect();
+    let mut failed = Vec::new();
+    std::thread::scope(|scope| {
+        // A hang is ended by the conductor's alarm, after a minute: too long to try it for every stage, or to wait for.
+        let hang = scope.spawn(|| note("fault memory:hang", hang(rcsnap)));
+        for (name, case) in CASES {
+            failed.extend(note(name, first.reset(saved.path()).and_then(|()| case(&first))));
+        }
+        for (stage, way) in faults.iter().copied() {
+            let done = first.reset(saved.path()).and_then(|()| fault(&first, stage, way));
+            failed.extend(note(&format!("fault {}:{way}", stage.name()), done));
+        }
+        failed.extend(hang.join().unwrap_or_else(|_| Some("cell: a worker panicked".into())));
+    });
     if !failed.is_empty() {
         bail!("{}", failed.join("\n"));
     }
-    Ok(CASES.len() + faults.len())
+    Ok(CASES.len() + faults.len() + 1)
+}
+
+/// A hang, in a cell of its own.
+fn hang(rcsnap: &Path) -> Result<()> {
+    fault(&captured(rcsnap)?, Stage::Memory, "hang")
+}
+
+/// A cell whose cold boot has made an image.
+fn captured(rcsnap: &Path) -> Result<Cell> {
+    let cell = Cell::new(rcsnap)?;
+    cold(&cell, &[], "no image yet")?.wait_for("rcsnap: published: slot 0", LIMIT)?;
+    Ok(cell)
 }
 
 /// The stages of a restore that a cell goes through: it has no initramfs, and a fault is set only when the
@@ -71,11 +85,13 @@ fn stages() -> impl Iterator<Item = Stage> {
     Stage::ALL.iter().copied().filter(|stage| *stage > Stage::Root && *stage < Stage::Done)
 }
 
-fn note(failed: &mut Vec<String>, name: &str, result: Result<()>) {
-    match result {
-        Ok(()) => progress::say(format!("  cell: {name}")),
-        Err(error) => failed.push(format!("cell: {name}: {error:#}")),
+/// Says what has passed; returns what has not.
+fn note(name: &str, result: Result<()>) -> Option<String> {
+    let failed = result.err().map(|error| format!("cell: {name}: {error:#}"));
+    if failed.is_none() {
+        progress::say(format!("  cell: {name}"));
     }
+    failed
 }
 
 /// A boot that must be cold for this reason, up to its getty.

@@ -34,8 +34,8 @@ pub struct Args {
     /// the rcsnap to test, instead of one that is built for it
     #[argh(option)]
     rcsnap: Option<PathBuf>,
-    /// how many run at the same time (2)
-    #[argh(option, default = "2")]
+    /// how many run at the same time (4)
+    #[argh(option, default = "4")]
     jobs: usize,
     /// only run the daemons as they are, without a capture
     #[argh(switch)]

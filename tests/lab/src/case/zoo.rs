@@ -46,8 +46,8 @@ pub struct Args {
     /// how often each program is captured and restored (2)
     #[argh(option, default = "2")]
     rounds: u32,
-    /// how many programs run at the same time (2)
-    #[argh(option, default = "2")]
+    /// how many programs run at the same time (6: most of the time they wait)
+    #[argh(option, default = "6")]
     jobs: usize,
     /// only run the programs as they are, without a capture
     #[argh(switch)]

@@ -54,12 +54,18 @@ fn until(zoo: &mut Zoo, master: i32, wanted: &str) {
 fn program(zoo: &mut Zoo) -> Outcome {
     sys::set_prctl(libc::PR_SET_CHILD_SUBREAPER, 1)?;
     let (master, slave, _) = pty::open()?;
+    let (verified, verifies) = fd::pipe(0)?;
     let leader = zoo.fork(move |zoo| {
         fd::close(master);
-        leader(zoo, slave)
+        leader(zoo, slave, verifies)
     })?;
     fd::close(slave);
     zoo.ready();
+
+    // The foreground answers when it is there; the others say so, before the terminal is gone.
+    for _ in 0..2 {
+        fd::read(verified, 1)?;
+    }
 
     fd::write(master, b"hello\n")?;
     until(zoo, master, "hello\r\nheard hello\r\n");
@@ -79,13 +85,13 @@ fn program(zoo: &mut Zoo) -> Outcome {
 }
 
 /// The session leader. Like a daemon it keeps no descriptor of its terminal.
-fn leader(zoo: &mut Zoo, slave: i32) -> Outcome {
+fn leader(zoo: &mut Zoo, slave: i32, verifies: i32) -> Outcome {
     sys!(setsid())?;
     sys!(ioctl(slave, libc::TIOCSCTTY as _, 0))?;
     catch(&[libc::SIGINT, libc::SIGWINCH, libc::SIGHUP])?;
     let background = zoo.fork(move |zoo| {
         sys!(setpgid(0, 0))?;
-        member(zoo)?;
+        member(zoo, verifies)?;
         zoo.check("no signal in the background", SEEN.load(Ordering::SeqCst) == 0);
         Ok(())
     })?;
@@ -97,6 +103,7 @@ fn leader(zoo: &mut Zoo, slave: i32) -> Outcome {
     zoo.arrive();
     zoo.wait();
     zoo.verify();
+    fd::write(verifies, b"v")?;
     wait_for(zoo, "a hang-up for the leader", libc::SIGHUP);
     zoo.check("no other signal for the leader", !seen(libc::SIGINT) && !seen(libc::SIGWINCH));
     zoo.expect("terminal after the hang-up", proc::stat("self", 7), "0".to_owned());
@@ -104,7 +111,7 @@ fn leader(zoo: &mut Zoo, slave: i32) -> Outcome {
 }
 
 /// A job in the background, until its leader is gone.
-fn member(zoo: &mut Zoo) -> Outcome {
+fn member(zoo: &mut Zoo, verifies: i32) -> Outcome {
     catch(&[libc::SIGINT, libc::SIGWINCH, libc::SIGHUP, libc::SIGTTIN])?;
     // The foreground is not chosen yet.
     place(zoo, &[5, 6, 7]);
@@ -112,6 +119,7 @@ fn member(zoo: &mut Zoo) -> Outcome {
     zoo.arrive();
     zoo.wait();
     zoo.verify();
+    fd::write(verifies, b"v")?;
     zoo.check("the leader ends", zoo::eventually(20_000, || proc::stat("self", 4) != leader));
     Ok(())
 }
