@@ -7,15 +7,14 @@
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-use super::attempt::Notes;
 use super::cmdline::Cmdline;
 use super::ready::{self, Answer};
-use super::take::picture;
+use super::take::{picture, seal};
 use super::{diag, namespace};
 use crate::capture::Outcome;
 use crate::config::Config;
 use crate::error::{Context, Error, Result};
-use crate::image::{self, header::Header};
+use crate::image::header::Header;
 use crate::inputs::Inputs;
 use crate::kernel::{self, Baseline, Root};
 use crate::log;
@@ -97,13 +96,8 @@ fn write(taken: Taken, ready: u32, header: &Header, store: &mut Store) -> Result
         }
         (Outcome::Picture(picture), inputs) => (picture, inputs?),
     };
-    let slot = store.history().choose(&header.key);
-    let mut writer = store.slot_writer(slot)?;
-    picture.write(&mut writer, header.key, &mut |to| {
-        to.section(image::INPUTS, &inputs)?;
-        to.section(image::BOOT, &Notes { ready })
-    })?;
-    let published = writer.seal()?.publish([0; 8])?;
+    let (slot, sealed) = seal(store, &picture, &inputs, header.key, ready)?;
+    let published = sealed.publish([0; 8])?;
     log!(Notice, "again: published: slot {slot}, {} KiB", published.total.div_ceil(1024));
     Ok(())
 }

@@ -18,7 +18,7 @@ use crate::key::Key;
 use crate::log;
 use crate::stage::{Stage, Times};
 use crate::store::device::Access;
-use crate::store::spec;
+use crate::store::{Sealed, Store, spec};
 
 /// What the watcher knows from PID 1, and what it finds out.
 pub struct Take {
@@ -153,18 +153,33 @@ impl Take {
         ready::answer(ready, Answer::Cold);
         *answered = true;
         self.times.enter(Stage::Seal)?;
-        let slot = store.history().choose(&key.hash);
-        let mut writer = store.slot_writer(slot)?;
-        picture.write(&mut writer, key.hash, &mut |to| {
-            to.section(image::INPUTS, &inputs)?;
-            to.section(image::BOOT, &Notes { ready })
-        })?;
-        let sealed = writer.seal()?;
+        let (slot, sealed) = seal(&mut store, &picture, &inputs, key.hash, ready)?;
         // What the captured processes have written must be there when they go on after a power cut.
         nix::unistd::sync();
         self.times.enter(Stage::Publish)?;
         Ok(Taken::Published(slot, sealed.publish(key.hints)?, picture))
     }
+}
+
+/// Writes the image with what the boot adds to it into the slot that is next, down to the medium. `ready` is the process
+/// that waits for the answer.
+///
+/// # Errors
+/// The store's.
+pub fn seal<'a>(
+    store: &'a mut Store,
+    picture: &Picture,
+    inputs: &Inputs,
+    key: [u8; 32],
+    ready: u32,
+) -> Result<(usize, Sealed<'a>)> {
+    let slot = store.history().choose(&key);
+    let mut writer = store.slot_writer(slot)?;
+    picture.write(&mut writer, key, &mut |to| {
+        to.section(image::INPUTS, inputs)?;
+        to.section(image::BOOT, &Notes { ready })
+    })?;
+    Ok((slot, writer.seal()?))
 }
 
 /// Stops everything but us and `outside`, reads it, and lets it go, which is when `captured` is called; then the

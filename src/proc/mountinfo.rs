@@ -111,14 +111,18 @@ pub fn below(path: &str, dir: &str) -> bool {
 /// The mount that all others are on.
 #[must_use]
 pub fn root(table: &[Mount]) -> Option<&Mount> {
-    table.iter().find(|m| !table.iter().any(|p| p.id == m.parent && p.id != m.id))
+    root_of(&table.iter().list())
+}
+
+fn root_of<'a>(table: &[&'a Mount]) -> Option<&'a Mount> {
+    table.iter().find(|m| !table.iter().any(|p| p.id == m.parent && p.id != m.id)).copied()
 }
 
 /// The mount that a lookup of `path` ends in, if only the mounts of `table` existed: from the root on, the
 /// first mount point met on the way wins, again and again.
 #[must_use]
 pub fn lookup<'a>(table: &[&'a Mount], path: &str) -> Option<&'a Mount> {
-    let mut at = *table.iter().find(|m| !table.iter().any(|p| p.id == m.parent && p.id != m.id))?;
+    let mut at = root_of(table)?;
     loop {
         let next = table
             .iter()

@@ -106,47 +106,58 @@ pub(super) fn capture(
             Body::Network(Box::new(state), parameters()?)
         }
         MOUNT => {
-            let mut after = root.mounts()?;
-            widen(&mut after, home.0);
-            let (before, propagation, same) = copy(home.0, &after);
-            let pivot = if same { String::new() } else { scratch(home.0, home.1)? };
-            let aside = (!same).then(|| beside(&before, &after, &pivot));
-            let first = if same { 0 } else { before.len() };
-            let (mut state, mut fills, more) =
-                mount::capture(&before, aside.as_ref().unwrap_or(&after), &root);
+            let (body, more) = capture_mounts(&root, home, filled)?;
             obstacles = more;
-            // What was there before is carried at home.
-            let mut number = 0;
-            state.steps.retain_mut(|step| match step {
-                Step::Fill(index) => {
-                    let kept = fills.get(*index as usize).is_none_or(|(_, kept)| *kept);
-                    *index = number;
-                    number += u32::from(!kept);
-                    !kept
-                }
-                _ => true,
-            });
-            fills.retain_mut(|(index, kept)| {
-                *index = index.wrapping_sub(first);
-                !*kept
-            });
-            for mount in fills.iter().filter_map(|(index, _)| after.get(*index)) {
-                if filled.contains(&mount.dev) {
-                    let refusal = refusal("several mount namespaces have its files in memory");
-                    obstacles.push(Obstacle::kernel(KIND, format!("mount {}", mount.point), refusal));
-                }
-                filled.push(mount.dev);
-            }
-            let (mut tmpfs, more) = tmpfs::capture(&Vec::new(), &after, &fills, &root);
-            obstacles.extend(more);
-            for filesystem in &mut tmpfs.list {
-                filesystem.point = under(&pivot, &filesystem.point);
-            }
-            Body::Mount(Box::new(state), Table { propagation, pivot, tmpfs })
+            body
         }
         _ => Body::Uts(hostname::capture(&root)?),
     };
     Ok((body, obstacles))
+}
+
+/// The mounts of a namespace, as what has to be done to a copy of those at home; with the files in memory that only it
+/// has.
+fn capture_mounts(
+    root: &Root,
+    home: (&[Mount], &str),
+    filled: &mut Vec<(u32, u32)>,
+) -> Result<(Body, Vec<Obstacle>)> {
+    let mut after = root.mounts()?;
+    widen(&mut after, home.0);
+    let (before, propagation, same) = copy(home.0, &after);
+    let pivot = if same { String::new() } else { scratch(home.0, home.1)? };
+    let aside = (!same).then(|| beside(&before, &after, &pivot));
+    let first = if same { 0 } else { before.len() };
+    let (mut state, mut fills, mut obstacles) =
+        mount::capture(&before, aside.as_ref().unwrap_or(&after), root);
+    // What was there before is carried at home.
+    let mut number = 0;
+    state.steps.retain_mut(|step| match step {
+        Step::Fill(index) => {
+            let kept = fills.get(*index as usize).is_none_or(|(_, kept)| *kept);
+            *index = number;
+            number += u32::from(!kept);
+            !kept
+        }
+        _ => true,
+    });
+    fills.retain_mut(|(index, kept)| {
+        *index = index.wrapping_sub(first);
+        !*kept
+    });
+    for mount in fills.iter().filter_map(|(index, _)| after.get(*index)) {
+        if filled.contains(&mount.dev) {
+            let refusal = refusal("several mount namespaces have its files in memory");
+            obstacles.push(Obstacle::kernel(KIND, format!("mount {}", mount.point), refusal));
+        }
+        filled.push(mount.dev);
+    }
+    let (mut tmpfs, more) = tmpfs::capture(&Vec::new(), &after, &fills, root);
+    obstacles.extend(more);
+    for filesystem in &mut tmpfs.list {
+        filesystem.point = under(&pivot, &filesystem.point);
+    }
+    Ok((Body::Mount(Box::new(state), Table { propagation, pivot, tmpfs }), obstacles))
 }
 
 /// Makes the namespaces of an image, at descriptors from `base` on.
