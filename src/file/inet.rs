@@ -270,7 +270,8 @@ fn open(state: &State) -> Result<OwnedFd> {
     if let Some(local) = &state.local {
         bind(&fd, local)?;
     }
-    for member in &state.groups {
+    // The kernel lists the latest first.
+    for member in state.groups.iter().rev() {
         multicast::restore(member, &fd)?;
     }
     let connect = |peer: &Address| match socket::connect(fd.as_fd(), &peer.here()?) {

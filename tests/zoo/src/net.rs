@@ -33,6 +33,32 @@ pub fn loopback_up() -> Outcome {
     change(|flags| flags | libc::IFF_UP)
 }
 
+/// The number of an interface, if there is one of this name.
+#[must_use]
+pub fn index(name: &std::ffi::CStr) -> Option<u32> {
+    // SAFETY: a name, which the call reads.
+    Some(unsafe { libc::if_nametoindex(name.as_ptr()) }).filter(|index| *index != 0)
+}
+
+/// Makes a bridge without ports, gives it an address and sets it up.
+///
+/// # Errors
+/// When there are no bridges here, or this process may not.
+pub fn bridge(name: &std::ffi::CStr, address: [u8; 4]) -> Outcome {
+    const SIOCBRADDBR: u64 = 0x89a0;
+    let socket = sys!(socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0))?;
+    sys!(ioctl(socket, SIOCBRADDBR as _, name.as_ptr()))?;
+    let mut request = Request { name: [0; 16], flags: libc::AF_INET as i16, rest: [0; 22] };
+    let name = name.to_bytes();
+    request.name[..name.len()].copy_from_slice(name);
+    request.rest[2..6].copy_from_slice(&address);
+    sys!(ioctl(socket, libc::SIOCSIFADDR as _, &raw const request))?;
+    request.flags = (libc::IFF_UP | libc::IFF_MULTICAST) as i16;
+    sys!(ioctl(socket, libc::SIOCSIFFLAGS as _, &raw const request))?;
+    fd::close(socket);
+    Ok(())
+}
+
 /// Changes a harmless flag of the loopback and back, for those who listen.
 ///
 /// # Errors

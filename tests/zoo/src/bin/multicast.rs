@@ -66,15 +66,15 @@ fn new(six: bool, at: &str, port: u16) -> Outcome<i32> {
 }
 
 /// struct group_req, or group_source_req with a source.
-fn group(socket: i32, six: bool, name: i32, group: &str, source: Option<&str>) -> Outcome {
+fn group(socket: i32, interface: u32, name: i32, group: &str, source: Option<&str>) -> Outcome {
     let mut bytes = vec![0; AT + STORAGE * if source.is_some() { 2 } else { 1 }];
-    bytes[..4].copy_from_slice(&LOOPBACK.to_ne_bytes());
+    bytes[..4].copy_from_slice(&interface.to_ne_bytes());
     for (n, text) in [Some(group), source].into_iter().flatten().enumerate() {
         let address = address(text, 0)?;
         let at = AT + n * STORAGE;
         bytes[at..at + address.len()].copy_from_slice(&address);
     }
-    set(socket, if six { libc::IPPROTO_IPV6 } else { libc::IPPROTO_IP }, name, &bytes)
+    set(socket, if group.contains(':') { libc::IPPROTO_IPV6 } else { libc::IPPROTO_IP }, name, &bytes)
 }
 
 /// What the kernel says of one group: mode, number of sources and the sources, or why it says nothing.
@@ -118,9 +118,9 @@ fn listener(
     let six = group_.contains(':');
     let socket = new(six, if six { "::" } else { "0.0.0.0" }, PORT)?;
     if name == MCAST_BLOCK_SOURCE {
-        group(socket, six, MCAST_JOIN_GROUP, group_, None)?;
+        group(socket, LOOPBACK, MCAST_JOIN_GROUP, group_, None)?;
     }
-    group(socket, six, name, group_, source)?;
+    group(socket, LOOPBACK, name, group_, source)?;
     Ok(Listener { socket, six, group: group_, hears })
 }
 
@@ -172,8 +172,49 @@ fn route() -> Outcome {
     Ok(())
 }
 
+/// A socket in two groups of an interface that has no fixed number, one of them with a source, and one that sends there.
+fn elsewhere(zoo: &mut Zoo) -> Outcome<(i32, i32)> {
+    // That of a board is made by its scripts.
+    const BOARD: &std::ffi::CStr = c"dummy0";
+    const OWN: &std::ffi::CStr = c"zoo-groups";
+    if zoo::net::index(BOARD).or_else(|| zoo::net::index(OWN)).is_none() {
+        zoo::net::bridge(OWN, [192, 168, 177, 1])?;
+    }
+    let (interface, source) = match zoo::net::index(BOARD) {
+        Some(index) => (index, "192.168.77.1"),
+        None => (zoo::net::index(OWN).ok_or("no interface")?, "192.168.177.1"),
+    };
+    let hears = new(false, "0.0.0.0", PORT)?;
+    group(hears, interface, MCAST_JOIN_GROUP, ELSEWHERE[0], None)?;
+    group(hears, interface, MCAST_JOIN_SOURCE_GROUP, ELSEWHERE[1], Some(source))?;
+    group(hears, interface, MCAST_JOIN_SOURCE_GROUP, ELSEWHERE[2], Some("10.9.9.9"))?;
+    zoo.keep("flags of the other interface's", move || fd::flags(hears));
+    let says = new(false, source, 0)?;
+    // struct ip_mreqn: the number of the interface is the last.
+    let [a, b, c, d] = interface.to_ne_bytes();
+    set(says, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, &[0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d])?;
+    Ok((hears, says))
+}
+
+/// Groups on the other interface, of which the last wants to hear somebody else.
+const ELSEWHERE: [&str; 3] = ["239.7.8.1", "239.7.8.2", "239.7.8.3"];
+
+fn talk_elsewhere(zoo: &mut Zoo, (hears, says): (i32, i32), loopback: i32) -> Outcome {
+    for group in ELSEWHERE {
+        for from in [says, loopback] {
+            let to = address(group, PORT)?;
+            let text = if from == says { group } else { "by the loopback" };
+            sys!(sendto(from, text.as_ptr().cast(), text.len(), 0, to.as_ptr().cast(), to.len() as u32))?;
+        }
+    }
+    let wanted = ELSEWHERE[..2].iter().map(|group| (*group).to_owned()).collect();
+    zoo.expect("what comes from the other interface", heard(hears, true)?, wanted);
+    Ok(())
+}
+
 fn program(zoo: &mut Zoo) -> Outcome {
     zoo::net::loopback_up()?;
+    let other = elsewhere(zoo)?;
     let mut listeners = vec![
         listener("239.7.7.1", MCAST_JOIN_GROUP, None, &["127.0.0.1", "127.0.0.2"])?,
         listener("239.7.7.2", MCAST_JOIN_SOURCE_GROUP, Some("127.0.0.1"), &["127.0.0.1"])?,
@@ -201,7 +242,10 @@ fn program(zoo: &mut Zoo) -> Outcome {
         zoo.keep(&format!("flags of {group}"), move || fd::flags(socket));
         zoo.keep(&format!("filter of {group}"), move || filter(socket, six, group));
     }
+    let loopback = senders[0].1;
     talk(zoo, &listeners, &senders)?;
+    talk_elsewhere(zoo, other, loopback)?;
     zoo.ready();
-    talk(zoo, &listeners, &senders)
+    talk(zoo, &listeners, &senders)?;
+    talk_elsewhere(zoo, other, loopback)
 }

@@ -144,6 +144,7 @@ const ALL: &[Mutation] = &[
     wrong("raw", "options", "files[].state.Inet.options.settings", Nothing),
     wrong("raw", "protocol", "files[].state.Inet.protocol", Other),
     wrong("multicast", "groups", "files[].state.Inet.groups", Nothing),
+    wrong("multicast", "interface", "files[].state.Inet.groups[].interface", Other),
     wrong("multicast", "filter", "files[].state.Inet.groups[].filter", Nothing),
     wrong("multicast", "source", "files[].state.Inet.groups[].filter[155]", Other),
     wrong("multicast", "options", "files[].state.Inet.options.settings", Nothing),
