@@ -309,6 +309,7 @@ impl<'a> Builder<'a> {
         self.puppets.lay_out(pid)?;
         self.puppets.fill_kept(pid, &self.kept)?;
         self.puppets.assemble(pid)?;
+        self.look_again()?;
         self.puppets.finish(pid)
     }
 
@@ -319,13 +320,19 @@ impl<'a> Builder<'a> {
 
     fn finish(&self) -> Result<()> {
         namespace::finish(&self.image.tree.namespaces, &self.puppets.doors)?;
+        self.look_again()?;
+        self.live().try_for_each(|pid| self.puppets.finish(pid))?;
+        self.puppets.groups.finish()
+    }
+
+    /// What is half read of /proc tells of the tasks as they are now: of PID 1 after the commit.
+    fn look_again(&self) -> Result<()> {
         for (entry, fd) in self.image.files.iter().zip(&self.puppets.entries) {
             if let file::State::Regular(state) = &entry.state {
                 file::regular::look_again(state, fd)?;
             }
         }
-        self.live().try_for_each(|pid| self.puppets.finish(pid))?;
-        self.puppets.groups.finish()
+        Ok(())
     }
 
     /// Lets all go: PID 1 last, so that it finds its children running.
