@@ -56,6 +56,6 @@ fn program(zoo: &mut Zoo) -> Outcome {
     zoo.expect("an event before its end", sys!(epoll_wait(epoll, &raw mut watch, 1, 0))?, 0);
     one.end();
     zoo.expect("an event after its end", sys!(epoll_wait(epoll, &raw mut watch, 1, 5000))?, 1);
-    zoo.expect("its data", { watch.u64 }, 77);
+    zoo.expect("its data", watch.u64, 77);
     Ok(())
 }
