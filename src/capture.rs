@@ -220,6 +220,7 @@ impl Eye<'_> {
             root: self.request.prefix,
             tables: &tables,
             processes: &processes,
+            tasks: &frozen.tids,
             ahead: clock::ahead(self.request.root)?,
             externals: self.request.externals,
             config: self.request.config,

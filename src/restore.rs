@@ -254,6 +254,7 @@ impl<'a> Builder<'a> {
         // Before they have memory, which is counted where it is first touched. PID 1 may be anywhere too.
         let bodies = image.tree.processes.iter().filter(|p| p.body.is_some());
         bodies.map(|p| p.ids.pid).try_for_each(|pid| self.puppets.groups.put(pid, true))?;
+        self.live().try_for_each(|pid| self.puppets.make_threads(pid))?;
         times.enter(Stage::File)?;
         let raise = |fd| descriptor::raise(fd, base).context(KIND, format_args!("moving a descriptor"));
         let externals = externals.into_iter().map(raise).whole()?;
@@ -308,6 +309,7 @@ impl<'a> Builder<'a> {
         let Some(pid) = self.puppets.init else { return Ok(()) };
         self.puppets.lay_out(pid)?;
         self.puppets.fill_kept(pid, &self.kept)?;
+        self.puppets.make_threads(pid)?;
         self.puppets.assemble(pid)?;
         self.look_again()?;
         self.puppets.finish(pid)

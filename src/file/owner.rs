@@ -1,10 +1,10 @@
 //! Who gets the signals of a description (F_SETOWN_EX, F_SETSIG of fcntl(2)).
 //!
-//! What: the process or group for SIGIO and SIGURG, and which signal is sent instead.
+//! What: the process, thread or group for SIGIO and SIGURG, and which signal is sent instead.
 //! Reads: F_GETOWN_EX, F_GETSIG, F_GETOWNER_UIDS.
 //! Rebuilds: after every puppet exists, under the ids that the kernel noted the first time.
 //! Loses: those ids, on kernels without CONFIG_CHECKPOINT_RESTORE: root's are noted.
-//! Refuses: an owner outside the image, or a thread that does not lead its process: it is not there yet.
+//! Refuses: an owner outside the image; a thread of init that does not lead it, which is made last.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -43,8 +43,8 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Option<State>, R
         return Ok(None);
     }
     let id = u32::try_from(owner.id).unwrap_or(0);
-    if id != 0 && owner.kind != GROUP && !world.has_process(id) {
-        let reason = format!("its signals go to {id}, a thread or outside the image");
+    if id != 0 && owner.kind != GROUP && !world.has_task(id) {
+        let reason = format!("its signals go to {id}, a thread of init or outside the image");
         return Err(Refusal::new(reason, "start its owner after `rcsnap ready`"));
     }
     let uids = descriptor::owner_uids(fd).unwrap_or_default();
@@ -72,7 +72,7 @@ pub fn restore(state: &State, fd: &OwnedFd) -> Result<()> {
 mod tests {
     use std::os::fd::AsFd;
 
-    use crate::file::testing::{describe, world};
+    use crate::file::testing::{beside, describe, world};
     use crate::sys::descriptor::{FcntlNumber, OwnerEx, fcntl, set_owner_as};
 
     #[test]
@@ -88,5 +88,16 @@ mod tests {
         super::restore(&state, &again).unwrap();
         let desc = describe(&again);
         assert_eq!(world(&[], |world| super::capture(&desc, world)).unwrap(), Some(state));
+    }
+
+    #[test]
+    fn thread_outside_the_image_is_refused() {
+        let (fd, _into) = nix::unistd::pipe().unwrap();
+        beside(|tid| {
+            let id = tid.cast_signed();
+            set_owner_as(fd.as_fd(), OwnerEx { kind: 0, id }, [0, 0]).unwrap();
+            let refusal = world(&[], |world| super::capture(&describe(&fd), world)).unwrap_err();
+            assert!(refusal.reason.contains(&format!("go to {id}, a thread of init")), "{}", refusal.reason);
+        });
     }
 }

@@ -85,7 +85,7 @@ pub fn find(desc: &Description, world: &World<'_>) -> Result<Place, Refusal> {
     let owned = if magic == PROC { of_process(&desc.link, world) } else { None };
     if owned == Some(false) {
         return Err(Refusal::new(
-            "it is of a descriptor, a thread or outside the image",
+            "it is of a descriptor, a thread of init or outside the image",
             "start its owner after `rcsnap ready`",
         ));
     }
@@ -118,17 +118,20 @@ pub fn find(desc: &Description, world: &World<'_>) -> Result<Place, Refusal> {
     Ok(Place { path, persistent: !VOLATILE.contains(&magic) })
 }
 
-/// For the name of a file of procfs that belongs to a process: whether it is there when files are opened. Then the
-/// processes are there, but not their threads and descriptors.
+/// For the name of a file of procfs that belongs to a process or thread: whether it is there when files are opened. Then
+/// they are there, but not their descriptors.
 fn of_process(link: &str, world: &World<'_>) -> Option<bool> {
     let mut parts = link.split('/').skip(2);
-    let number = parts.next()?;
-    let inside = world.has_process(number.parse().ok()?);
-    let late = match parts.next() {
-        Some("task") => parts.next().is_some_and(|thread| thread != number),
-        Some("fd" | "fdinfo") => parts.next().is_some(),
-        _ => false,
-    };
+    let has = |number: &str| Some(world.has_task(number.parse().ok()?));
+    let mut inside = has(parts.next()?)?;
+    let mut name = parts.next();
+    if name == Some("task")
+        && let Some(thread) = parts.next()
+    {
+        inside &= has(thread)?;
+        name = parts.next();
+    }
+    let late = matches!(name, Some("fd" | "fdinfo")) && parts.next().is_some();
     Some(inside && !late)
 }
 
@@ -186,4 +189,29 @@ pub fn reopen(place: &Place, flags: i32, format: u32, kind: &'static str) -> Res
         return Err(Error::new(kind, format!("opening {}", place.path), "another type of file has its name"));
     }
     Ok(fd)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::file::testing::{beside, entries};
+
+    #[test]
+    fn files_of_proc_are_refused_if_they_are_not_there_in_time() {
+        let own = std::process::id();
+        let open = |name: &str| super::open(&format!("/proc/{own}{name}"), libc::O_RDONLY, "test").unwrap();
+        let refused =
+            |name: &str| entries(&[&open(name)]).is_err_and(|r| r.reason.contains("a thread of init"));
+        let thread = format!("/task/{own}");
+        for name in ["/fd", "/fdinfo", "/stat", &thread, &format!("{thread}/stat"), &format!("{thread}/fd")] {
+            assert!(!refused(name), "{name}");
+        }
+        for name in ["/fdinfo/0", &format!("{thread}/fdinfo/0")] {
+            assert!(refused(name), "{name}");
+        }
+        beside(|tid| {
+            for name in [format!("/task/{tid}"), format!("/task/{tid}/stat"), format!("/../{tid}/stat")] {
+                assert!(refused(&name), "{name}");
+            }
+        });
+    }
 }

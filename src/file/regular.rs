@@ -8,8 +8,8 @@
 //! Loses: by which of several names it was opened, if that one is gone; inode number and times of a file on tmpfs; the read position inside a line of a /proc file whose
 //!   text differs on the new boot; readahead advice (posix_fadvise(2)).
 //! Refuses: a file open for writing without O_APPEND on persistent storage, because old memory over newer
-//!   contents corrupts data (`writable` allows it); a name that leads elsewhere; files of /proc of a process outside
-//!   the image, of a thread or of a descriptor; pressure triggers; message queues; hugetlbfs.
+//!   contents corrupts data (`writable` allows it); a name that leads elsewhere; files of /proc of a process or thread
+//!   outside the image, of a thread of init, which is made last, or of a descriptor; pressure triggers; message queues; hugetlbfs.
 
 use std::os::fd::OwnedFd;
 

@@ -27,8 +27,10 @@ pub struct Request<'a> {
     pub root: &'a str,
     /// One task for each descriptor table, with its name. All are stopped.
     pub tables: &'a [(u32, String)],
-    /// Every process in the image, sorted. Files are opened before there are threads.
+    /// Every process in the image, sorted.
     pub processes: &'a [u32],
+    /// Every thread in the image, with its process.
+    pub tasks: &'a Map<u32, u32>,
     /// How far the clocks of the tasks are ahead of ours.
     pub ahead: Offsets,
     /// Descriptions of the caller: those of the tasks that are the same become [`State::External`].
@@ -81,6 +83,7 @@ pub fn capture(request: &Request<'_>) -> Result<Captured> {
             config: request.config,
             ahead: request.ahead,
             processes: request.processes,
+            tasks: request.tasks,
             descriptions: &found.descriptions,
             known: Known::default(),
             spaces: spaces.clone(),
@@ -372,6 +375,7 @@ mod tests {
             root: "",
             tables: &tables,
             processes: &processes,
+            tasks: &Map::new(),
             ahead: Default::default(),
             externals: &externals,
             config: &config,

@@ -68,11 +68,25 @@ fn world_of<T>(
         config: &config,
         ahead: Default::default(),
         processes: &processes,
+        tasks: &crate::sorted::Map::new(),
         descriptions,
         known: Known::default(),
         spaces: crate::task::namespace::Spaces::HOME,
         seen: &crate::task::namespace::Seen::default(),
     })
+}
+
+/// Runs `work` while another thread lives, with its number. It is not in the image.
+pub fn beside(work: impl FnOnce(u32)) {
+    let (tell, told) = std::sync::mpsc::channel();
+    let (end, ends) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        tell.send(nix::unistd::gettid().as_raw().cast_unsigned()).unwrap();
+        let _ = ends.recv();
+    });
+    work(told.recv().unwrap());
+    drop(end);
+    thread.join().unwrap();
 }
 
 /// Capture and restore of one kind.

@@ -33,8 +33,10 @@ pub struct World<'a> {
     pub config: &'a Config,
     /// How far the clocks of the tasks are ahead of ours.
     pub ahead: Offsets,
-    /// Every process in the image, sorted. Files are opened before there are threads.
+    /// Every process in the image, sorted.
     pub processes: &'a [u32],
+    /// Every thread in the image, with its process.
+    pub tasks: &'a Map<u32, u32>,
     /// Every description of every task in the image; the index is the entry number.
     pub descriptions: &'a [Description],
     /// What was found out already.
@@ -156,6 +158,14 @@ impl World<'_> {
     pub fn has_process(&self, pid: u32) -> bool {
         self.processes.binary_search(&pid).is_ok()
     }
+
+    /// Whether a process or thread is in the image, and is there when files are opened: init gets its further threads
+    /// last.
+    #[must_use]
+    pub fn has_task(&self, tid: u32) -> bool {
+        let late = |process: &u32| *process == 1 && self.scope == Scope::System;
+        self.has_process(tid) || self.tasks.get(&tid).is_some_and(|process| !late(process))
+    }
 }
 
 /// Finds something out the first time it is asked for.
@@ -165,4 +175,35 @@ fn once<T>(cell: &OnceCell<T>, find: impl FnOnce() -> Result<T>) -> Result<&T> {
     }
     let found = find()?;
     Ok(cell.get_or_init(|| found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Known, Scope, World};
+    use crate::file::testing;
+
+    #[test]
+    fn threads_are_there_when_files_are_opened_but_not_those_of_init() {
+        testing::world(&[], |world| {
+            let own = world.processes[0];
+            let tasks = vec![(1, 1), (7, 1), (own, own), (u32::MAX, own)].into();
+            let mut world = World {
+                scope: Scope::System,
+                root: "",
+                config: world.config,
+                ahead: world.ahead,
+                processes: &[1, own],
+                tasks: &tasks,
+                descriptions: &[],
+                known: Known::default(),
+                spaces: world.spaces.clone(),
+                seen: world.seen,
+            };
+            let has = |world: &World<'_>| [1, 7, own, u32::MAX, u32::MAX - 1].map(|tid| world.has_task(tid));
+            assert_eq!(has(&world), [true, false, true, true, false]);
+            // In a tree, number 1 is a process as any other.
+            world.scope = Scope::Tree;
+            assert_eq!(has(&world), [true, true, true, true, false]);
+        });
+    }
 }

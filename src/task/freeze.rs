@@ -81,7 +81,7 @@ pub struct Frozen {
     /// What could not be stopped faithfully.
     pub obstacles: Vec<Obstacle>,
     /// Every seized task: its process.
-    tids: Map<u32, u32>,
+    pub tids: Map<u32, u32>,
     /// The calls that they slept in, where that must be known.
     asleep: Map<u32, Call>,
     /// Those whose stop we have seen.

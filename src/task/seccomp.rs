@@ -3,7 +3,7 @@
 //!   PTRACE_SECCOMP_GET_METADATA. From then on the thread is suspended from them (PTRACE_O_SUSPEND_SECCOMP), so that
 //!   a batch may run in it.
 //! Rebuilds: seccomp(2) by the thread itself, before it gives up its rights, suspended until it is let go. Those that
-//!   all threads have come before the threads, which inherit them: SECCOMP_FILTER_FLAG_TSYNC wants one chain.
+//!   all threads have come first, in one chain for all (SECCOMP_FILTER_FLAG_TSYNC), as another may be given to all again.
 //! Loses: which filters single threads share beyond those; SECCOMP_FILTER_FLAG_SPEC_ALLOW.
 //! Refuses: filters that notify a supervisor, and that are no classic BPF; any under a kernel without
 //!   CONFIG_CHECKPOINT_RESTORE.
@@ -22,6 +22,8 @@ const KIND: &str = "seccomp";
 const STRICT: u32 = 1;
 const SET_STRICT: u64 = 0;
 const SET_FILTER: u64 = 1;
+/// SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_TSYNC_ESRCH: for all threads of the process.
+pub const ALL: u64 = 1 | 16;
 /// SECCOMP_FILTER_FLAG_LOG, the one flag that stays with a filter.
 const LOG: u64 = 2;
 
@@ -101,11 +103,11 @@ pub fn common(threads: &[thread::State]) -> usize {
     others.iter().map(same).min().unwrap_or(own.len())
 }
 
-/// Installs filters. The thread is suspended from them, and has the right to.
+/// Installs filters, with these flags. The thread is suspended from them, and has the right to.
 ///
 /// # Errors
 /// As [`Script::ensure`], or the image has no such filter.
-pub fn restore(script: &mut Script<'_>, numbers: &[u32], all: &[Filter]) -> Result<()> {
+pub fn restore(script: &mut Script<'_>, numbers: &[u32], all: &[Filter], flags: u64) -> Result<()> {
     for number in numbers {
         let filter = all.get(*number as usize);
         let filter =
@@ -114,7 +116,7 @@ pub fn restore(script: &mut Script<'_>, numbers: &[u32], all: &[Filter]) -> Resu
         script.ensure(1, bytes.len() + 64)?;
         let code = script.batch.bytes(&bytes);
         let program = script.batch.longs(&[filter.code.len() as u64, code]);
-        let flags = if filter.log { LOG } else { 0 };
+        let flags = flags | if filter.log { LOG } else { 0 };
         script.batch.call(libc::SYS_seccomp, &[SET_FILTER, flags, program]);
         script.batch.doing("installing a filter");
     }
@@ -131,7 +133,7 @@ pub fn restrict(script: &mut Script<'_>, state: &State) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Filter, State, capture, restore};
+    use super::{ALL, Filter, State, capture, restore};
     use crate::sys::{clone, ptrace};
     use crate::task::remote::{Area, Script};
 
@@ -158,15 +160,15 @@ mod tests {
         ];
         let area = Area::inject(child, child, &regs, 0).unwrap();
         let mut script = Script::new(&area, child);
-        restore(&mut script, &[0, 1, 0], &all).unwrap();
+        restore(&mut script, &[0, 1, 0], &all, ALL).unwrap();
         script.flush().unwrap();
         let found = capture(child, &mut known).unwrap();
         assert_eq!((found.strict, found.filters), (false, vec![0, 1, 0]));
         assert_eq!(known, all[..2]);
-        restore(&mut script, &[2], &all).unwrap();
+        restore(&mut script, &[2], &all, 0).unwrap();
         script.flush().unwrap();
         assert!(capture(child, &mut known).unwrap_err().reason.contains("supervisor"));
-        assert!(restore(&mut script, &[3], &all).is_err());
+        assert!(restore(&mut script, &[3], &all, 0).is_err());
         clone::kill(child).unwrap();
         ptrace::wait(child.cast_signed(), 0).unwrap();
     }

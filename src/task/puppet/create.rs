@@ -11,7 +11,7 @@ use crate::sys::clone::{self, CLONE_ARGS};
 use crate::sys::fs;
 use crate::sys::ptrace::{self, Status};
 use crate::task::remote::{AREA, Area, Batch};
-use crate::task::tree::{Body, Process, Step};
+use crate::task::tree::{Process, Step};
 use crate::task::{limit, namespace, thread};
 
 /// Numbers of tty_ioctl(2), whose type differs between C libraries.
@@ -56,8 +56,12 @@ impl Puppets<'_> {
         Ok(())
     }
 
-    /// Stage 4: the further threads of a process, which may be in other control groups than it.
-    pub(super) fn make_threads(&self, pid: u32, area: &Area, body: &Body) -> Result<()> {
+    /// Stage 1 of a process that is in its control group: its further threads, which may be in others.
+    ///
+    /// # Errors
+    /// As [`Puppets::create`].
+    pub fn make_threads(&self, pid: u32) -> Result<()> {
+        let (area, body) = (self.area(pid)?, self.body(pid)?);
         for thread in body.threads.iter().skip(1) {
             let mut batch = Batch::new(area.base());
             clone_call(&mut batch, thread.tid, THREAD, 0);

@@ -1,14 +1,14 @@
 //! Puppets: the tasks being rebuilt, and the conductor's hands on them.
 //!
 //! The stages of a puppet, each for all of them before the next begins:
-//! 1. made, by whom the plan of `tree.rs` says, with its pid, session and group;
+//! 1. made, by whom the plan of `tree.rs` says, with its pid, session, group and threads;
 //! 2. cleared and laid out: its mappings as captured, empty;
 //! 3. filled, by one pass over the image's blocks;
-//! 4. assembled: descriptors, threads, everything that a task must do itself;
+//! 4. assembled: descriptors, everything that a task must do itself;
 //! 5. finished: signals queued, timers armed;
 //! 6. released: the batch area goes, registers are set, it runs.
 //!
-//! PID 1 goes through 2 to 5 after all others: its stage 2 is the commit. It is released last of all, so that
+//! PID 1 goes through 2 to 5 after all others: its stage 2 is the commit, and its threads come after that. It is released last of all, so that
 //! its area, with the call that reboots when the conductor is gone, is there as long as anything can fail.
 
 mod create;
@@ -281,9 +281,8 @@ impl<'a> Puppets<'a> {
         signal::restore_actions(&mut script.batch, &body.actions, self.init == Some(pid));
         let common = seccomp::common(&body.threads);
         let leader = body.threads.first().map_or(&[][..], |leader| &leader.seccomp.filters);
-        seccomp::restore(&mut script, leader.get(..common).unwrap_or(&[]), self.filters)?;
+        seccomp::restore(&mut script, leader.get(..common).unwrap_or(&[]), self.filters, seccomp::ALL)?;
         script.flush()?;
-        self.make_threads(pid, area, body)?;
         let spaces = self.process(pid).map_or(&namespace::Spaces::HOME, |p| &p.spaces);
         // While descriptor 0 is the conductor, and a thread sees the root that the conductor has.
         for thread in &body.threads {
@@ -315,13 +314,15 @@ impl<'a> Puppets<'a> {
         script.ensure(16, 16 * 32)?;
         limit::restore(&mut script.batch, &body.limits, &self.own.limits);
         script.flush()?;
+        let personality = u64::from_str_radix(&body.sched.personality, 16).unwrap_or(0);
         // The leader gives up its rights last.
         for thread in body.threads.iter().rev() {
             let mut script = Script::new(area, thread.tid);
             let rest = thread.seccomp.filters.get(common..).unwrap_or(&[]);
-            seccomp::restore(&mut script, rest, self.filters)?;
+            seccomp::restore(&mut script, rest, self.filters, 0)?;
             seccomp::restrict(&mut script, &thread.seccomp);
             script.flush()?;
+            script.batch.call(libc::SYS_personality, &[personality]);
             thread::restore(&mut script.batch, thread, &self.own.creds);
             if thread.tid == pid {
                 script.batch.call(

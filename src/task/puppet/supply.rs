@@ -162,8 +162,6 @@ impl Puppets<'_> {
         let same = same_file("/proc/self/exe", &format!("/proc/self/fd/{exe}"));
         memory::set_layout(&mut script.batch, &body.memory, if same { u64::from(u32::MAX) } else { 1 });
         script.batch.call(libc::SYS_close, &[1]);
-        let personality = u64::from_str_radix(&body.sched.personality, 16).unwrap_or(0);
-        script.batch.call(libc::SYS_personality, &[personality]);
         if body.no_thp {
             script.batch.call(libc::SYS_prctl, &[libc::PR_SET_THP_DISABLE as u64, 1, 0, 0, 0]);
         }

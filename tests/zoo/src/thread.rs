@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::thread::JoinHandle;
 
 use crate::{Outcome, Zoo, sys, time};
 
@@ -11,15 +12,55 @@ use crate::{Outcome, Zoo, sys, time};
 /// When it does not begin.
 pub fn waiting(zoo: &Zoo) -> Outcome<i32> {
     let go = zoo.go();
-    let number = Arc::new(AtomicI32::new(0));
-    let its = Arc::clone(&number);
-    std::thread::spawn(move || {
-        its.store(sys::gettid(), Ordering::SeqCst);
+    let begun = begin(move |_| {
         crate::wait_for(go.as_ref());
         loop {
             time::nap(1000);
         }
+    })?;
+    Ok(begun.number)
+}
+
+/// A thread that lives until it is told to end.
+pub struct Ends {
+    /// Its number.
+    pub number: i32,
+    told: Arc<AtomicI32>,
+    thread: JoinHandle<()>,
+}
+
+/// A thread that lives until it is told to end.
+///
+/// # Errors
+/// When it does not begin.
+pub fn ending() -> Outcome<Ends> {
+    begin(|told| {
+        while told.load(Ordering::SeqCst) != 0 {
+            time::nap(5);
+        }
+    })
+}
+
+impl Ends {
+    /// Ends it.
+    pub fn end(self) {
+        self.told.store(0, Ordering::SeqCst);
+        let _ = self.thread.join();
+        crate::eventually(5000, || !std::path::Path::new(&format!("/proc/{}", self.number)).exists());
+    }
+}
+
+fn begin(work: impl FnOnce(&AtomicI32) + Send + 'static) -> Outcome<Ends> {
+    let told = Arc::new(AtomicI32::new(0));
+    let its = Arc::clone(&told);
+    let thread = std::thread::spawn(move || {
+        its.store(sys::gettid(), Ordering::SeqCst);
+        work(&its);
     });
-    let begun = crate::eventually(5000, || number.load(Ordering::SeqCst) != 0);
-    if begun { Ok(number.load(Ordering::SeqCst)) } else { Err("the thread does not begin".into()) }
+    let begun = crate::eventually(5000, || told.load(Ordering::SeqCst) != 0);
+    if begun {
+        Ok(Ends { number: told.load(Ordering::SeqCst), told, thread })
+    } else {
+        Err("the thread does not begin".into())
+    }
 }

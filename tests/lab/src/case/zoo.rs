@@ -68,7 +68,7 @@ pub struct Args {
 
 /// Programs of what rcsnap may refuse, and the kind that it then names. All others it must carry; these it must
 /// carry or refuse by name.
-const MAY_REFUSE: [(&str, &str); 13] = [
+const MAY_REFUSE: [(&str, &str); 11] = [
     ("cgroup_frozen", "cgroup"),
     ("huge", "memory"),
     ("kernel_gone", "regular"),
@@ -79,8 +79,6 @@ const MAY_REFUSE: [(&str, &str); 13] = [
     ("namespace_pid", "namespace"),
     ("shared_handlers", "sharing"),
     ("sysvipc_undo", "sysvipc"),
-    ("thread_handle", "pidfd"),
-    ("thread_owner", "pipe"),
     ("vfork", "freeze"),
 ];
 

@@ -103,6 +103,8 @@ fn knobs(zoo: &mut Zoo) -> Outcome {
     for file in ["oom_score_adj", "coredump_filter", "timerslack_ns", "personality"] {
         zoo.keep(file, move || text(&format!("/proc/self/{file}")));
     }
+    let thread = zoo::thread::waiting(zoo)?;
+    zoo.keep("a thread's personality", move || text(&format!("/proc/self/task/{thread}/personality")));
     zoo.keep("affinity", || status("self", "Cpus_allowed_list"));
     zoo.keep("huge pages", || status("self", "THP_enabled"));
     zoo.keep("I/O priority", || raw!(SYS_ioprio_get, 1, 0).map_or_else(|p| p.0, |value| value.to_string()));
