@@ -20,7 +20,8 @@ use crate::task::clock;
 use crate::task::namespace;
 use crate::task::pages::Place;
 use crate::task::puppet::{self, Puppets};
-use crate::task::tree::{Ids, plan};
+use crate::task::sharing;
+use crate::task::tree::{Ids, Process, plan};
 
 const KIND: &str = "restore";
 /// Pages of zeroes that are placed at a time.
@@ -78,6 +79,13 @@ impl Image {
             if !sorted || body.memory.vmas.iter().any(|v| v.start >= v.end) {
                 return wrong("mappings that overlap");
             }
+        }
+        let lays_out = |p: &Process| p.ids.sharing.memory == p.ids.pid;
+        let maps = |p: &Process| p.body.as_ref().is_some_and(|body| !body.memory.vmas.is_empty());
+        if !sharing::is_sound(&self.tree.processes)
+            || self.tree.processes.iter().any(|p| maps(p) && !lays_out(p))
+        {
+            return wrong("something shared that it does not have");
         }
         if !self.tree.processes.iter().any(|p| p.ids.pid == self.tree.root && p.body.is_some()) {
             return wrong("no first process");
@@ -330,8 +338,12 @@ impl<'a> Builder<'a> {
 
     /// Lets all go: PID 1 last, so that it finds its children running.
     fn release(&self) -> Result<()> {
+        // One of those that share memory takes the area away for all: before any of them runs.
+        self.live().try_for_each(|pid| self.puppets.vanish(pid))?;
         self.live().try_for_each(|pid| self.puppets.release(pid))?;
-        self.puppets.init.map_or(Ok(()), |pid| self.puppets.release(pid))
+        let Some(pid) = self.puppets.init else { return Ok(()) };
+        self.puppets.vanish(pid)?;
+        self.puppets.release(pid)
     }
 }
 

@@ -153,8 +153,13 @@ impl Puppets<'_> {
         Ok(u64::from(fd.as_raw_fd().cast_unsigned()))
     }
 
-    /// PR_SET_MM_MAP with the program's file, and PR_SET_THP_DISABLE.
-    pub(super) fn describe(&self, script: &mut Script<'_>, body: &Body) -> Result<()> {
+    /// The personality; and for the memory PR_SET_MM_MAP with the program's file, and PR_SET_THP_DISABLE.
+    pub(super) fn describe(&self, script: &mut Script<'_>, pid: u32, body: &Body) -> Result<()> {
+        let personality = u64::from_str_radix(&body.sched.personality, 16).unwrap_or(0);
+        script.batch.call(libc::SYS_personality, &[personality]);
+        if !self.stands(pid) {
+            return Ok(());
+        }
         let exe = self.backing_fd(&Backing::File(body.memory.exe))?;
         script.batch.call(libc::SYS_pidfd_getfd, &[0, exe, 0]);
         // The program stays where it is the same: the kernel refuses one while files of the present one are
@@ -162,8 +167,6 @@ impl Puppets<'_> {
         let same = same_file("/proc/self/exe", &format!("/proc/self/fd/{exe}"));
         memory::set_layout(&mut script.batch, &body.memory, if same { u64::from(u32::MAX) } else { 1 });
         script.batch.call(libc::SYS_close, &[1]);
-        let personality = u64::from_str_radix(&body.sched.personality, 16).unwrap_or(0);
-        script.batch.call(libc::SYS_personality, &[personality]);
         if body.no_thp {
             script.batch.call(libc::SYS_prctl, &[libc::PR_SET_THP_DISABLE as u64, 1, 0, 0, 0]);
         }

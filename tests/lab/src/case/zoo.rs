@@ -68,16 +68,15 @@ pub struct Args {
 
 /// Programs of what rcsnap may refuse, and the kind that it then names. All others it must carry; these it must
 /// carry or refuse by name.
-const MAY_REFUSE: [(&str, &str); 13] = [
+const MAY_REFUSE: [(&str, &str); 12] = [
     ("cgroup_frozen", "cgroup"),
     ("huge", "memory"),
     ("kernel_gone", "regular"),
     ("kernel_late", "regular"),
     ("kernel_reused", "regular"),
-    ("memory_shared", "sharing"),
     ("namespace_blind", "namespace"),
     ("namespace_pid", "namespace"),
-    ("shared_handlers", "sharing"),
+    ("sharing_past", "sharing"),
     ("sysvipc_undo", "sysvipc"),
     ("thread_handle", "pidfd"),
     ("thread_owner", "pipe"),
