@@ -80,11 +80,8 @@ impl Image {
                 return wrong("mappings that overlap");
             }
         }
-        let lays_out = |p: &Process| p.ids.sharing.memory == p.ids.pid;
-        let maps = |p: &Process| p.body.as_ref().is_some_and(|body| !body.memory.vmas.is_empty());
-        if !sharing::is_sound(&self.tree.processes)
-            || self.tree.processes.iter().any(|p| maps(p) && !lays_out(p))
-        {
+        let ids = self.tree.processes.iter().map(|p| (&p.ids, p.body.is_some())).list();
+        if !sharing::is_sound(&ids) || self.tree.processes.iter().any(has_too_much) {
             return wrong("something shared that it does not have");
         }
         if !self.tree.processes.iter().any(|p| p.ids.pid == self.tree.root && p.body.is_some()) {
@@ -202,6 +199,12 @@ pub fn system(
     times.enter(Stage::Release).map_err(after)?;
     boot.before_release(image, builder.kept_bytes(), times).map_err(after)?;
     builder.release().map_err(after)
+}
+
+/// Whether a process has mappings that another one lays out for it.
+fn has_too_much(process: &Process) -> bool {
+    let body = process.body.as_ref();
+    process.ids.sharing.memory != process.ids.pid && body.is_some_and(|body| !body.memory.vmas.is_empty())
 }
 
 /// The image's kernel must be this one: the vdso's code, and every structure that is put back raw.

@@ -12,9 +12,9 @@ use std::cmp::Ordering;
 
 use crate::error::{Context, Refusal, Result};
 use crate::sorted::{self, Map};
-use crate::sys::descriptor;
-use crate::task::freeze;
-use crate::task::tree::Process;
+use crate::sys::{descriptor, fs};
+use crate::task::freeze::Process;
+use crate::task::tree::Ids;
 
 const KIND: &str = "sharing";
 const REMEDY: &str = "rerun the service";
@@ -54,16 +54,14 @@ impl State {
     }
 }
 
-/// Whether everybody who stands for others lives, and stands for itself.
+/// Whether everybody who stands for others lives, and stands for itself. Of each process: whether it lives.
 #[must_use]
-pub fn is_sound(processes: &[Process]) -> bool {
-    let stands = |last: u32, at: usize| {
-        let mut live = processes.iter().filter(|p| p.body.is_some());
-        live.any(|p| p.ids.pid == last && p.ids.sharing.all()[at] == last)
-    };
-    processes.iter().all(|p| {
-        let mut all = p.ids.sharing.all().into_iter().enumerate();
-        all.all(|(at, last)| last == p.ids.pid || p.body.is_some() && stands(last, at))
+pub fn is_sound(all: &[(&Ids, bool)]) -> bool {
+    let stands =
+        |pid: u32, at: usize| all.iter().any(|(p, live)| *live && p.pid == pid && p.sharing.all()[at] == pid);
+    all.iter().all(|(p, live)| {
+        let mut last = p.sharing.all().into_iter().enumerate();
+        last.all(|(at, last)| last == p.pid || *live && stands(last, at))
     })
 }
 
@@ -95,26 +93,29 @@ fn group(tasks: &[u32], kind: i32) -> Result<Map<u32, u32>> {
     Ok(found.into())
 }
 
-/// Compares all live tasks. What is refused is told with its owner and the object. `root`: of a tree, whose parent is
-/// outside.
+/// Compares all live tasks, of a tree also with those outside. What is refused is told with its owner and the object.
 ///
 /// # Errors
 /// The errno of kcmp(2).
 pub fn find(
-    processes: &Map<u32, freeze::Process>,
-    root: Option<u32>,
-    told: &mut dyn FnMut(&freeze::Process, &'static str, Refusal),
+    processes: &Map<u32, Process>,
+    tree: bool,
+    told: &mut dyn FnMut(&Process, &'static str, Refusal),
 ) -> Result<Groups> {
-    let mut refuse = |p: &freeze::Process, object, reason: &str, task: u32| {
+    let mut refuse = |p: &Process, object, reason: &str, task: u32| {
         told(p, object, refusal(format!("{reason} {task}")));
     };
-    if let Some(root) = root.and_then(|root| processes.get(&root))
-        && let Some(object) = outside(root.pid, root.stat.ppid)
-    {
-        refuse(root, object, "it is shared outside the image, with", root.stat.ppid);
+    let live = || processes.values().filter(|p| !p.threads.is_empty());
+    let all = if tree { fs::numbers("/proc").unwrap_or_default() } else { Vec::new() };
+    for other in all.into_iter().filter(|pid| !processes.contains_key(pid)) {
+        for p in live() {
+            if let Some(object) = outside(p.pid, other) {
+                refuse(p, object, "it is shared outside the image, with", other);
+            }
+        }
     }
     let (mut tasks, mut leaders) = (Vec::new(), Vec::new());
-    for p in processes.values().filter(|p| !p.threads.is_empty()) {
+    for p in live() {
         leaders.push(p.pid);
         for t in &p.threads {
             if t.tid != p.pid {
@@ -183,8 +184,32 @@ impl Groups {
 
 #[cfg(test)]
 mod tests {
-    use super::{FILES, group, outside};
+    use super::{FILES, State, group, is_sound, outside};
     use crate::sys::clone;
+    use crate::task::tree::Ids;
+
+    #[test]
+    fn who_stands_for_others_lives_and_stands_for_itself() {
+        let ids = |pid: u32, memory: u32| Ids {
+            pid,
+            ppid: 0,
+            pgrp: 0,
+            session: 0,
+            subreaper: false,
+            exit: None,
+            sharing: State { memory, files: pid, directories: pid, actions: pid },
+        };
+        let sound = |all: [(u32, u32, bool); 3]| {
+            let all = all.map(|(pid, memory, live)| (ids(pid, memory), live));
+            is_sound(&all.iter().map(|(ids, live)| (ids, *live)).collect::<Vec<_>>())
+        };
+        assert!(sound([(5, 7, true), (6, 6, false), (7, 7, true)]));
+        // Nobody, one that does not live, one that does not stand for itself, and one that has nothing to share.
+        assert!(!sound([(5, 8, true), (6, 6, false), (7, 7, true)]));
+        assert!(!sound([(5, 6, true), (6, 6, false), (7, 7, true)]));
+        assert!(!sound([(5, 6, true), (6, 7, true), (7, 7, true)]));
+        assert!(!sound([(5, 7, true), (6, 7, false), (7, 7, true)]));
+    }
 
     #[test]
     fn threads_share_and_children_do_not() {

@@ -347,6 +347,11 @@ mod tests {
         (all[1].sharing.files, all[2].sharing.directories) = (12, 12);
         all[1].sharing.directories = 12;
         assert_eq!(plan(&all, 10, false).unwrap_err().0, 12);
+        let mut all = [ids(10, 0, 10, 10), ids(11, 10, 10, 10), ids(12, 11, 10, 10), ids(13, 10, 10, 10)];
+        (all[1].sharing.memory, all[2].sharing.memory) = (12, 12);
+        assert!(plan(&all, 10, false).is_ok());
+        all[2].ppid = 10;
+        assert_eq!(plan(&all, 10, false).unwrap_err().0, 12);
     }
 
     #[test]

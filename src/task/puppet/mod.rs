@@ -144,11 +144,6 @@ impl<'a> Puppets<'a> {
         self.processes.iter().find(|p| p.ids.pid == pid)
     }
 
-    /// Whether a process stands for all that share its memory.
-    fn stands(&self, pid: u32) -> bool {
-        self.process(pid).is_some_and(|p| p.ids.sharing.memory == pid)
-    }
-
     fn one(&self, pid: u32, number: Number, args: &[u64], doing: &'static str) -> Result<()> {
         let area = self.area(pid)?;
         let mut batch = Batch::new(area.base());

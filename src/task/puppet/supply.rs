@@ -142,6 +142,11 @@ pub fn place(places: &mut [Place<'_>], run: &Run, bytes: &[u8]) -> Result<()> {
 }
 
 impl Puppets<'_> {
+    /// Whether a process stands for all that share its memory.
+    pub(super) fn stands(&self, pid: u32) -> bool {
+        self.process(pid).is_some_and(|p| p.ids.sharing.memory == pid)
+    }
+
     pub(super) fn backing_fd(&self, backing: &Backing) -> Result<u64> {
         let fd = match backing {
             Backing::Anonymous | Backing::Segment { .. } => None,

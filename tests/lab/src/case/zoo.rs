@@ -68,7 +68,7 @@ pub struct Args {
 
 /// Programs of what rcsnap may refuse, and the kind that it then names. All others it must carry; these it must
 /// carry or refuse by name.
-const MAY_REFUSE: [(&str, &str); 12] = [
+const MAY_REFUSE: [(&str, &str); 13] = [
     ("cgroup_frozen", "cgroup"),
     ("huge", "memory"),
     ("kernel_gone", "regular"),
@@ -76,7 +76,8 @@ const MAY_REFUSE: [(&str, &str); 12] = [
     ("kernel_reused", "regular"),
     ("namespace_blind", "namespace"),
     ("namespace_pid", "namespace"),
-    ("sharing_past", "sharing"),
+    ("sharing_outside", "sharing"),
+    ("sharing_past", "tree"),
     ("sysvipc_undo", "sysvipc"),
     ("thread_handle", "pidfd"),
     ("thread_owner", "pipe"),

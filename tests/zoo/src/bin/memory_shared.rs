@@ -139,6 +139,14 @@ fn program(zoo: &mut Zoo) -> Outcome {
     let said = |word: &AtomicU32, what: u32| zoo::eventually(5000, || word.load(Ordering::SeqCst) == what);
     let sharer = child::clone(libc::CLONE_VM | libc::SIGCHLD, move || live(stack, reader).unwrap_or(6))?;
     zoo.check("the sharer is set up", said(&SAID, 2));
+    // One that job control has stopped.
+    let halted = child::clone(libc::CLONE_VM | libc::SIGCHLD, || {
+        wait_while(&TURN, 0);
+        VALUE.load(Ordering::SeqCst).cast_signed()
+    })?;
+    sys!(kill(halted, libc::SIGSTOP))?;
+    zoo.expect("a stop", child::wait(halted, libc::WUNTRACED), Ended::Status(libc::SIGSTOP << 8 | 0x7f));
+    zoo.keep("the state of the stopped one", move || proc::stat(&halted.to_string(), 3));
     // One with our descriptors and directories.
     let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_FS | libc::SIGCHLD;
     let fellow = child::clone(flags, || {
@@ -205,6 +213,9 @@ fn program(zoo: &mut Zoo) -> Outcome {
     sys!(kill(sharer, libc::SIGUSR2))?;
     zoo.check("it runs its handler", zoo::eventually(5000, || RAN.load(Ordering::SeqCst) == sharer));
     zoo.check("on its stack", (stack..stack + ALTERNATE).contains(&STACK.load(Ordering::SeqCst)));
+    zoo.expect("its state", proc::stat(&halted.to_string(), 3), "T".to_owned());
+    sys!(kill(halted, libc::SIGCONT))?;
+    zoo.reap_as("the end of the stopped one", halted, "exit 7");
     tell(&TURN, 2);
     zoo.reap_as("the end of the sharer", sharer, "exit 4");
     zoo.reap_as("the end of the fellow", fellow, "exit 2");
