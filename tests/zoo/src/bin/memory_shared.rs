@@ -169,7 +169,9 @@ fn program(zoo: &mut Zoo) -> Outcome {
     // Whoever gives up rights takes this from all.
     sys::set_prctl(libc::PR_SET_DUMPABLE, 1)?;
     zoo.keep("dumpable", || sys::prctl(libc::PR_GET_DUMPABLE, 0));
-    for (name, pid) in [("the sharer", sharer), ("the fellow", fellow), ("the copy", copy)] {
+    // It ends when it likes.
+    zoo.keep("what is shared with the copy", move || child::shared(copy));
+    for (name, pid) in [("the sharer", sharer), ("the fellow", fellow)] {
         let who = pid.to_string();
         zoo.keep(&format!("what is shared with {name}"), move || child::shared(pid));
         for field in ["PPid", "Uid", "SigCgt", "SigBlk", "Threads"] {
