@@ -146,6 +146,16 @@ fn program(zoo: &mut Zoo) -> Outcome {
     })?;
     sys!(kill(halted, libc::SIGSTOP))?;
     zoo.expect("a stop", child::wait(halted, libc::WUNTRACED), Ended::Status(libc::SIGSTOP << 8 | 0x7f));
+    // Its group has lost its leader: for a moment one is made by it, without its memory.
+    let leader = child::clone(libc::SIGCHLD, || {
+        time::nap(20_000);
+        0
+    })?;
+    sys!(setpgid(leader, leader))?;
+    sys!(setpgid(halted, leader))?;
+    sys!(kill(leader, libc::SIGKILL))?;
+    zoo.reap_as("the leader", leader, "signal 9");
+    zoo.keep("the group of the stopped one", move || proc::stat(&halted.to_string(), 5));
     zoo.keep("the state of the stopped one", move || proc::stat(&halted.to_string(), 3));
     // One with our descriptors and directories.
     let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_FS | libc::SIGCHLD;
