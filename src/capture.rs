@@ -292,8 +292,7 @@ impl Eye<'_> {
 
     /// What tasks share that are no threads of one process.
     fn sharing(&mut self, frozen: &Frozen) -> Result<sharing::Groups> {
-        let root = (self.request.scope == Scope::Tree).then_some(self.request.root);
-        sharing::find(&frozen.processes, root, &mut |p, object, refusal| {
+        sharing::find(&frozen.processes, self.request.scope == Scope::Tree, &mut |p, object, refusal| {
             self.refuse("sharing", p.pid, &p.stat.comm, object.to_owned(), refusal);
         })
     }

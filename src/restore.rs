@@ -20,7 +20,8 @@ use crate::task::clock;
 use crate::task::namespace;
 use crate::task::pages::Place;
 use crate::task::puppet::{self, Puppets};
-use crate::task::tree::{Ids, plan};
+use crate::task::sharing;
+use crate::task::tree::{Ids, Process, plan};
 
 const KIND: &str = "restore";
 /// Pages of zeroes that are placed at a time.
@@ -78,6 +79,10 @@ impl Image {
             if !sorted || body.memory.vmas.iter().any(|v| v.start >= v.end) {
                 return wrong("mappings that overlap");
             }
+        }
+        let ids = self.tree.processes.iter().map(|p| (&p.ids, p.body.is_some())).list();
+        if !sharing::is_sound(&ids) || self.tree.processes.iter().any(has_too_much) {
+            return wrong("something shared that it does not have");
         }
         if !self.tree.processes.iter().any(|p| p.ids.pid == self.tree.root && p.body.is_some()) {
             return wrong("no first process");
@@ -194,6 +199,12 @@ pub fn system(
     times.enter(Stage::Release).map_err(after)?;
     boot.before_release(image, builder.kept_bytes(), times).map_err(after)?;
     builder.release().map_err(after)
+}
+
+/// Whether a process has mappings that another one lays out for it.
+fn has_too_much(process: &Process) -> bool {
+    let body = process.body.as_ref();
+    process.ids.sharing.memory != process.ids.pid && body.is_some_and(|body| !body.memory.vmas.is_empty())
 }
 
 /// The image's kernel must be this one: the vdso's code, and every structure that is put back raw.
@@ -339,8 +350,12 @@ impl<'a> Builder<'a> {
 
     /// Lets all go: PID 1 last, so that it finds its children running.
     fn release(&self) -> Result<()> {
+        // One of those that share memory takes the area away for all: before any of them runs.
+        self.live().try_for_each(|pid| self.puppets.vanish(pid))?;
         self.live().try_for_each(|pid| self.puppets.release(pid))?;
-        self.puppets.init.map_or(Ok(()), |pid| self.puppets.release(pid))
+        let Some(pid) = self.puppets.init else { return Ok(()) };
+        self.puppets.vanish(pid)?;
+        self.puppets.release(pid)
     }
 }
 

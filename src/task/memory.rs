@@ -100,6 +100,7 @@ crate::section! {
 
 crate::section! {
     /// The address space of a process.
+    #[derive(Default)]
     pub struct State {
         /// Mappings in ascending order.
         pub vmas: Vec<Vma>,

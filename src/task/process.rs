@@ -59,9 +59,14 @@ pub fn capture(
         let reason = "it may have adjustments (SEM_UNDO), which nobody can read";
         told("sysvipc", "semaphores".into(), Refusal::new(reason, "rerun the service"));
     }
-    let memory = memory::capture(pid, &process.stat.layout, shared, &mut |object, refusal| {
-        told("memory", object, refusal);
-    })?;
+    let sharing = groups.of(pid);
+    let memory = if sharing.memory == pid {
+        memory::capture(pid, &process.stat.layout, shared, &mut |object, refusal| {
+            told("memory", object, refusal);
+        })?
+    } else {
+        memory::State::default()
+    };
     let queue = signal::queued(pid, true).context(KIND, format_args!("reading signals of {pid}"))?;
     if let Err(refusal) = signal::check_queue(&queue) {
         told("signal", "queue".into(), refusal);
@@ -112,6 +117,9 @@ pub fn capture(
     let mut news: Vec<u32> = stopped.map(|child| child.pid).list();
     let asked = ask_inside(process, &mut body, posix, (status.caught, status.ignored), &mut news);
     let (subreaper, refusals) = asked?;
+    if sharing.actions != pid {
+        body.actions.clear();
+    }
     complete &= refusals.is_empty();
     for (tid, refusal) in refusals {
         refuse("thread", format!("thread {tid}"), refusal);

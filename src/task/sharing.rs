@@ -1,20 +1,20 @@
-//! What: descriptor tables and directories that processes share (CLONE_FILES and CLONE_FS of clone(2)), and the
-//!   directories that a thread has of its own (unshare(2)).
+//! What: memory, signal handlers, descriptor tables and directories that processes share (CLONE_VM, CLONE_SIGHAND,
+//!   CLONE_FILES and CLONE_FS of clone(2)), and the directories that a thread has of its own (unshare(2)).
 //! Reads: kcmp(2), whose answers are an order: tasks that share are neighbours in it.
-//! Rebuilds: by the same flags, when one of those that share makes the other; the last of them places the descriptors
-//!   and goes to the directories for all. A thread calls unshare(2).
+//! Rebuilds: by the same flags, when one of those that share makes the other; the last of them lays the memory out,
+//!   sets the handlers, places the descriptors and goes to the directories for all. A thread calls unshare(2).
 //! Loses: nothing.
-//! Refuses: memory that is shared without being threads; sharing with a process outside a tree, with PID 1, or
-//!   between processes of which neither is made by one that shares; a descriptor table of a thread of its own;
-//!   directories that a thread shares past its process.
+//! Refuses: sharing with a process outside a tree, with PID 1, or between processes of which neither is made by one
+//!   that shares; a descriptor table of a thread of its own; directories that a thread shares past its process.
 
 use std::cell::Cell;
 use std::cmp::Ordering;
 
 use crate::error::{Context, Refusal, Result};
 use crate::sorted::{self, Map};
-use crate::sys::descriptor;
+use crate::sys::{descriptor, fs};
 use crate::task::freeze::Process;
+use crate::task::tree::Ids;
 
 const KIND: &str = "sharing";
 const REMEDY: &str = "rerun the service";
@@ -22,14 +22,21 @@ const REMEDY: &str = "rerun the service";
 const MEMORY: (i32, &str) = (1, "memory");
 const FILES: (i32, &str) = (2, "descriptor table");
 const DIRECTORIES: (i32, &str) = (3, "directories");
+const ACTIONS: i32 = 4;
+/// Flags of clone(2), in the order of [`State::all`].
+const FLAGS: [i32; 4] = [libc::CLONE_VM, libc::CLONE_FILES, libc::CLONE_FS, libc::CLONE_SIGHAND];
 
 crate::section! {
     /// Which process stands for all that share something with a process: the last one, itself if it is alone.
     pub struct State {
+        /// The address space.
+        pub memory: u32,
         /// The descriptor table.
         pub files: u32,
         /// Working directory, root directory and umask.
         pub directories: u32,
+        /// Signal handlers.
+        pub actions: u32,
     }
 }
 
@@ -37,15 +44,32 @@ impl State {
     /// What clone(2) must be told so that `child` shares with this one what it should.
     #[must_use]
     pub fn flags(&self, child: &State) -> i32 {
-        let flag = |same: bool, flag: i32| if same { flag } else { 0 };
-        flag(self.files == child.files, libc::CLONE_FILES)
-            | flag(self.directories == child.directories, libc::CLONE_FS)
+        let pairs = self.all().into_iter().zip(child.all());
+        FLAGS.iter().zip(pairs).filter(|(_, (own, its))| own == its).map(|(flag, _)| flag).sum()
     }
+
+    /// Who stands for each.
+    fn all(&self) -> [u32; 4] {
+        [self.memory, self.files, self.directories, self.actions]
+    }
+}
+
+/// Whether everybody who stands for others lives, and stands for itself. Of each process: whether it lives.
+#[must_use]
+pub fn is_sound(all: &[(&Ids, bool)]) -> bool {
+    let stands =
+        |pid: u32, at: usize| all.iter().any(|(p, live)| *live && p.pid == pid && p.sharing.all()[at] == pid);
+    all.iter().all(|(p, live)| {
+        let mut last = p.sharing.all().into_iter().enumerate();
+        last.all(|(at, last)| last == p.pid || *live && stands(last, at))
+    })
 }
 
 /// Who shares what with whom.
 #[derive(Debug)]
 pub struct Groups {
+    memory: Map<u32, u32>,
+    actions: Map<u32, u32>,
     files: Map<u32, u32>,
     directories: Map<u32, u32>,
 }
@@ -69,26 +93,29 @@ fn group(tasks: &[u32], kind: i32) -> Result<Map<u32, u32>> {
     Ok(found.into())
 }
 
-/// Compares all live tasks. What is refused is told with its owner and the object. `root`: of a tree, whose parent is
-/// outside.
+/// Compares all live tasks, of a tree also with those outside. What is refused is told with its owner and the object.
 ///
 /// # Errors
 /// The errno of kcmp(2).
 pub fn find(
     processes: &Map<u32, Process>,
-    root: Option<u32>,
+    tree: bool,
     told: &mut dyn FnMut(&Process, &'static str, Refusal),
 ) -> Result<Groups> {
     let mut refuse = |p: &Process, object, reason: &str, task: u32| {
         told(p, object, refusal(format!("{reason} {task}")));
     };
-    if let Some(root) = root.and_then(|root| processes.get(&root))
-        && let Some(object) = outside(root.pid, root.stat.ppid)
-    {
-        refuse(root, object, "it is shared outside the image, with", root.stat.ppid);
+    let live = || processes.values().filter(|p| !p.threads.is_empty());
+    let all = if tree { fs::numbers("/proc").unwrap_or_default() } else { Vec::new() };
+    for other in all.into_iter().filter(|pid| !processes.contains_key(pid)) {
+        for p in live() {
+            if let Some(object) = outside(p.pid, other) {
+                refuse(p, object, "it is shared outside the image, with", other);
+            }
+        }
     }
     let (mut tasks, mut leaders) = (Vec::new(), Vec::new());
-    for p in processes.values().filter(|p| !p.threads.is_empty()) {
+    for p in live() {
         leaders.push(p.pid);
         for t in &p.threads {
             if t.tid != p.pid {
@@ -99,13 +126,16 @@ pub fn find(
     // Leaders come last, so that a process stands for its threads.
     tasks.extend_from_slice(&leaders);
     let memory = group(&leaders, MEMORY.0)?;
-    let groups = Groups { files: group(&tasks, FILES.0)?, directories: group(&tasks, DIRECTORIES.0)? };
+    // Handlers are shared only with memory.
+    let shares = memory.iter().any(|(pid, last)| pid != last);
+    let groups = Groups {
+        memory,
+        actions: group(if shares { &leaders } else { &[] }, ACTIONS)?,
+        files: group(&tasks, FILES.0)?,
+        directories: group(&tasks, DIRECTORIES.0)?,
+    };
     for p in processes.values() {
         for t in &p.threads {
-            let last = memory.get(&t.tid).copied().unwrap_or(t.tid);
-            if last != t.tid {
-                refuse(p, MEMORY.1, "it is shared with", last);
-            }
             if groups.files.get(&t.tid) != groups.files.get(&p.pid) {
                 refuse(p, FILES.1, "another one (unshare(2)) has thread", t.tid);
             }
@@ -137,7 +167,12 @@ impl Groups {
     #[must_use]
     pub fn of(&self, pid: u32) -> State {
         let last = |map: &Map<u32, u32>| map.get(&pid).copied().unwrap_or(pid);
-        State { files: last(&self.files), directories: last(&self.directories) }
+        State {
+            memory: last(&self.memory),
+            files: last(&self.files),
+            directories: last(&self.directories),
+            actions: last(&self.actions),
+        }
     }
 
     /// Whether a thread has directories that its process does not have.
@@ -149,8 +184,32 @@ impl Groups {
 
 #[cfg(test)]
 mod tests {
-    use super::{FILES, group, outside};
+    use super::{FILES, State, group, is_sound, outside};
     use crate::sys::clone;
+    use crate::task::tree::Ids;
+
+    #[test]
+    fn who_stands_for_others_lives_and_stands_for_itself() {
+        let ids = |pid: u32, memory: u32| Ids {
+            pid,
+            ppid: 0,
+            pgrp: 0,
+            session: 0,
+            subreaper: false,
+            exit: None,
+            sharing: State { memory, files: pid, directories: pid, actions: pid },
+        };
+        let sound = |all: [(u32, u32, bool); 3]| {
+            let all = all.map(|(pid, memory, live)| (ids(pid, memory), live));
+            is_sound(&all.iter().map(|(ids, live)| (ids, *live)).collect::<Vec<_>>())
+        };
+        assert!(sound([(5, 7, true), (6, 6, false), (7, 7, true)]));
+        // Nobody, one that does not live, one that does not stand for itself, and one that has nothing to share.
+        assert!(!sound([(5, 8, true), (6, 6, false), (7, 7, true)]));
+        assert!(!sound([(5, 6, true), (6, 6, false), (7, 7, true)]));
+        assert!(!sound([(5, 6, true), (6, 7, true), (7, 7, true)]));
+        assert!(!sound([(5, 7, true), (6, 7, false), (7, 7, true)]));
+    }
 
     #[test]
     fn threads_share_and_children_do_not() {

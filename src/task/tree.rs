@@ -41,9 +41,9 @@ crate::section! {
     pub struct Body {
         /// The threads, the leader first.
         pub threads: Vec<thread::State>,
-        /// Its address space.
+        /// Its address space; without mappings if another process stands for it (`sharing`).
         pub memory: memory::State,
-        /// Signal actions that are not the default.
+        /// Signal actions that are not the default; none if another process stands for them.
         pub actions: Vec<Action>,
         /// Signals queued for the process, raw siginfo_t.
         pub queue: Vec<Vec<u8>>,
@@ -293,7 +293,7 @@ mod tests {
     use crate::task::sharing::State;
 
     fn ids(pid: u32, ppid: u32, pgrp: u32, session: u32) -> Ids {
-        let sharing = State { files: pid, directories: pid };
+        let sharing = State { memory: pid, files: pid, directories: pid, actions: pid };
         Ids { pid, ppid, pgrp, session, subreaper: false, exit: None, sharing }
     }
 
@@ -346,6 +346,11 @@ mod tests {
         assert_eq!(plan(&all, 10, true).unwrap_err().0, 11);
         (all[1].sharing.files, all[2].sharing.directories) = (12, 12);
         all[1].sharing.directories = 12;
+        assert_eq!(plan(&all, 10, false).unwrap_err().0, 12);
+        let mut all = [ids(10, 0, 10, 10), ids(11, 10, 10, 10), ids(12, 11, 10, 10), ids(13, 10, 10, 10)];
+        (all[1].sharing.memory, all[2].sharing.memory) = (12, 12);
+        assert!(plan(&all, 10, false).is_ok());
+        all[2].ppid = 10;
         assert_eq!(plan(&all, 10, false).unwrap_err().0, 12);
     }
 

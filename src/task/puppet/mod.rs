@@ -6,7 +6,9 @@
 //! 3. filled, by one pass over the image's blocks;
 //! 4. assembled: descriptors, everything that a task must do itself;
 //! 5. finished: signals queued, timers armed;
-//! 6. released: the batch area goes, registers are set, it runs.
+//! 6. released: all batch areas go, then registers are set and each runs.
+//!
+//! Of processes that share memory the last one goes through 2 and 3 for all. The area is theirs together too.
 //!
 //! PID 1 goes through 2 to 5 after all others: its stage 2 is the commit, and its threads come after that. It is released last of all, so that
 //! its area, with the call that reboots when the conductor is gone, is there as long as anything can fail.
@@ -202,9 +204,11 @@ impl<'a> Puppets<'a> {
             // After all groups exist, and before descriptor 0 means something.
             self.terminal(pid, path, &[TIOCSPGRP, u64::from(*group)], "setting the foreground group")?;
         }
-        let vdso = memory::vdso::of(pid)?;
-        memory::clear(&mut script.batch, &body.memory, &vdso, self.top)?;
-        memory::attach(&mut script, &body.memory)?;
+        if self.stands(pid) {
+            let vdso = memory::vdso::of(pid)?;
+            memory::clear(&mut script.batch, &body.memory, &vdso, self.top)?;
+            memory::attach(&mut script, &body.memory)?;
+        }
         let mut open: Option<(&Backing, bool)> = None;
         for vma in &body.memory.vmas {
             if matches!(vma.backing, Backing::Segment { .. }) {
@@ -268,7 +272,7 @@ impl<'a> Puppets<'a> {
         let body = self.body(pid)?;
         let area = self.area(pid)?;
         let mut script = Script::new(area, pid);
-        self.describe(&mut script, body)?;
+        self.describe(&mut script, pid, body)?;
         for vma in &body.memory.vmas {
             script.ensure(FLAG_CALLS, 0)?;
             memory::advise(&mut script.batch, vma);
@@ -324,7 +328,8 @@ impl<'a> Puppets<'a> {
             script.flush()?;
             script.batch.call(libc::SYS_personality, &[personality]);
             thread::restore(&mut script.batch, thread, &self.own.creds);
-            if thread.tid == pid {
+            // Whoever of those that share memory gave up rights has made it 0.
+            if thread.tid == pid && self.stands(pid) {
                 script.batch.call(
                     libc::SYS_prctl,
                     &[libc::PR_SET_DUMPABLE as u64, u64::from(body.dumpable & 1), 0, 0, 0],
@@ -354,13 +359,20 @@ impl<'a> Puppets<'a> {
         script.flush()
     }
 
-    /// Stage 6: the area goes, registers and masks are set, and the process runs.
+    /// Stage 6, first for all: the area goes.
+    ///
+    /// # Errors
+    /// It died.
+    pub fn vanish(&self, pid: u32) -> Result<()> {
+        if self.stands(pid) { self.area(pid)?.vanish(pid) } else { Ok(()) }
+    }
+
+    /// Stage 6: registers and masks are set, and the process runs.
     ///
     /// # Errors
     /// It died.
     pub fn release(&self, pid: u32) -> Result<()> {
         let body = self.body(pid)?;
-        self.area(pid)?.vanish(pid)?;
         for thread in &body.threads {
             thread::finish(thread)?;
         }

@@ -142,6 +142,11 @@ pub fn place(places: &mut [Place<'_>], run: &Run, bytes: &[u8]) -> Result<()> {
 }
 
 impl Puppets<'_> {
+    /// Whether a process stands for all that share its memory.
+    pub(super) fn stands(&self, pid: u32) -> bool {
+        self.process(pid).is_some_and(|p| p.ids.sharing.memory == pid)
+    }
+
     pub(super) fn backing_fd(&self, backing: &Backing) -> Result<u64> {
         let fd = match backing {
             Backing::Anonymous | Backing::Segment { .. } => None,
@@ -153,8 +158,13 @@ impl Puppets<'_> {
         Ok(u64::from(fd.as_raw_fd().cast_unsigned()))
     }
 
-    /// PR_SET_MM_MAP with the program's file, and PR_SET_THP_DISABLE.
-    pub(super) fn describe(&self, script: &mut Script<'_>, body: &Body) -> Result<()> {
+    /// The personality; and for the memory PR_SET_MM_MAP with the program's file, and PR_SET_THP_DISABLE.
+    pub(super) fn describe(&self, script: &mut Script<'_>, pid: u32, body: &Body) -> Result<()> {
+        let personality = u64::from_str_radix(&body.sched.personality, 16).unwrap_or(0);
+        script.batch.call(libc::SYS_personality, &[personality]);
+        if !self.stands(pid) {
+            return Ok(());
+        }
         let exe = self.backing_fd(&Backing::File(body.memory.exe))?;
         script.batch.call(libc::SYS_pidfd_getfd, &[0, exe, 0]);
         // The program stays where it is the same: the kernel refuses one while files of the present one are

@@ -1,5 +1,8 @@
 //! Children: each sets itself up, arrives, and is judged by its exit status.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::time::{self, Time};
 use crate::{Outcome, Problem, Zoo, fd, proc, sys};
 
 impl Zoo {
@@ -122,4 +125,50 @@ pub fn wait(pid: i32, flags: i32) -> Ended {
             _ => return Ended::Status(status),
         }
     }
+}
+
+/// A task made by clone(2) with these flags, on a stack of its own; it ends with what the function gives.
+/// With CLONE_VM it has the errno and the allocator of its maker, so it makes system calls and no more.
+///
+/// # Errors
+/// When there is none.
+pub fn clone<F: FnOnce() -> i32>(flags: i32, program: F) -> Outcome<i32> {
+    extern "C" fn enter<F: FnOnce() -> i32>(program: *mut libc::c_void) -> i32 {
+        // SAFETY: it was put there below, and is taken once.
+        unsafe { program.cast::<F>().read()() }
+    }
+    const STACK: usize = 256 * 1024;
+    let (prot, map) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    let stack = sys!(mmap(std::ptr::null_mut(), STACK, prot, map, -1, 0))?;
+    let top = stack.wrapping_byte_add(STACK - size_of::<F>().next_multiple_of(64));
+    // SAFETY: the last bytes of the stack, which nobody uses yet.
+    unsafe { top.cast::<F>().write(program) };
+    sys!(clone(enter::<F>, top, flags, top))
+}
+
+/// What this process shares with another one: kcmp(2) for memory, descriptors, directories and handlers.
+#[must_use]
+pub fn shared(pid: i32) -> String {
+    let same = |kind: i32| {
+        // SAFETY: integers only.
+        unsafe { libc::syscall(libc::SYS_kcmp, std::process::id() as i32, pid, kind, 0, 0) == 0 }
+    };
+    format!("memory {} files {} fs {} handlers {}", same(1), same(2), same(3), same(4))
+}
+
+/// Sleeps while a word of shared memory is `old` (futex(2), private to the memory). Allocates nothing.
+pub fn wait_while(word: &AtomicU32, old: u32) {
+    let (call, none) = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG, std::ptr::null::<Time>());
+    while word.load(Ordering::SeqCst) == old {
+        // SAFETY: the word lives.
+        unsafe { libc::syscall(time::FUTEX, word.as_ptr(), call, old, none) };
+    }
+}
+
+/// Changes a word and wakes all that sleep on it.
+pub fn tell(word: &AtomicU32, new: u32) {
+    word.store(new, Ordering::SeqCst);
+    let call = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: the word lives.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), call, i32::MAX) };
 }

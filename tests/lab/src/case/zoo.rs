@@ -74,10 +74,10 @@ const MAY_REFUSE: [(&str, &str); 11] = [
     ("kernel_gone", "regular"),
     ("kernel_late", "regular"),
     ("kernel_reused", "regular"),
-    ("memory_shared", "sharing"),
     ("namespace_blind", "namespace"),
     ("namespace_pid", "namespace"),
-    ("shared_handlers", "sharing"),
+    ("sharing_outside", "sharing"),
+    ("sharing_past", "tree"),
     ("sysvipc_undo", "sysvipc"),
     ("vfork", "freeze"),
 ];

@@ -6,30 +6,13 @@ fn main() {
     zoo::run(program)
 }
 
-/// Runs a function in a task made by clone(2) with these flags, on a copy of this memory or on this very memory.
-fn clone(flags: i32, program: impl FnOnce() -> i32) -> Outcome<i32> {
-    extern "C" fn enter<F: FnOnce() -> i32>(program: *mut libc::c_void) -> i32 {
-        // SAFETY: the Option that was leaked below, taken once.
-        let program = unsafe { (*program.cast::<Option<F>>()).take() };
-        program.map_or(1, |program| program())
-    }
-    fn entry<F: FnOnce() -> i32>(_: &F) -> extern "C" fn(*mut libc::c_void) -> i32 {
-        enter::<F>
-    }
-    let entry = entry(&program);
-    let program = Box::leak(Box::new(Some(program)));
-    let stack = Box::leak(vec![0_u8; 256 * 1024].into_boxed_slice());
-    let top = (stack.as_mut_ptr() as usize + stack.len()) & !63;
-    sys!(clone(entry, top as *mut libc::c_void, flags | libc::SIGCHLD, std::ptr::from_mut(program).cast()))
-}
-
 fn program(zoo: &mut Zoo) -> Outcome {
     let home = zoo.path("home");
     std::fs::create_dir(&home)?;
     let (ask, answer) = (fd::pipe(0)?, fd::pipe(0)?);
     let go = zoo.go();
     // Shares descriptors and directories, but no memory: what it opens and where it goes is seen here.
-    let sharer = clone(libc::CLONE_FILES | libc::CLONE_FS, move || {
+    let sharer = child::clone(libc::CLONE_FILES | libc::CLONE_FS | libc::SIGCHLD, move || {
         zoo::wait_for(go.as_ref());
         let _ = fd::read(ask.0, 1);
         let opened = sys!(fcntl(2, libc::F_DUPFD, 77)).unwrap_or(-1);
@@ -51,8 +34,8 @@ fn program(zoo: &mut Zoo) -> Outcome {
     std::env::set_current_dir(&home)?;
     zoo.keep("working directory", || zoo::proc::link("/proc/self/cwd"));
     zoo.keep("the sharer's working directory", move || zoo::proc::link(&format!("/proc/{sharer}/cwd")));
-    zoo.keep("what is shared with the sharer", move || shared(sharer));
-    zoo.keep("what is shared with a child", move || shared(own));
+    zoo.keep("what is shared with the sharer", move || child::shared(sharer));
+    zoo.keep("what is shared with a child", move || child::shared(own));
     zoo.ready();
 
     fd::write(ask.1, b"1")?;
@@ -65,13 +48,4 @@ fn program(zoo: &mut Zoo) -> Outcome {
     fd::write(ask.1, b"2")?;
     zoo.expect("the sharer's end", child::wait(sharer, 0).words(), "exit 0".to_owned());
     Ok(())
-}
-
-/// kcmp(2) for memory, descriptors, directories and handlers: 0 is "the same".
-fn shared(pid: i32) -> String {
-    let same = |kind: i32| {
-        // SAFETY: integers only.
-        unsafe { libc::syscall(libc::SYS_kcmp, std::process::id() as i32, pid, kind, 0, 0) == 0 }
-    };
-    format!("memory {} files {} fs {} handlers {}", same(1), same(2), same(3), same(4))
 }

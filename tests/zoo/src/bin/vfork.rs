@@ -1,7 +1,7 @@
 //! Kind `tree`: a parent that waits in vfork while its child lives on its memory.
 
 use zoo::proc::stat;
-use zoo::{Outcome, Zoo, child, fd, raw, sys};
+use zoo::{Outcome, Zoo, child, fd, raw};
 
 fn main() {
     zoo::run(program)
@@ -21,7 +21,7 @@ fn vfork(zoo: &mut Zoo) -> Outcome<i32> {
     let parent = zoo.fork(move |zoo| {
         zoo.arrive();
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-        let child = clone_on_new_stack(flags, move || {
+        let child = child::clone(flags, move || {
             let pid = raw!(SYS_getpid).map_or(0, |pid| pid as i32);
             let _ = fd::write(writer, &pid.to_ne_bytes());
             fd::close(writer);
@@ -40,21 +40,4 @@ fn vfork(zoo: &mut Zoo) -> Outcome<i32> {
     });
     // With nothing to wait for, the child has ended by now.
     if waits || zoo.go().is_none() { Ok(parent) } else { Err("the parent does not wait in vfork".into()) }
-}
-
-/// clone(2) through libc, with a stack of its own.
-fn clone_on_new_stack(flags: i32, program: impl FnOnce() -> i32) -> Outcome<i32> {
-    extern "C" fn enter<F: FnOnce() -> i32>(program: *mut libc::c_void) -> i32 {
-        // SAFETY: the Option that the caller keeps alive; it is taken once.
-        let program = unsafe { (*program.cast::<Option<F>>()).take() };
-        program.map_or(1, |program| program())
-    }
-    fn entry<F: FnOnce() -> i32>(_: &Option<F>) -> extern "C" fn(*mut libc::c_void) -> i32 {
-        enter::<F>
-    }
-    let mut stack = vec![0_u8; 256 * 1024];
-    let mut program = Some(program);
-    let entry = entry(&program);
-    let top = (stack.as_mut_ptr() as usize + stack.len()) & !63;
-    sys!(clone(entry, top as *mut libc::c_void, flags, (&raw mut program).cast()))
 }
