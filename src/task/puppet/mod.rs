@@ -10,8 +10,9 @@
 //!
 //! Of processes that share memory the last one goes through 2 and 3 for all. The area is theirs together too.
 //!
-//! PID 1 goes through 2 to 5 after all others: its stage 2 is the commit, and its threads come after that. It is released last of all, so that
-//! its area, with the call that reboots when the conductor is gone, is there as long as anything can fail.
+//! PID 1 goes through 2 to 5 after all others: its stage 2 is the commit, and its threads come after that. It is
+//! released last of all, so that its area, with the call that reboots when the conductor is gone, is there as long as
+//! anything can fail.
 
 mod create;
 mod job;

@@ -158,10 +158,8 @@ impl Puppets<'_> {
         Ok(u64::from(fd.as_raw_fd().cast_unsigned()))
     }
 
-    /// The personality; and for the memory PR_SET_MM_MAP with the program's file, and PR_SET_THP_DISABLE.
+    /// PR_SET_MM_MAP with the program's file, and PR_SET_THP_DISABLE, by the one that stands for the memory.
     pub(super) fn describe(&self, script: &mut Script<'_>, pid: u32, body: &Body) -> Result<()> {
-        let personality = u64::from_str_radix(&body.sched.personality, 16).unwrap_or(0);
-        script.batch.call(libc::SYS_personality, &[personality]);
         if !self.stands(pid) {
             return Ok(());
         }
