@@ -140,36 +140,37 @@ pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
         anonymous::set_timer(fd.as_fd(), flags, value, state.interval).context(KIND, format_args!("arming"))
     };
     let relative = state.flags == 0 && state.value != (0, 0);
+    let mut ticks = state.ticks;
     match opener.actor.ahead(state.clock).filter(|_| relative) {
         None => set(state.flags, state.value)?,
         Some(ahead) => {
-            let left = state.value.0 * NANO + state.value.1;
-            let (flags, at) = match clock::due(state.clock, state.read - ahead, left, 0) {
-                Ok(at) => (libc::TFD_TIMER_ABSTIME, at),
+            let [left, interval] =
+                [state.value, state.interval].map(|(s, ns)| s.saturating_mul(NANO).saturating_add(ns));
+            let (flags, at) = match clock::due(state.clock, state.read - ahead, (left, interval), 0) {
+                Ok((at, missed)) => {
+                    ticks = ticks.saturating_add(missed);
+                    (libc::TFD_TIMER_ABSTIME, at)
+                }
                 Err(left) => (0, left),
             };
             set(flags, (at / NANO, at % NANO))?;
         }
     }
-    if state.ticks == 0 {
+    if ticks == 0 {
         return Ok(fd);
     }
     // After arming, which clears the count.
-    let count = |ticks| ioctl::set(fd.as_fd(), &ioctl::SET_TICKS, &ticks);
-    if count(state.ticks).is_err() {
+    let count = |ticks: u64| ioctl::set(fd.as_fd(), &ioctl::SET_TICKS, &ticks);
+    if count(ticks).is_err() {
         if state.value == (0, 0) {
             set(0, (0, 1))?;
         }
-        crate::log!(
-            Warning,
-            "timerfd: {} unread expirations are lost: no CONFIG_CHECKPOINT_RESTORE",
-            state.ticks
-        );
+        crate::log!(Warning, "timerfd: {} unread expirations are lost: no CONFIG_CHECKPOINT_RESTORE", ticks);
     } else if state.value != (0, 0) {
         // One that came between the two calls was overwritten: the timer waits for its reader and is not counted.
         let shown = show(fd.as_fd())?;
-        if shown.waits() && shown.ticks == state.ticks {
-            count(state.ticks + 1).context(KIND, format_args!("counting"))?;
+        if shown.waits() && shown.ticks == ticks {
+            count(ticks + 1).context(KIND, format_args!("counting"))?;
         }
     }
     Ok(fd)

@@ -70,18 +70,34 @@ pub fn is_boottime(clock: i32) -> bool {
 }
 
 /// When a timer is due that had `left` nanoseconds to go when its clock read `read`: `Ok` on that clock, for those
-/// that count from boot; `Err` is what is left of it now, for all others, whose timers go by CLOCK_MONOTONIC. `ahead`
-/// is how far the clocks of the one that arms it are ahead of ours.
+/// that count from boot, and how often it has fired by then ([`begin`]); `Err` is what is left of it now, for all others,
+/// whose timers go by CLOCK_MONOTONIC. `ahead` is how far the clocks of the one that arms it are ahead of ours.
 ///
 /// # Errors
 /// The time that is left.
-pub fn due(clock: i32, read: i64, left: i64, ahead: i64) -> std::result::Result<i64, i64> {
+pub fn due(
+    clock: i32,
+    read: i64,
+    (left, interval): (i64, i64),
+    ahead: i64,
+) -> std::result::Result<(i64, u64), i64> {
     let at = read.saturating_add(left);
     if clock == libc::CLOCK_MONOTONIC || is_boottime(clock) {
-        return Ok(at.max(1));
+        let (at, missed) = begin(at.saturating_sub(ahead), interval);
+        return Ok((at.saturating_add(ahead), missed));
     }
     let now = time::nanoseconds(libc::CLOCK_MONOTONIC).unwrap_or(0);
     Err(at.saturating_sub(now + ahead).max(1))
+}
+
+/// The first moment from 1 on at which a timer is due that is due at `at`, and how often it was before. A capture may
+/// have taken longer than the next boot has lasted, and no timer can be set for a moment before that boot.
+fn begin(at: i64, interval: i64) -> (i64, u64) {
+    if at > 0 || interval <= 0 {
+        return (at.max(1), 0);
+    }
+    let missed = at.saturating_neg() / interval + 1;
+    (at.saturating_add(missed.saturating_mul(interval)), missed.cast_unsigned())
 }
 
 /// How far the clocks of a process are ahead of ours.
@@ -135,11 +151,23 @@ pub fn namespace() -> Result<std::os::fd::OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Offsets, parse};
+    use super::{Offsets, due, parse};
 
     #[test]
     fn offsets_are_parsed() {
         let text = "monotonic           0         0\nboottime         -2 500000000\n";
         assert_eq!(parse(text), Offsets { monotonic: 0, boottime: -1_500_000_000 });
+    }
+
+    #[test]
+    fn timer_from_before_this_boot_goes_on_in_step() {
+        let due = |read, left, interval, ahead| due(libc::CLOCK_MONOTONIC, read, (left, interval), ahead);
+        assert_eq!(due(100, 7, 10, 0), Ok((107, 0)));
+        // Once, as soon as possible.
+        assert_eq!(due(100, 7, 0, 500), Ok((501, 0)));
+        // 107, 117 and so on to 497 come before 500; 507 does not.
+        assert_eq!(due(100, 7, 10, 500), Ok((507, 40)));
+        assert_eq!(due(100, 7, 10, 107), Ok((117, 1)));
+        assert_eq!(due(i64::MIN, -1, i64::MAX, i64::MAX).map(|(_, missed)| missed), Ok(2));
     }
 }

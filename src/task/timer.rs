@@ -234,10 +234,10 @@ fn nanoseconds([seconds, rest]: [u64; 2], unit: u64) -> i64 {
 /// As [`Script::ensure`].
 pub fn arm(script: &mut Script<'_>, state: &State, ahead: Option<Offsets>) -> Result<()> {
     // How to set a timer that goes by this clock.
-    let due = |clock: i32, left: i64| {
+    let due = |clock: i32, interval: i64, left: i64| {
         let now = ahead.filter(|_| clock >= 0);
         let read = state.read[usize::from(clock::is_boottime(clock))];
-        now.map_or(Err(left.max(1)), |ahead| clock::due(clock, read, left, ahead.monotonic))
+        now.map_or(Err(left.max(1)), |ahead| clock::due(clock, read, (left, interval), ahead.of(clock)))
     };
     for (which, setting) in (0..).zip(&state.intervals) {
         if *setting == [0; 4] {
@@ -248,7 +248,7 @@ pub fn arm(script: &mut Script<'_>, state: &State, ahead: Option<Offsets>) -> Re
         // Only the first goes by a clock; the others count what the process uses. Relative, like those of
         // CLOCK_REALTIME, and at least one of its units.
         let clock = if which == 0 { libc::CLOCK_REALTIME } else { OWN };
-        if let Err(left) = due(clock, nanoseconds([setting[2], setting[3]], 1000)) {
+        if let Err(left) = due(clock, 0, nanoseconds([setting[2], setting[3]], 1000)) {
             let left = left.cast_unsigned().div_ceil(1000);
             (setting[2], setting[3]) = (left / 1_000_000, left % 1_000_000);
         }
@@ -259,8 +259,10 @@ pub fn arm(script: &mut Script<'_>, state: &State, ahead: Option<Offsets>) -> Re
     for timer in state.posix.iter().filter(|t| t.setting != [0; 4]) {
         script.ensure(1, ITIMER)?;
         let mut setting = timer.setting;
-        let (flags, at) = match due(timer.clock, nanoseconds([setting[2], setting[3]], 1)) {
-            Ok(at) => (libc::TIMER_ABSTIME as u64, at.cast_unsigned()),
+        let [every, left] =
+            [[setting[0], setting[1]], [setting[2], setting[3]]].map(|pair| nanoseconds(pair, 1));
+        let (flags, at) = match due(timer.clock, every, left) {
+            Ok((at, _)) => (libc::TIMER_ABSTIME as u64, at.cast_unsigned()),
             Err(left) => (0, left.cast_unsigned()),
         };
         (setting[2], setting[3]) = (at / NANO, at % NANO);
