@@ -1,13 +1,15 @@
 //! The bytes of a file that has no name: what a memfd or a deleted file on tmpfs holds.
 //!
-//! Holes and pages of zeros are not stored: they come back as holes.
+//! Holes and pages of zeros are not stored: they come back as holes. Of a huge page of zeros there is one byte.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use nix::sys::uio::{pread, pwrite};
+use nix::sys::uio::pread;
 use nix::unistd::{Whence, ftruncate, lseek};
 
 use crate::error::{Context, Error, Result};
+use crate::sorted::Listed;
+use crate::sys::{fs, stat, vm};
 
 const KIND: &str = "content";
 const STEP: usize = 4096;
@@ -37,7 +39,31 @@ pub fn read(fd: &OwnedFd, size: u64) -> Result<Content> {
         read_run(fd, data, hole, &mut content)?;
         at = hole;
     }
+    // A page that is there and all zero shows in how much memory is left.
+    let runs = &mut content.runs;
+    let filled = |start, end| runs.iter().any(|(at, run)| *at < end && at + run.len() as u64 > start);
+    let zeros = huge_zeros(fd, size, &filled)?;
+    runs.extend(zeros.into_iter().map(|at| (at, vec![0])));
     Ok(content)
+}
+
+/// The places of huge pages of a file that are there and all zero; `filled` says what is not. The kernel tells how many
+/// there are, and not which: the first.
+///
+/// # Errors
+/// The errno of the calls.
+pub fn huge_zeros(fd: &OwnedFd, size: u64, filled: &dyn Fn(u64, u64) -> bool) -> Result<Vec<u64>> {
+    let doing = format_args!("looking for huge pages");
+    let bits = vm::huge(fd.as_fd()).context(KIND, doing)?;
+    if bits == 0 {
+        return Ok(Vec::new());
+    }
+    let page = vm::huge_bytes(bits);
+    let places = (0..size / page).map(|number| number * page).list();
+    let (with, without): (Vec<u64>, Vec<u64>) = places.into_iter().partition(|at| filled(*at, at + page));
+    let there = stat::blocks(fd).context(KIND, doing)? * 512 / page;
+    let zero = there.saturating_sub(with.len() as u64);
+    Ok(without.into_iter().take(usize::try_from(zero).unwrap_or(usize::MAX)).list())
 }
 
 fn read_run(fd: &OwnedFd, mut at: i64, end: i64, content: &mut Content) -> Result<()> {
@@ -66,14 +92,10 @@ fn read_run(fd: &OwnedFd, mut at: i64, end: i64, content: &mut Content) -> Resul
 /// # Errors
 /// The errno of the calls.
 pub fn write(content: &Content, fd: &OwnedFd) -> Result<()> {
-    let offset = |at: u64| i64::try_from(at).map_err(|_| Error::new(KIND, "writing", "too large"));
-    ftruncate(fd, offset(content.size)?).context(KIND, format_args!("setting the length"))?;
+    let size = i64::try_from(content.size).map_err(|_| Error::new(KIND, "writing", "too large"))?;
+    ftruncate(fd, size).context(KIND, format_args!("setting the length"))?;
     for (start, run) in &content.runs {
-        let mut done = 0;
-        while done < run.len() {
-            let at = offset(*start + done as u64)?;
-            done += pwrite(fd, &run[done..], at).context(KIND, format_args!("writing"))?;
-        }
+        fs::write_at(fd, *start, run).context(KIND, format_args!("writing"))?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::Whence;
 
 use crate::error::{Context, Error, Result};
+use crate::file::content;
 use crate::image::Sink;
 use crate::image::pages::{PAGE, PageWriter, Run};
 use crate::sys::{fs, vm};
@@ -179,7 +180,8 @@ pub fn capture<S: Sink>(
     let path = format!("/proc/{}/pagemap", memory.pid);
     let pagemap = fs::open(&path, OFlag::O_RDONLY).context(KIND, format_args!("opening {path}"))?;
     for vma in state.vmas.iter().filter(|v| v.has_contents()) {
-        let keep_zero = !matches!(vma.backing, Backing::Anonymous);
+        // A huge page of zeros is there or not, which the process notices where no more are set aside.
+        let every = if vma.backing == Backing::Anonymous { vma.huge().unwrap_or(0) } else { PAGE as u64 };
         let found = wanted(&pagemap, vma, buffer.0.as_mut_slice())?;
         let address = |page: u64| vma.start + page * PAGE as u64;
         guards.extend(found.guard.iter().map(|(first, end)| (address(*first), address(*end))));
@@ -190,7 +192,7 @@ pub fn capture<S: Sink>(
                 let address = vma.start + page * PAGE as u64;
                 let bytes = &mut buffer.0[..count * PAGE];
                 memory.read(address, bytes)?;
-                push(origins, mm, address, bytes, keep_zero, writer)?;
+                push(origins, mm, address, bytes, every, writer)?;
                 page += count as u64;
             }
         }
@@ -210,6 +212,7 @@ pub fn capture_object<S: Sink>(
     buffer: &mut Buffer,
 ) -> Result<()> {
     let Some(Space::Object(file)) = origins.spaces.get(mm as usize) else { return Ok(()) };
+    let mut filled = Vec::new();
     let mut at = 0;
     while at < size {
         let seek = |from: u64, whence| {
@@ -228,24 +231,38 @@ pub fn capture_object<S: Sink>(
             let (whole, rest) = bytes.split_at_mut(there);
             vm::read_at(file, at, whole).context(KIND, format_args!("reading shared memory"))?;
             rest.fill(0);
-            push(origins, mm, at, bytes, false, writer)?;
+            push(origins, mm, at, bytes, 0, writer)?;
+            for (page, number) in bytes.chunks_exact(PAGE).zip(at / PAGE as u64..) {
+                if page.iter().any(|byte| *byte != 0) {
+                    extend(&mut filled, number);
+                }
+            }
             at += (count * PAGE) as u64;
         }
+    }
+    let in_pages = |at: u64| at / PAGE as u64;
+    let there =
+        |start, end| filled.iter().any(|(first, last)| *first < in_pages(end) && *last > in_pages(start));
+    for at in content::huge_zeros(file, size, &there)? {
+        push(origins, mm, at, &[0; PAGE], PAGE as u64, writer)?;
     }
     Ok(())
 }
 
+/// Takes pages. Those of zeros are kept where the address is a multiple of `every`.
 fn push<S: Sink>(
     origins: &Origins,
     mm: u32,
     address: u64,
     bytes: &[u8],
-    keep_zero: bool,
+    every: u64,
     writer: &mut PageWriter<S>,
 ) -> Result<()> {
     let (pages, _) = bytes.as_chunks::<PAGE>();
     for (page, at) in pages.iter().zip((address..).step_by(PAGE)) {
-        writer.push(mm, at, page, keep_zero, &mut |mm, at, page| origins.same(mm, at, page))?;
+        writer.push(mm, at, page, every != 0 && at.is_multiple_of(every), &mut |mm, at, page| {
+            origins.same(mm, at, page)
+        })?;
     }
     Ok(())
 }

@@ -68,9 +68,8 @@ pub struct Args {
 
 /// Programs of what rcsnap may refuse, and the kind that it then names. All others it must carry; these it must
 /// carry or refuse by name.
-const MAY_REFUSE: [(&str, &str); 13] = [
+const MAY_REFUSE: [(&str, &str); 12] = [
     ("cgroup_frozen", "cgroup"),
-    ("huge", "memory"),
     ("kernel_gone", "regular"),
     ("kernel_late", "regular"),
     ("kernel_reused", "regular"),
