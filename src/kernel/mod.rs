@@ -197,6 +197,9 @@ pub fn restore(
     // Before mounts: their points and sources can be names that the scripts made in /dev.
     phase("devnode");
     devnode::restore(&state.devnode, root, deadline)?;
+    // Before files, some of which may be on huge pages.
+    phase("sysfs");
+    sysfs::pools(&state.sysfs, root)?;
     // With the files in memory: they hold mount points of what is mounted next.
     phase("mount");
     mount::restore(&state.mount, root, &mut |index| tmpfs::restore(tmpfs, index, root))?;

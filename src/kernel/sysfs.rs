@@ -7,7 +7,7 @@
 //! These attributes before and after the scripts. Of a choice, `none [timer]`, the word in brackets is taken.
 //! # Rebuilds
 //! Writes what was read where it differs from what is there, after the network is made; a device that is not
-//! there yet is waited for.
+//! there yet is waited for. Pools of huge pages are filled first of all, before files and memory take from them.
 //! # Loses
 //! What scripts write elsewhere in sysfs, in debugfs, or to /proc/irq: such a script is a rerun.
 //! # Refuses
@@ -16,6 +16,7 @@
 use std::os::fd::AsFd;
 use std::time::Instant;
 
+use nix::errno::Errno;
 use nix::sys::stat::fstat;
 
 use super::root::Root;
@@ -43,6 +44,8 @@ const PATTERNS: &[&str] = &[
     "devices/system/cpu/cpufreq/*/scaling_governor",
     "devices/system/cpu/cpufreq/*/scaling_max_freq",
     "devices/system/cpu/cpufreq/*/scaling_min_freq",
+    "kernel/mm/hugepages/*/nr_hugepages",
+    "kernel/mm/hugepages/*/nr_overcommit_hugepages",
     "block/*/queue/scheduler",
     "block/*/queue/read_ahead_kb",
     "bus/usb/devices/*/power/control",
@@ -116,6 +119,11 @@ fn value(path: &str, root: &Root) -> Option<String> {
     {
         return None;
     }
+    if let Some(pool) = path.strip_suffix("/nr_hugepages") {
+        // The kernel counts what it took beyond the pool for a moment.
+        let number = |name: &str| root.sys.line(&format!("{pool}/{name}_hugepages")).parse::<u64>().ok();
+        return Some(number("nr")?.saturating_sub(number("surplus")?).to_string());
+    }
     let file = root.sys.file(path).ok()?;
     if fstat(&file).ok()?.st_mode & 0o200 == 0 {
         return None;
@@ -173,9 +181,29 @@ pub fn check(state: &State, root: &Root, deadline: Instant) -> Result<()> {
 /// An attribute that did not come, or the errno of writing.
 pub fn restore(state: &State, root: &Root, deadline: Instant) -> Result<()> {
     check(state, root, deadline)?;
-    for (path, wanted) in &state.values {
-        if value(path, root).as_ref() != Some(wanted) {
-            root.sys.write(path, wanted).context("sysfs", format_args!("setting {path} to {wanted}"))?;
+    set(state, root, "")
+}
+
+/// Fills the pools of huge pages, which files and memory are taken from.
+///
+/// # Errors
+/// The errno of writing, or a pool that does not become full.
+pub fn pools(state: &State, root: &Root) -> Result<()> {
+    set(state, root, "kernel/mm/hugepages/")
+}
+
+/// Writes what begins with this.
+fn set(state: &State, root: &Root, start: &str) -> Result<()> {
+    let differs = |path: &str, wanted: &String| value(path, root).as_ref() != Some(wanted);
+    for (path, wanted) in state.values.iter().filter(|(path, _)| path.starts_with(start)) {
+        if !differs(path, wanted) {
+            continue;
+        }
+        let doing = format_args!("setting {path} to {wanted}");
+        root.sys.write(path, wanted).context("sysfs", doing)?;
+        // The kernel says nothing when it does not find as many.
+        if path.ends_with("/nr_hugepages") && differs(path, wanted) {
+            return Err(Errno::ENOMEM).context("sysfs", doing);
         }
     }
     Ok(())

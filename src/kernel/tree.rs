@@ -8,7 +8,7 @@
 //! out, and [`finish`] gives them their mode and owner, and makes those that nobody bound.
 
 use crate::sorted::Listed;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -19,11 +19,12 @@ use nix::unistd::{Whence, ftruncate, lseek};
 
 use super::bytes::Bytes;
 use crate::error::{Context, Refusal, Result};
+use crate::file::content;
 use crate::section;
 use crate::sorted::Map;
 use crate::sys::path::{self, mkdir, mknod};
 use crate::sys::stat::{Stat, lstat};
-use crate::sys::{fs, time, xattr};
+use crate::sys::{fs, time, vm, xattr};
 use crate::text;
 
 section! {
@@ -173,6 +174,13 @@ fn extents(path: &Path, size: u64, budget: &mut Budget) -> Result<Vec<(u64, Byte
     let file = fs::open(path, OFlag::O_RDONLY)?;
     let mut found = Vec::new();
     let mut at = 0;
+    if vm::huge(file.as_fd())? != 0 {
+        // It knows of no holes.
+        let whole = content::read(&file, size).map_err(|error| error.errno().unwrap_or(Errno::EIO))?;
+        let sizes = whole.runs.iter().map(|(_, bytes)| bytes.len() as u64);
+        budget.0 = budget.0.checked_sub(sizes.sum()).ok_or(Errno::E2BIG)?;
+        return Ok(whole.runs.into_iter().map(|(at, bytes)| (at, Bytes(bytes))).list());
+    }
     while at < size {
         let start = match seek(&file, at, Whence::SeekData) {
             Ok(start) => start,
@@ -273,11 +281,11 @@ fn make_one(top: &Path, node: &Node, renumbered: &[(&str, (u64, u64))]) -> Resul
             Err(errno) => return Err(errno),
         },
         Content::File(size, extents) => {
-            let file = fs::open(&path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?;
+            let file = fs::open(&path, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL)?;
+            ftruncate(&file, off_t::try_from(*size).map_err(|_| Errno::EFBIG)?)?;
             for (at, bytes) in extents {
                 fs::write_at(&file, *at, &bytes.0)?;
             }
-            ftruncate(&file, off_t::try_from(*size).map_err(|_| Errno::EFBIG)?)?;
         }
         Content::Link(text) => path::symlink(text, &path)?,
         Content::Fifo => mknod(&path, SFlag::S_IFIFO, Mode::S_IRUSR, 0)?,

@@ -6,7 +6,7 @@
 //!   that random generators in them draw fresh. Names of anonymous memory.
 //! Refuses: a program that was deleted, or whose name leads to another file now, and a mapped file that did;
 //!   a deleted file that has another name or no directory; a shared, writable mapping of a file on persistent
-//!   storage; device memory; huge pages of a file on hugetlbfs, of System V, and of PID 1;
+//!   storage; device memory; huge pages of a deleted file, of System V, and of PID 1;
 //!   shadow stacks; tagged mappings; userfaultfd; mappings of an unknown sort, as `[uprobes]`.
 
 mod backing;

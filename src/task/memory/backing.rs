@@ -166,10 +166,11 @@ pub fn exe(pid: u32, shared: &Shared) -> Result<(String, Spaces), Refusal> {
 /// It cannot be carried.
 pub fn backing(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Backing, Refusal> {
     let deleted = map.name.strip_suffix(" (deleted)");
-    let plain = deleted.is_some_and(|name| name == "/anon_hugepage" || name.starts_with("/memfd:"));
+    let gone = deleted.is_some_and(|name| name != "/anon_hugepage" && !name.starts_with("/memfd:"));
     // PID 1 is laid out after the commit, when nothing may be missing.
-    if map.has(b"ht") && (!plain || pid == 1) {
-        return Err(Refusal::new("it is on huge pages of hugetlbfs", "rerun the service"));
+    if map.has(b"ht") && (gone || pid == 1) {
+        let reason = "it is on huge pages that only a segment, a deleted file or PID 1 has";
+        return Err(Refusal::new(reason, "rerun the service"));
     }
     // Before all others: an id may be 0, and it is the inode number.
     if deleted.is_some_and(|name| name.starts_with("/SYSV")) {
@@ -242,7 +243,8 @@ fn is_persistent(root: &str, path: &str) -> bool {
     // A deleted file is looked for where it was: in its directory.
     let folder = text::split_last(path, '/').map_or("/", |(folder, _)| folder);
     let full = format!("{root}{folder}/");
-    let volatile = [statfs::TMPFS_MAGIC, statfs::PROC_SUPER_MAGIC, statfs::SYSFS_MAGIC, RAMFS];
+    let volatile =
+        [statfs::TMPFS_MAGIC, statfs::PROC_SUPER_MAGIC, statfs::SYSFS_MAGIC, statfs::HUGETLBFS_MAGIC, RAMFS];
     let found = path::text(full.as_ref()).and_then(|full| statfs::statfs(&*full));
     found.map_or(true, |fs| !volatile.contains(&fs.filesystem_type()))
 }
