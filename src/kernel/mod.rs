@@ -209,6 +209,7 @@ pub fn restore(
     network::restore(&state.network, &state.sysctl, root, deadline, phase)?;
     phase("sysfs");
     sysfs::restore(&state.sysfs, root, deadline)?;
+    sysfs::stretch(&state.sysfs, root);
     phase("hostname");
     hostname::restore(&state.hostname, root)?;
     // After parameters, which have its limits.
@@ -224,6 +225,7 @@ pub fn restore(
 pub fn restore_late(state: &State, tmpfs: &tmpfs::State, root: &Root) -> Result<()> {
     tmpfs::finish(tmpfs, "", root)?;
     devnode::finish(&state.devnode, root)?;
+    sysfs::pools(&state.sysfs, root)?;
     sysctl::restore(&state.sysctl, root, sysctl::Phase::Late)
 }
 

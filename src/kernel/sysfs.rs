@@ -45,6 +45,7 @@ const PATTERNS: &[&str] = &[
     "devices/system/cpu/cpufreq/*/scaling_max_freq",
     "devices/system/cpu/cpufreq/*/scaling_min_freq",
     "kernel/mm/hugepages/*/nr_hugepages",
+    // Also what did not change, for `stretch`.
     "kernel/mm/hugepages/*/nr_overcommit_hugepages",
     "block/*/queue/scheduler",
     "block/*/queue/read_ahead_kb",
@@ -56,6 +57,9 @@ const PATTERNS: &[&str] = &[
     "class/net/*/queues/*/rps_cpus",
     "class/net/*/queues/*/xps_cpus",
 ];
+
+/// How many huge pages there may be beyond a pool.
+const BEYOND: &str = "/nr_overcommit_hugepages";
 
 /// Directories whose subdirectories come into being when a line or channel is exported.
 const EXPORTED: &[&str] = &["class/gpio/*", "class/pwm/*/*"];
@@ -150,7 +154,8 @@ pub fn capture(before: &Seen, loaded: &super::module::State, root: &Root) -> (St
     let (mut state, mut obstacles) = (State::default(), Vec::new());
     for value in now.values {
         // A device that came meanwhile has the values it comes with, unless they are not those at the restore.
-        if !before.values.contains(&value) && !theirs(&value.0) {
+        let changed = !before.values.contains(&value) || value.0.ends_with(BEYOND);
+        if changed && !theirs(&value.0) {
             state.values.push(value);
         }
     }
@@ -192,6 +197,15 @@ pub fn pools(state: &State, root: &Root) -> Result<()> {
     set(state, root, "kernel/mm/hugepages/")
 }
 
+/// Lets the pools grow while processes are made: what they had in common after a fork each of them gets for its own.
+/// [`pools`] ends it.
+pub fn stretch(state: &State, root: &Root) {
+    for (path, _) in state.values.iter().filter(|(path, _)| path.ends_with(BEYOND)) {
+        // Pages of 1 GiB cannot be had so.
+        let _ = root.sys.write(path, "1048576");
+    }
+}
+
 /// Writes what begins with this.
 fn set(state: &State, root: &Root, start: &str) -> Result<()> {
     let differs = |path: &str, wanted: &String| value(path, root).as_ref() != Some(wanted);
@@ -211,7 +225,7 @@ fn set(state: &State, root: &Root, start: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{State, baseline, capture, chosen, exported, restore};
+    use super::{State, baseline, capture, chosen, exported, pools, restore};
     use crate::kernel::Root;
     use std::fs::{create_dir_all, write};
     use std::path::PathBuf;
@@ -248,6 +262,30 @@ mod tests {
         assert_eq!(std::fs::read(other.join("class/leds/red/brightness")).unwrap(), b"255");
         std::fs::remove_dir_all(dir).unwrap();
         std::fs::remove_dir_all(other).unwrap();
+    }
+
+    #[test]
+    fn pool_of_huge_pages_is_what_was_asked_for() {
+        let (dir, root) = place("pool");
+        let file = |name: &str| dir.join(format!("kernel/mm/hugepages/hugepages-2048kB/{name}_hugepages"));
+        create_dir_all(file("nr").parent().unwrap()).unwrap();
+        let fill = |all: &str, beyond: &str| {
+            write(file("nr"), all).unwrap();
+            write(file("surplus"), beyond).unwrap();
+        };
+        fill("2\n", "0\n");
+        let before = baseline(&root);
+        fill("9\n", "1\n");
+        let (state, _) = capture(&before, &Default::default(), &root);
+        assert_eq!(state.values, [("kernel/mm/hugepages/hugepages-2048kB/nr_hugepages".into(), "8".into())]);
+        fill("0\n", "0\n");
+        pools(&state, &root).unwrap();
+        assert_eq!(std::fs::read(file("nr")).unwrap(), b"8");
+        // A kernel that finds only six of eight.
+        fill("8\n", "2\n");
+        let error = pools(&state, &root).unwrap_err().to_string();
+        assert!(error.ends_with("nr_hugepages to 8: ENOMEM"), "{error}");
+        std::fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]

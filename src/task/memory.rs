@@ -2,8 +2,10 @@
 //! Reads: /proc/PID/smaps, stat, auxv, exe; brk(2) inside. Contents are in `pages.rs`.
 //! Rebuilds: everything is unmapped but the batch area; this boot's vdso is moved to the captured address
 //!   (its bytes differ between boots and are never restored); then every mapping, exactly where it was.
+//!   Huge pages can be written until their contents are in.
 //! Loses: seals, mode and owner of a memfd that nobody has open; contents of MADV_WIPEONFORK and MAP_DROPPABLE ranges, on purpose: they come back as zeroes, so
-//!   that random generators in them draw fresh. Names of anonymous memory.
+//!   that random generators in them draw fresh. Names of anonymous memory. Private pages that parent and child share
+//!   become each one's own, for which the pool of huge pages grows; the offset that those show in maps once cut.
 //! Refuses: a program that was deleted, or whose name leads to another file now, and a mapped file that did;
 //!   a deleted file that has another name or no directory; a shared, writable mapping of a file on persistent
 //!   storage; device memory; huge pages of a deleted file, of System V, and of PID 1;

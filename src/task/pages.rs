@@ -1,10 +1,10 @@
 //! What: the contents of memory.
 //! Reads: /proc/PID/pagemap for which private pages exist (present or swapped, and no page of the file),
 //!   in large mappings after a search with PAGEMAP_SCAN (Linux 6.7); process_vm_readv(2), or /proc/PID/mem where
-//!   the protection forbids it.
+//!   the protection forbids it. Shared objects without holes; st_blocks says how many huge pages of zeroes they have.
 //! Rebuilds: process_vm_writev(2) into what may be written, /proc/PID/mem elsewhere. Zero pages and
-//!   duplicates are not stored, see `image/pages.rs`.
-//! Loses: nothing. Refuses: pages that cannot be read (guard regions).
+//!   duplicates are not stored, see `image/pages.rs`. Of a huge page of zeroes that is there the first part is.
+//! Loses: which of several shared huge pages of zeroes are there. Refuses: pages that cannot be read (guard regions).
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 

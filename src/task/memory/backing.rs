@@ -169,7 +169,7 @@ pub fn backing(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Backing, 
     let gone = deleted.is_some_and(|name| name != "/anon_hugepage" && !name.starts_with("/memfd:"));
     // PID 1 is laid out after the commit, when nothing may be missing.
     if map.has(b"ht") && (gone || pid == 1) {
-        let reason = "it is on huge pages that only a segment, a deleted file or PID 1 has";
+        let reason = "it is on huge pages of a segment, of a deleted file or of PID 1";
         return Err(Refusal::new(reason, "rerun the service"));
     }
     // Before all others: an id may be 0, and it is the inode number.

@@ -12,6 +12,7 @@ mod group;
 pub mod keeper;
 mod mutation;
 pub mod namespace;
+mod pool;
 mod remaining;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,8 +69,9 @@ pub struct Args {
 
 /// Programs of what rcsnap may refuse, and the kind that it then names. All others it must carry; these it must
 /// carry or refuse by name.
-const MAY_REFUSE: [(&str, &str); 12] = [
+const MAY_REFUSE: [(&str, &str); 13] = [
     ("cgroup_frozen", "cgroup"),
+    ("huge_gone", "memory"),
     ("kernel_gone", "regular"),
     ("kernel_late", "regular"),
     ("kernel_reused", "regular"),
@@ -112,7 +114,9 @@ pub fn run(args: &Args) -> Result<bool> {
     let scratch = tempfile::Builder::new().prefix("rcsnap-zoo-").tempdir()?;
     let logs = args.logs.clone().unwrap_or_else(|| scratch.path().to_owned());
     let cage = Cage::new(&folder, &rcsnap, &logs, args.rounds)?;
+    let pool = pool::Pool::fill(&programs);
     let rows = all(args, &cage, programs)?;
+    drop(pool);
     let good = table(&rows);
     figures(&rows).write(args.json.as_deref())?;
     if !good && args.logs.is_none() {

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use zoo::{Outcome, Zoo, fd, mount, proc, sys};
+use zoo::{Outcome, Zoo, fd, huge, mount, proc, sys};
 
 fn main() {
     zoo::run(program)
@@ -14,27 +14,6 @@ fn main() {
 /// Pages that the pool must have free, for this program and the copy of its child.
 const POOL: u64 = 20;
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
-
-/// The default size of huge pages in bytes.
-fn default_size(zoo: &Zoo) -> usize {
-    let text = proc::text("/proc/meminfo");
-    let size = text.lines().find_map(|line| line.strip_prefix("Hugepagesize:")?.split_whitespace().next());
-    let Some(size) = size.and_then(|size| size.parse::<usize>().ok()) else { zoo.skip("no huge pages") };
-    size * 1024
-}
-
-/// Makes the pool large enough.
-fn pool(zoo: &Zoo, size: usize) {
-    let file = |name: &str| format!("/sys/kernel/mm/hugepages/hugepages-{}kB/{name}_hugepages", size / 1024);
-    let number = |name: &str| proc::text(&file(name)).trim().parse::<u64>().unwrap_or(0);
-    let free = || number("free").saturating_sub(number("resv"));
-    if free() < POOL {
-        let _ = fs::write(file("nr"), (number("nr") + POOL - free()).to_string());
-        if free() < POOL {
-            zoo.skip("no memory for huge pages");
-        }
-    }
-}
 
 /// A file with a page that nobody touched, a page of words and a page of zeros, mapped as both sorts.
 struct File {
@@ -106,12 +85,8 @@ fn poke(at: usize, value: u64) {
     unsafe { std::ptr::write_volatile(at as *mut u64, value) }
 }
 
-fn program(zoo: &mut Zoo) -> Outcome {
-    let size = default_size(zoo);
-    if !proc::text("/proc/filesystems").lines().any(|line| line.ends_with("\thugetlbfs")) {
-        zoo.skip("no hugetlbfs");
-    }
-    pool(zoo, size);
+/// The file that all see, and the child with another one.
+fn files(zoo: &mut Zoo, size: usize) -> Outcome<(File, i32)> {
     let here = File::make(zoo, "common", size)?;
     here.keep(zoo);
     let child = zoo.fork(move |zoo| {
@@ -124,6 +99,15 @@ fn program(zoo: &mut Zoo) -> Outcome {
         own.check(zoo);
         Ok(())
     })?;
+    Ok((here, child))
+}
+
+fn program(zoo: &mut Zoo) -> Outcome {
+    let size = huge::size(zoo);
+    if !proc::text("/proc/filesystems").lines().any(|line| line.ends_with("\thugetlbfs")) {
+        zoo.skip("no hugetlbfs");
+    }
+    let (here, child) = huge::with_pool(zoo, size, POOL, |zoo| files(zoo, size))?;
     zoo.ready();
     here.check(zoo);
     zoo.reap("the child with a file system of its own", child);

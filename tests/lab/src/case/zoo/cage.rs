@@ -16,13 +16,6 @@ use super::keeper::Verdict;
 use super::mutation::Mutation;
 use super::namespace::{fresh, keep};
 
-/// The pool of huge pages, which is this machine's.
-const POOL: &str = "/proc/sys/vm/nr_hugepages";
-
-fn pool() -> String {
-    fs::read_to_string(POOL).unwrap_or_default()
-}
-
 /// Longer than the slowest program with its own limits.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -91,12 +84,7 @@ impl Cage {
         if let Mode::Mutated(mutation) = mode {
             words.extend(["--mutation", mutation.name].map(OsStr::new));
         }
-        let before = pool();
         let verdict = keep(&words, &folder, LIMIT)?;
-        // Who was killed left it as it was then.
-        if program.starts_with("huge") && pool() != before {
-            fs::write(POOL, before).with_context(|| format!("writing {POOL}"))?;
-        }
         group::remove(program, &folder)?;
         Ok(verdict.unwrap_or_else(|(stage, problem)| Verdict::failed(stage, problem)))
     }
