@@ -202,15 +202,25 @@ fn other(zoo: &mut Zoo, default: usize) -> Outcome<Option<Area>> {
     Ok(Some(area))
 }
 
-fn program(zoo: &mut Zoo) -> Outcome {
-    let size = huge::size(zoo);
-    // On a board the pool becomes larger for the copies at a restore, and the machine's does not.
-    let room = if Path::new("/run/rcsnap").exists() { POOL - COPIED } else { POOL };
-    let taken = |zoo: &mut Zoo| Ok((private(zoo, size)?, memory_file(zoo, size)?, shared(zoo, size)?));
-    let (areas, (file, mapped, own), [anonymous, closed]) = huge::with_pool(zoo, size, room, taken)?;
-    let [mine, hidden, ..] = areas;
-    let other = other(zoo, size)?;
-    let pool = huge::number(size, "nr");
+/// Everything of the default size.
+#[derive(Clone, Copy)]
+struct All {
+    private: [Area; 4],
+    file: i32,
+    mapped: Area,
+    own: Area,
+    shared: [Area; 2],
+    /// The child that has it too.
+    child: i32,
+    /// The pages of the pool.
+    pool: u64,
+}
+
+fn all(zoo: &mut Zoo, size: usize) -> Outcome<All> {
+    let private = private(zoo, size)?;
+    let (file, mapped, own) = memory_file(zoo, size)?;
+    let shared = shared(zoo, size)?;
+    let ([mine, ..], [anonymous, _]) = (private, shared);
     let child = zoo.fork(move |zoo| {
         poke(mine.page(2), 7);
         zoo.arrive();
@@ -223,22 +233,33 @@ fn program(zoo: &mut Zoo) -> Outcome {
         poke(mapped.page(2), 18);
         Ok(())
     })?;
+    Ok(All { private, file, mapped, own, shared, child, pool: huge::number(size, "nr") })
+}
+
+fn program(zoo: &mut Zoo) -> Outcome {
+    let size = huge::size(zoo);
+    // On a board the pool becomes larger for the copies at a restore, and the machine's does not.
+    let room = if Path::new("/run/rcsnap").exists() { POOL - COPIED } else { POOL };
+    let other = other(zoo, size)?;
+    let all = huge::with_pool(zoo, size, room, |zoo| all(zoo, size))?;
+    let (mine, hidden, own, mapped) = (all.private[0], all.private[1], all.own, all.mapped);
     zoo.ready();
     protect(hidden.at, size, libc::PROT_READ)?;
-    areas.into_iter().chain([mapped, anonymous, closed]).chain(other).for_each(|area| area.check(zoo));
-    zoo.expect("an offset", sys!(lseek(file, 0, libc::SEEK_CUR))?, 123);
+    let areas = all.private.into_iter().chain(all.shared).chain([mapped]).chain(other);
+    areas.for_each(|area| area.check(zoo));
+    zoo.expect("an offset", sys!(lseek(all.file, 0, libc::SEEK_CUR))?, 123);
     zoo.expect("a page of the memfd in its copy", peek(own.page(0)), word(mapped.page(0)));
     zoo.expect("a zero of the copy", peek(own.page(1)), 0);
     zoo.expect("a word of the copy", peek(own.page(1) + size - 8), word(own.page(1) + size - 8));
     poke(mapped.page(0), 33);
     zoo.expect("what the memfd has now, in its copy", peek(own.page(0)), 33);
-    zoo.check("a seal holds", sys!(ftruncate(file, 0)).is_err());
-    poke(anonymous.page(1) + 64, 17);
+    zoo.check("a seal holds", sys!(ftruncate(all.file, 0)).is_err());
+    poke(all.shared[0].page(1) + 64, 17);
     let answered = zoo::eventually(10_000, || peek(mapped.page(2)) == 18);
     zoo.check("the child answers through a memfd", answered);
-    zoo.reap("the child that shares huge pages", child);
+    zoo.reap("the child that shares huge pages", all.child);
     zoo.expect("a page that the child wrote to", peek(mine.page(0)), word(mine.page(0)));
     // Others may have asked for more.
-    zoo.check("the pool is as large as it was", huge::number(size, "nr") >= pool);
+    zoo.check("the pool is as large as it was", huge::number(size, "nr") >= all.pool);
     Ok(())
 }
