@@ -8,7 +8,7 @@ use nix::sys::uio::pread;
 use nix::unistd::{Whence, ftruncate, lseek};
 
 use crate::error::{Context, Error, Result};
-use crate::sorted::Listed;
+use crate::sys::ptrace::Sys;
 use crate::sys::{fs, stat, vm};
 
 const KIND: &str = "content";
@@ -40,30 +40,40 @@ pub fn read(fd: &OwnedFd, size: u64) -> Result<Content> {
         at = hole;
     }
     // A page that is there and all zero shows in how much memory is left.
-    let runs = &mut content.runs;
-    let filled = |start, end| runs.iter().any(|(at, run)| *at < end && at + run.len() as u64 > start);
-    let zeros = huge_zeros(fd, size, &filled)?;
-    runs.extend(zeros.into_iter().map(|at| (at, vec![0])));
+    for at in huge_zeros(fd, size).context(KIND, format_args!("looking for huge pages"))? {
+        content.runs.push((at, vec![0]));
+    }
     Ok(content)
 }
 
-/// The places of huge pages of a file that are there and all zero; `filled` says what is not. The kernel tells how many
-/// there are, and not which: the first.
+/// The places of huge pages of a file that are there and all zero. The kernel tells how many there are, and not which:
+/// the first.
 ///
 /// # Errors
 /// The errno of the calls.
-pub fn huge_zeros(fd: &OwnedFd, size: u64, filled: &dyn Fn(u64, u64) -> bool) -> Result<Vec<u64>> {
-    let doing = format_args!("looking for huge pages");
-    let bits = vm::huge(fd.as_fd()).context(KIND, doing)?;
+pub fn huge_zeros(fd: &OwnedFd, size: u64) -> Sys<Vec<u64>> {
+    let (bits, mut zeros) = (vm::huge(fd.as_fd())?, Vec::new());
     if bits == 0 {
-        return Ok(Vec::new());
+        return Ok(zeros);
     }
     let page = vm::huge_bytes(bits);
-    let places = (0..size / page).map(|number| number * page).list();
-    let (with, without): (Vec<u64>, Vec<u64>) = places.into_iter().partition(|at| filled(*at, at + page));
-    let there = stat::blocks(fd).context(KIND, doing)? * 512 / page;
-    let zero = there.saturating_sub(with.len() as u64);
-    Ok(without.into_iter().take(usize::try_from(zero).unwrap_or(usize::MAX)).list())
+    let mut there = stat::blocks(fd)? * 512 / page;
+    let (mut at, mut from, mut part) = (0, 0, [0; STEP]);
+    while at < size {
+        fs::read_at(fd, at, &mut part)?;
+        at += STEP as u64;
+        if part.iter().any(|byte| *byte != 0) {
+            there = there.saturating_sub(1);
+            at = from + page;
+        } else if at == from + page {
+            zeros.push(from);
+        }
+        if at == from + page {
+            from = at;
+        }
+    }
+    zeros.truncate(usize::try_from(there).unwrap_or(usize::MAX));
+    Ok(zeros)
 }
 
 fn read_run(fd: &OwnedFd, mut at: i64, end: i64, content: &mut Content) -> Result<()> {

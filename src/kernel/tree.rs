@@ -174,26 +174,30 @@ fn extents(path: &Path, size: u64, budget: &mut Budget) -> Result<Vec<(u64, Byte
     let file = fs::open(path, OFlag::O_RDONLY)?;
     let mut found = Vec::new();
     let mut at = 0;
-    if vm::huge(file.as_fd())? != 0 {
-        // It knows of no holes.
-        let whole = content::read(&file, size).map_err(|error| error.errno().unwrap_or(Errno::EIO))?;
-        let sizes = whole.runs.iter().map(|(_, bytes)| bytes.len() as u64);
-        budget.0 = budget.0.checked_sub(sizes.sum()).ok_or(Errno::E2BIG)?;
-        return Ok(whole.runs.into_iter().map(|(at, bytes)| (at, Bytes(bytes))).list());
-    }
+    // A file of huge pages shows no holes: its zeros are left out piece by piece.
+    let huge = vm::huge(file.as_fd())? != 0;
     while at < size {
         let start = match seek(&file, at, Whence::SeekData) {
             Ok(start) => start,
             Err(Errno::ENXIO) => break,
             Err(errno) => return Err(errno),
         };
-        let end = seek(&file, start, Whence::SeekHole)?.min(size);
+        let mut end = seek(&file, start, Whence::SeekHole)?.min(size);
+        if huge {
+            end = end.min(start + 4096);
+        }
         let len = end.saturating_sub(start);
-        budget.0 = budget.0.checked_sub(len).ok_or(Errno::E2BIG)?;
+        let left = budget.0.checked_sub(len).ok_or(Errno::E2BIG)?;
         let mut bytes = vec![0; usize::try_from(len).map_err(|_| Errno::E2BIG)?];
         fs::read_at(&file, start, &mut bytes)?;
-        found.push((start, Bytes(bytes)));
+        if !huge || bytes.iter().any(|byte| *byte != 0) {
+            budget.0 = left;
+            found.push((start, Bytes(bytes)));
+        }
         at = end.max(start + 1);
+    }
+    for at in content::huge_zeros(&file, size)? {
+        found.push((at, Bytes(vec![0])));
     }
     Ok(found)
 }

@@ -7,8 +7,8 @@
 //!   that random generators in them draw fresh. Names of anonymous memory. Private pages that parent and child share
 //!   become each one's own, for which the pool of huge pages grows; the offset that those show in maps once cut.
 //! Refuses: a program that was deleted, or whose name leads to another file now, and a mapped file that did;
-//!   a deleted file that has another name or no directory; a shared, writable mapping of a file on persistent
-//!   storage; device memory; huge pages of a deleted file, of System V, and of PID 1;
+//!   a deleted file that has another name, no directory or huge pages; a shared, writable mapping of a file on persistent
+//!   storage; device memory; huge pages of PID 1 and of System V;
 //!   shadow stacks; tagged mappings; userfaultfd; mappings of an unknown sort, as `[uprobes]`.
 
 mod backing;

@@ -212,7 +212,6 @@ pub fn capture_object<S: Sink>(
     buffer: &mut Buffer,
 ) -> Result<()> {
     let Some(Space::Object(file)) = origins.spaces.get(mm as usize) else { return Ok(()) };
-    let mut filled = Vec::new();
     let mut at = 0;
     while at < size {
         let seek = |from: u64, whence| {
@@ -232,19 +231,13 @@ pub fn capture_object<S: Sink>(
             vm::read_at(file, at, whole).context(KIND, format_args!("reading shared memory"))?;
             rest.fill(0);
             push(origins, mm, at, bytes, 0, writer)?;
-            for (page, number) in bytes.chunks_exact(PAGE).zip(at / PAGE as u64..) {
-                if page.iter().any(|byte| *byte != 0) {
-                    extend(&mut filled, number);
-                }
-            }
             at += (count * PAGE) as u64;
         }
     }
-    let in_pages = |at: u64| at / PAGE as u64;
-    let there =
-        |start, end| filled.iter().any(|(first, last)| *first < in_pages(end) && *last > in_pages(start));
-    for at in content::huge_zeros(file, size, &there)? {
-        push(origins, mm, at, &[0; PAGE], PAGE as u64, writer)?;
+    for at in content::huge_zeros(file, size).context(KIND, format_args!("looking for huge pages"))? {
+        let page = &mut buffer.0[..PAGE];
+        page.fill(0);
+        push(origins, mm, at, page, PAGE as u64, writer)?;
     }
     Ok(())
 }

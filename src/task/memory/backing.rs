@@ -166,14 +166,13 @@ pub fn exe(pid: u32, shared: &Shared) -> Result<(String, Spaces), Refusal> {
 /// It cannot be carried.
 pub fn backing(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Backing, Refusal> {
     let deleted = map.name.strip_suffix(" (deleted)");
-    let gone = deleted.is_some_and(|name| name != "/anon_hugepage" && !name.starts_with("/memfd:"));
+    let segment = deleted.is_some_and(|name| name.starts_with("/SYSV"));
     // PID 1 is laid out after the commit, when nothing may be missing.
-    if map.has(b"ht") && (gone || pid == 1) {
-        let reason = "it is on huge pages of a segment, of a deleted file or of PID 1";
-        return Err(Refusal::new(reason, "rerun the service"));
+    if map.has(b"ht") && (segment || pid == 1) {
+        return Err(Refusal::new("it is on huge pages of a segment or of PID 1", "rerun the service"));
     }
     // Before all others: an id may be 0, and it is the inode number.
-    if deleted.is_some_and(|name| name.starts_with("/SYSV")) {
+    if segment {
         return super::segment::backing(pid, map, shared);
     }
     if map.ino == 0 {
@@ -221,11 +220,11 @@ fn nameless(pid: u32, map: &Mapping, name: &str, shared: &mut Shared) -> Result<
     // What the kernel makes has made-up names, and lies on no file system that is mounted.
     let folder = text::split_last(name, '/').map_or("/", |(folder, _)| folder);
     let there = identity(&format!("{}{folder}/", shared.root)).is_some_and(|(device, _)| device == id.0);
-    if name.starts_with("/memfd:") || there && found.nlink == 0 {
+    if name.starts_with("/memfd:") || there && found.nlink == 0 && !map.has(b"ht") {
         return Ok(Backing::Shared(shared.object(pid, map, name)));
     }
     Err(Refusal::new(
-        "the file behind it was deleted, and has another name or no directory",
+        "the file behind it was deleted, and has another name, no directory or huge pages",
         "restart it after an update",
     ))
 }
