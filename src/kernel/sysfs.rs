@@ -280,7 +280,7 @@ mod tests {
         assert_eq!(state.values, [("kernel/mm/hugepages/hugepages-2048kB/nr_hugepages".into(), "8".into())]);
         fill("0\n", "0\n");
         pools(&state, &root).unwrap();
-        assert_eq!(std::fs::read(file("nr")).unwrap(), b"8");
+        assert_eq!(std::fs::read(file("nr")).unwrap()[0], b'8');
         // A kernel that finds only six of eight.
         fill("8\n", "2\n");
         let error = pools(&state, &root).unwrap_err().to_string();
