@@ -1,6 +1,7 @@
 //! The pool of huge pages that programs take from.
 
 use std::fs;
+use std::path::Path;
 
 use crate::{Outcome, Zoo, fd, proc, sys};
 
@@ -25,19 +26,21 @@ pub fn number(size: usize, name: &str) -> u64 {
     proc::text(&file(size, name)).trim().parse().unwrap_or(0)
 }
 
-/// Makes the pool so large that `pages` of it are free while `take` takes from it; other programs wait meanwhile. In
-/// the lab it is large enough beforehand.
+/// Makes the pool so large that so many pages of it are free, some of them for copies that only a restore makes, while
+/// `take` takes from it; other programs wait meanwhile. In the lab it is large enough beforehand.
 ///
 /// # Errors
 /// Those of `take`.
 pub fn with_pool<T>(
     zoo: &mut Zoo,
     size: usize,
-    pages: u64,
+    (pages, copied): (u64, u64),
     take: impl FnOnce(&mut Zoo) -> Outcome<T>,
 ) -> Outcome<T> {
     let turn = sys!(open(c"/sys/kernel/mm/hugepages".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC))?;
     sys!(flock(turn, libc::LOCK_EX))?;
+    // On a board the pool becomes larger for the copies at a restore, and the machine's does not.
+    let pages = if Path::new("/run/rcsnap").exists() { pages - copied } else { pages };
     let free = || number(size, "free").saturating_sub(number(size, "resv"));
     if free() < pages {
         let all = number(size, "nr");

@@ -194,7 +194,7 @@ fn other(zoo: &mut Zoo, default: usize) -> Outcome<Option<Area>> {
         kib.ok().map(|kib| kib * 1024)
     });
     let Some(size) = sizes.filter(|size| *size < default).min() else { return Ok(None) };
-    let area = huge::with_pool(zoo, size, 8, |_| {
+    let area = huge::with_pool(zoo, size, (8, 4), |_| {
         Area::map(("an area of another size", size, 4), libc::MAP_PRIVATE, -1, &[1, 3])
     })?;
     area.keep(zoo);
@@ -238,10 +238,8 @@ fn all(zoo: &mut Zoo, size: usize) -> Outcome<All> {
 
 fn program(zoo: &mut Zoo) -> Outcome {
     let size = huge::size(zoo);
-    // On a board the pool becomes larger for the copies at a restore, and the machine's does not.
-    let room = if Path::new("/run/rcsnap").exists() { POOL - COPIED } else { POOL };
     let other = other(zoo, size)?;
-    let all = huge::with_pool(zoo, size, room, |zoo| all(zoo, size))?;
+    let all = huge::with_pool(zoo, size, (POOL, COPIED), |zoo| all(zoo, size))?;
     let (mine, hidden, own, mapped) = (all.private[0], all.private[1], all.own, all.mapped);
     zoo.ready();
     protect(hidden.at, size, libc::PROT_READ)?;

@@ -12,7 +12,9 @@ fn main() {
 }
 
 /// Pages that the pool must have free, for this program and the copy of its child.
-const POOL: u64 = 20;
+const POOL: u64 = 16;
+/// Of these, what parent and child share until one of them writes, and have apart after a restore.
+const COPIED: u64 = 3;
 const RW: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
 /// A file with a page that nobody touched, a page of words and a page of zeros, mapped as both sorts.
@@ -107,7 +109,7 @@ fn program(zoo: &mut Zoo) -> Outcome {
     if !proc::text("/proc/filesystems").lines().any(|line| line.ends_with("\thugetlbfs")) {
         zoo.skip("no hugetlbfs");
     }
-    let (here, child) = huge::with_pool(zoo, size, POOL, |zoo| files(zoo, size))?;
+    let (here, child) = huge::with_pool(zoo, size, (POOL, COPIED), |zoo| files(zoo, size))?;
     zoo.ready();
     here.check(zoo);
     zoo.reap("the child with a file system of its own", child);
