@@ -16,7 +16,7 @@ mod memory;
 mod meta;
 mod remedy;
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 pub use command::{check, tree};
@@ -344,7 +344,8 @@ impl Eye<'_> {
             }
             let segment = found.segment.as_ref().map(|(perm, ..)| perm.clone());
             let (path, place) = (found.path.clone(), found.spaces.clone());
-            objects.push(Object { size, path, segment, spaces: place });
+            let huge = vm::huge(file.as_fd()).context("memory", format_args!("asking for its pages"))?;
+            objects.push(Object { size, path, segment, spaces: place, huge });
             spaces.push(Space::Object(file));
         }
         Ok((objects, Origins { spaces }))

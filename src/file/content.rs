@@ -1,13 +1,15 @@
 //! The bytes of a file that has no name: what a memfd or a deleted file on tmpfs holds.
 //!
-//! Holes and pages of zeros are not stored: they come back as holes.
+//! Holes and pages of zeros are not stored: they come back as holes. Of a huge page of zeros there is one byte.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use nix::sys::uio::{pread, pwrite};
+use nix::sys::uio::pread;
 use nix::unistd::{Whence, ftruncate, lseek};
 
 use crate::error::{Context, Error, Result};
+use crate::sys::ptrace::Sys;
+use crate::sys::{fs, stat, vm};
 
 const KIND: &str = "content";
 const STEP: usize = 4096;
@@ -37,7 +39,41 @@ pub fn read(fd: &OwnedFd, size: u64) -> Result<Content> {
         read_run(fd, data, hole, &mut content)?;
         at = hole;
     }
+    // A page that is there and all zero shows in how much memory is left.
+    for at in huge_zeros(fd, size).context(KIND, format_args!("looking for huge pages"))? {
+        content.runs.push((at, vec![0]));
+    }
     Ok(content)
+}
+
+/// The places of huge pages of a file that are there and all zero. The kernel tells how many there are, and not which:
+/// the first.
+///
+/// # Errors
+/// The errno of the calls.
+pub fn huge_zeros(fd: &OwnedFd, size: u64) -> Sys<Vec<u64>> {
+    let (bits, mut zeros) = (vm::huge(fd.as_fd())?, Vec::new());
+    if bits == 0 {
+        return Ok(zeros);
+    }
+    let page = vm::huge_bytes(bits);
+    let mut there = stat::blocks(fd)? * 512 / page;
+    let (mut at, mut from, mut part) = (0, 0, [0; STEP]);
+    while at < size {
+        fs::read_at(fd, at, &mut part)?;
+        at += STEP as u64;
+        if part.iter().any(|byte| *byte != 0) {
+            there = there.saturating_sub(1);
+            at = from + page;
+        } else if at == from + page {
+            zeros.push(from);
+        }
+        if at == from + page {
+            from = at;
+        }
+    }
+    zeros.truncate(usize::try_from(there).unwrap_or(usize::MAX));
+    Ok(zeros)
 }
 
 fn read_run(fd: &OwnedFd, mut at: i64, end: i64, content: &mut Content) -> Result<()> {
@@ -66,14 +102,10 @@ fn read_run(fd: &OwnedFd, mut at: i64, end: i64, content: &mut Content) -> Resul
 /// # Errors
 /// The errno of the calls.
 pub fn write(content: &Content, fd: &OwnedFd) -> Result<()> {
-    let offset = |at: u64| i64::try_from(at).map_err(|_| Error::new(KIND, "writing", "too large"));
-    ftruncate(fd, offset(content.size)?).context(KIND, format_args!("setting the length"))?;
+    let size = i64::try_from(content.size).map_err(|_| Error::new(KIND, "writing", "too large"))?;
+    ftruncate(fd, size).context(KIND, format_args!("setting the length"))?;
     for (start, run) in &content.runs {
-        let mut done = 0;
-        while done < run.len() {
-            let at = offset(*start + done as u64)?;
-            done += pwrite(fd, &run[done..], at).context(KIND, format_args!("writing"))?;
-        }
+        fs::write_at(fd, *start, run).context(KIND, format_args!("writing"))?;
     }
     Ok(())
 }

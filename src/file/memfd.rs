@@ -1,10 +1,11 @@
 //! Memory with a descriptor (memfd_create(2)).
 //!
-//! What: its name, bytes and seals, and one description of it.
+//! What: its name, bytes and seals, the size of its pages if they are huge, and one description of it.
 //! Reads: the link text for the name; the bytes through a description of our own; F_GET_SEALS.
 //! Rebuilds: memfd_create(2), the bytes, the seals; further descriptions by opening it again.
-//! Loses: whether it was made with MFD_NOEXEC_SEAL where no seal shows it; holes become holes of zeros.
-//! Refuses: huge pages; secret memory.
+//! Loses: whether it was made with MFD_NOEXEC_SEAL where no seal shows it; holes become holes of zeros;
+//!   which of several huge pages of zeros are there, but not how many.
+//! Refuses: secret memory.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,10 +14,9 @@ use super::content::{self, Content};
 use super::{Description, Opener, World, place};
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sys::descriptor::{self, FcntlNumber};
-use crate::sys::{abi, anonymous};
+use crate::sys::{abi, anonymous, vm};
 
 const KIND: &str = "memfd";
-const HUGETLB: u32 = 0x9584_58f6;
 
 crate::section! {
     /// One description of a memfd in the image.
@@ -45,6 +45,8 @@ crate::section! {
         pub uid: u32,
         /// Group.
         pub gid: u32,
+        /// The size of its pages, if they are huge ([`vm::huge`]).
+        pub huge: u32,
     }
 }
 
@@ -57,11 +59,8 @@ pub fn is_memfd(desc: &Description) -> bool {
 /// Reads it.
 ///
 /// # Errors
-/// A refusal for huge pages.
+/// It cannot be read.
 pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
-    if place::magic(desc)? == HUGETLB {
-        return Err(Refusal::new("it uses huge pages", "start its owner after `rcsnap ready`"));
-    }
     let first = world.first(desc);
     let body = if first == desc.entry { Some(body(desc)?) } else { None };
     Ok(Box::new(State { first, offset: desc.info.pos, body }))
@@ -79,6 +78,7 @@ fn body(desc: &Description) -> Result<Body> {
         mode: desc.stat.mode & 0o7777,
         uid: desc.stat.uid,
         gid: desc.stat.gid,
+        huge: vm::huge(own.as_fd()).context(KIND, format_args!("asking for its pages"))?,
     })
 }
 
@@ -105,7 +105,7 @@ fn make(body: &Body) -> Result<OwnedFd> {
     let doing = format_args!("making {}", body.name);
     let name = CString::new(body.name.as_str())
         .map_err(|_| Error::new(KIND, doing.to_string(), "its name has a NUL"))?;
-    let fd = anonymous::memfd(&name).context(KIND, doing)?;
+    let fd = anonymous::memfd(&name, body.huge).context(KIND, doing)?;
     content::write(&body.content, &fd)?;
     let mode = nix::sys::stat::Mode::from_bits_retain(body.mode);
     nix::sys::stat::fchmod(&fd, mode).context(KIND, doing)?;
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn bytes_seals_offset_and_second_description_come_back() {
-        let fd = anonymous::memfd(c"a name").unwrap();
+        let fd = anonymous::memfd(c"a name", 0).unwrap();
         nix::unistd::ftruncate(&fd, 100_000).unwrap();
         nix::sys::uio::pwrite(&fd, b"middle", 50_000).unwrap();
         write(&fd, b"start").unwrap();

@@ -3,13 +3,14 @@
 //! What: an open description of a regular file: its name, offset and flags.
 //! Reads: the link text, walked again and compared; fdinfo; fstatfs(2).
 //! Rebuilds: by opening the name again with the same access mode and flags and seeking to the offset. On
-//!   tmpfs the name is there because `kernel` carries the contents; a read-only file of persistent storage
+//!   tmpfs and hugetlbfs the name is there because `kernel` carries the contents; a read-only file of persistent storage
 //!   becomes an input, whose identity must match before a restore.
 //! Loses: by which of several names it was opened, if that one is gone; inode number and times of a file on tmpfs; the read position inside a line of a /proc file whose
 //!   text differs on the new boot; readahead advice (posix_fadvise(2)).
 //! Refuses: a file open for writing without O_APPEND on persistent storage, because old memory over newer
 //!   contents corrupts data (`writable` allows it); a name that leads elsewhere; files of /proc of a process or thread
-//!   outside the image, of a thread of init, which is made last, or of a descriptor; pressure triggers; message queues; hugetlbfs.
+//!   outside the image, of a thread of init, which is made last, or of a descriptor; pressure triggers; message
+//!   queues.
 
 use std::os::fd::OwnedFd;
 
@@ -23,7 +24,6 @@ use crate::text;
 
 const KIND: &str = "regular";
 const MQUEUE: u32 = 0x1980_0202;
-const HUGETLB: u32 = 0x9584_58f6;
 
 crate::section! {
     /// A regular file in the image.
@@ -42,10 +42,8 @@ crate::section! {
 /// # Errors
 /// A refusal, as the head of the file says.
 pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refusal> {
-    match place::magic(desc)? {
-        MQUEUE => return Err(Refusal::new("it is a message queue", "start its owner after `rcsnap ready`")),
-        HUGETLB => return Err(Refusal::new("it is on hugetlbfs", "start its owner after `rcsnap ready`")),
-        _ => {}
+    if place::magic(desc)? == MQUEUE {
+        return Err(Refusal::new("it is a message queue", "start its owner after `rcsnap ready`"));
     }
     // A trigger written to a pressure file belongs to the description and cannot be read (psi.rst).
     if desc.writes() && (text::has(&desc.link, "/pressure/") || desc.link.ends_with(".pressure")) {

@@ -197,6 +197,9 @@ pub fn restore(
     // Before mounts: their points and sources can be names that the scripts made in /dev.
     phase("devnode");
     devnode::restore(&state.devnode, root, deadline)?;
+    // Before files, some of which may be on huge pages.
+    phase("sysfs");
+    sysfs::pools(&state.sysfs, root)?;
     // With the files in memory: they hold mount points of what is mounted next.
     phase("mount");
     mount::restore(&state.mount, root, &mut |index| tmpfs::restore(tmpfs, index, root))?;
@@ -206,6 +209,7 @@ pub fn restore(
     network::restore(&state.network, &state.sysctl, root, deadline, phase)?;
     phase("sysfs");
     sysfs::restore(&state.sysfs, root, deadline)?;
+    sysfs::stretch(&state.sysfs, root);
     phase("hostname");
     hostname::restore(&state.hostname, root)?;
     // After parameters, which have its limits.
@@ -221,6 +225,7 @@ pub fn restore(
 pub fn restore_late(state: &State, tmpfs: &tmpfs::State, root: &Root) -> Result<()> {
     tmpfs::finish(tmpfs, "", root)?;
     devnode::finish(&state.devnode, root)?;
+    sysfs::pools(&state.sysfs, root)?;
     sysctl::restore(&state.sysctl, root, sysctl::Phase::Late)
 }
 

@@ -7,7 +7,7 @@
 //! These attributes before and after the scripts. Of a choice, `none [timer]`, the word in brackets is taken.
 //! # Rebuilds
 //! Writes what was read where it differs from what is there, after the network is made; a device that is not
-//! there yet is waited for.
+//! there yet is waited for. Pools of huge pages are filled first of all, before files and memory take from them.
 //! # Loses
 //! What scripts write elsewhere in sysfs, in debugfs, or to /proc/irq: such a script is a rerun.
 //! # Refuses
@@ -16,6 +16,7 @@
 use std::os::fd::AsFd;
 use std::time::Instant;
 
+use nix::errno::Errno;
 use nix::sys::stat::fstat;
 
 use super::root::Root;
@@ -43,6 +44,9 @@ const PATTERNS: &[&str] = &[
     "devices/system/cpu/cpufreq/*/scaling_governor",
     "devices/system/cpu/cpufreq/*/scaling_max_freq",
     "devices/system/cpu/cpufreq/*/scaling_min_freq",
+    "kernel/mm/hugepages/*/nr_hugepages",
+    // Also what did not change, for `stretch`.
+    "kernel/mm/hugepages/*/nr_overcommit_hugepages",
     "block/*/queue/scheduler",
     "block/*/queue/read_ahead_kb",
     "bus/usb/devices/*/power/control",
@@ -53,6 +57,9 @@ const PATTERNS: &[&str] = &[
     "class/net/*/queues/*/rps_cpus",
     "class/net/*/queues/*/xps_cpus",
 ];
+
+/// How many huge pages there may be beyond a pool.
+const BEYOND: &str = "/nr_overcommit_hugepages";
 
 /// Directories whose subdirectories come into being when a line or channel is exported.
 const EXPORTED: &[&str] = &["class/gpio/*", "class/pwm/*/*"];
@@ -116,6 +123,11 @@ fn value(path: &str, root: &Root) -> Option<String> {
     {
         return None;
     }
+    if let Some(pool) = path.strip_suffix("/nr_hugepages") {
+        // The kernel counts what it took beyond the pool for a moment.
+        let number = |name: &str| root.sys.line(&format!("{pool}/{name}_hugepages")).parse::<u64>().ok();
+        return Some(number("nr")?.saturating_sub(number("surplus")?).to_string());
+    }
     let file = root.sys.file(path).ok()?;
     if fstat(&file).ok()?.st_mode & 0o200 == 0 {
         return None;
@@ -142,7 +154,8 @@ pub fn capture(before: &Seen, loaded: &super::module::State, root: &Root) -> (St
     let (mut state, mut obstacles) = (State::default(), Vec::new());
     for value in now.values {
         // A device that came meanwhile has the values it comes with, unless they are not those at the restore.
-        if !before.values.contains(&value) && !theirs(&value.0) {
+        let changed = !before.values.contains(&value) || value.0.ends_with(BEYOND);
+        if changed && !theirs(&value.0) {
             state.values.push(value);
         }
     }
@@ -173,9 +186,38 @@ pub fn check(state: &State, root: &Root, deadline: Instant) -> Result<()> {
 /// An attribute that did not come, or the errno of writing.
 pub fn restore(state: &State, root: &Root, deadline: Instant) -> Result<()> {
     check(state, root, deadline)?;
-    for (path, wanted) in &state.values {
-        if value(path, root).as_ref() != Some(wanted) {
-            root.sys.write(path, wanted).context("sysfs", format_args!("setting {path} to {wanted}"))?;
+    set(state, root, "")
+}
+
+/// Fills the pools of huge pages, which files and memory are taken from.
+///
+/// # Errors
+/// The errno of writing, or a pool that does not become full.
+pub fn pools(state: &State, root: &Root) -> Result<()> {
+    set(state, root, "kernel/mm/hugepages/")
+}
+
+/// Lets the pools grow while processes are made: what they had in common after a fork each of them gets for its own.
+/// [`pools`] ends it.
+pub fn stretch(state: &State, root: &Root) {
+    for (path, _) in state.values.iter().filter(|(path, _)| path.ends_with(BEYOND)) {
+        // Pages of 1 GiB cannot be had so.
+        let _ = root.sys.write(path, "1048576");
+    }
+}
+
+/// Writes what begins with this.
+fn set(state: &State, root: &Root, start: &str) -> Result<()> {
+    let differs = |path: &str, wanted: &String| value(path, root).as_ref() != Some(wanted);
+    for (path, wanted) in state.values.iter().filter(|(path, _)| path.starts_with(start)) {
+        if !differs(path, wanted) {
+            continue;
+        }
+        let doing = format_args!("setting {path} to {wanted}");
+        root.sys.write(path, wanted).context("sysfs", doing)?;
+        // The kernel says nothing when it does not find as many.
+        if path.ends_with("/nr_hugepages") && differs(path, wanted) {
+            return Err(Errno::ENOMEM).context("sysfs", doing);
         }
     }
     Ok(())
@@ -183,7 +225,7 @@ pub fn restore(state: &State, root: &Root, deadline: Instant) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{State, baseline, capture, chosen, exported, restore};
+    use super::{State, baseline, capture, chosen, exported, pools, restore};
     use crate::kernel::Root;
     use std::fs::{create_dir_all, write};
     use std::path::PathBuf;
@@ -220,6 +262,30 @@ mod tests {
         assert_eq!(std::fs::read(other.join("class/leds/red/brightness")).unwrap(), b"255");
         std::fs::remove_dir_all(dir).unwrap();
         std::fs::remove_dir_all(other).unwrap();
+    }
+
+    #[test]
+    fn pool_of_huge_pages_is_what_was_asked_for() {
+        let (dir, root) = place("pool");
+        let file = |name: &str| dir.join(format!("kernel/mm/hugepages/hugepages-2048kB/{name}_hugepages"));
+        create_dir_all(file("nr").parent().unwrap()).unwrap();
+        let fill = |all: &str, beyond: &str| {
+            write(file("nr"), all).unwrap();
+            write(file("surplus"), beyond).unwrap();
+        };
+        fill("2\n", "0\n");
+        let before = baseline(&root);
+        fill("9\n", "1\n");
+        let (state, _) = capture(&before, &Default::default(), &root);
+        assert_eq!(state.values, [("kernel/mm/hugepages/hugepages-2048kB/nr_hugepages".into(), "8".into())]);
+        fill("0\n", "0\n");
+        pools(&state, &root).unwrap();
+        assert_eq!(std::fs::read(file("nr")).unwrap()[0], b'8');
+        // A kernel that finds only six of eight.
+        fill("8\n", "2\n");
+        let error = pools(&state, &root).unwrap_err().to_string();
+        assert!(error.ends_with("nr_hugepages to 8: ENOMEM"), "{error}");
+        std::fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]

@@ -20,18 +20,18 @@
 //! tree, a segment that somebody outside has attached; kernels without CONFIG_CHECKPOINT_RESTORE.
 
 use std::cmp::Ordering;
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 
 use super::root::{Dir, Root};
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
 use crate::file::content::{self, Content};
-use crate::file::place;
 use crate::proc::sysvipc::{self, ATTACHED, OPERATED, Object, Perm};
 use crate::section;
 use crate::sorted::Listed;
 use crate::sys::ipc::{self, Table};
-use crate::sys::{descriptor, fs};
+use crate::sys::{descriptor, fs, vm};
 
 const KIND: &str = "sysvipc";
 const TABLES: [(Table, &str); 3] =
@@ -171,8 +171,7 @@ fn one(table: Table, Object { perm, rest }: Object, state: &mut State) -> Result
 
 /// Refuses a segment on huge pages.
 fn small(file: &std::os::fd::OwnedFd) -> Result<(), Refusal> {
-    const HUGETLB: u32 = 0x9584_58f6;
-    if place::magic_of(file).context(KIND, format_args!("asking where it is"))? == HUGETLB {
+    if vm::huge(file.as_fd()).context(KIND, format_args!("asking where it is"))? != 0 {
         return Err(Refusal::new("it is on huge pages of hugetlbfs", "start its user after the ready line"));
     }
     Ok(())

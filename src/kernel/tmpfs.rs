@@ -1,7 +1,7 @@
-//! Files in memory: the contents of tmpfs and ramfs.
+//! Files in memory: the contents of tmpfs, ramfs and hugetlbfs.
 //!
 //! # What
-//! Every file of a tmpfs or ramfs that the scripts mounted; of one that was there before them (a root in
+//! Every file of a tmpfs, ramfs or hugetlbfs that the scripts mounted; of one that was there before them (a root in
 //! memory), what they changed.
 //! # Reads
 //! A copy of the mount that hangs nowhere, which shows the directories that other mounts hide: modes, owners,

@@ -8,7 +8,7 @@
 //! out, and [`finish`] gives them their mode and owner, and makes those that nobody bound.
 
 use crate::sorted::Listed;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -19,11 +19,12 @@ use nix::unistd::{Whence, ftruncate, lseek};
 
 use super::bytes::Bytes;
 use crate::error::{Context, Refusal, Result};
+use crate::file::content;
 use crate::section;
 use crate::sorted::Map;
 use crate::sys::path::{self, mkdir, mknod};
 use crate::sys::stat::{Stat, lstat};
-use crate::sys::{fs, time, xattr};
+use crate::sys::{fs, time, vm, xattr};
 use crate::text;
 
 section! {
@@ -173,19 +174,30 @@ fn extents(path: &Path, size: u64, budget: &mut Budget) -> Result<Vec<(u64, Byte
     let file = fs::open(path, OFlag::O_RDONLY)?;
     let mut found = Vec::new();
     let mut at = 0;
+    // A file of huge pages shows no holes: its zeros are left out piece by piece.
+    let huge = vm::huge(file.as_fd())? != 0;
     while at < size {
         let start = match seek(&file, at, Whence::SeekData) {
             Ok(start) => start,
             Err(Errno::ENXIO) => break,
             Err(errno) => return Err(errno),
         };
-        let end = seek(&file, start, Whence::SeekHole)?.min(size);
+        let mut end = seek(&file, start, Whence::SeekHole)?.min(size);
+        if huge {
+            end = end.min(start + 4096);
+        }
         let len = end.saturating_sub(start);
-        budget.0 = budget.0.checked_sub(len).ok_or(Errno::E2BIG)?;
+        let left = budget.0.checked_sub(len).ok_or(Errno::E2BIG)?;
         let mut bytes = vec![0; usize::try_from(len).map_err(|_| Errno::E2BIG)?];
         fs::read_at(&file, start, &mut bytes)?;
-        found.push((start, Bytes(bytes)));
+        if !huge || bytes.iter().any(|byte| *byte != 0) {
+            budget.0 = left;
+            found.push((start, Bytes(bytes)));
+        }
         at = end.max(start + 1);
+    }
+    for at in content::huge_zeros(&file, size)? {
+        found.push((at, Bytes(vec![0])));
     }
     Ok(found)
 }
@@ -273,11 +285,11 @@ fn make_one(top: &Path, node: &Node, renumbered: &[(&str, (u64, u64))]) -> Resul
             Err(errno) => return Err(errno),
         },
         Content::File(size, extents) => {
-            let file = fs::open(&path, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL)?;
+            let file = fs::open(&path, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL)?;
+            ftruncate(&file, off_t::try_from(*size).map_err(|_| Errno::EFBIG)?)?;
             for (at, bytes) in extents {
                 fs::write_at(&file, *at, &bytes.0)?;
             }
-            ftruncate(&file, off_t::try_from(*size).map_err(|_| Errno::EFBIG)?)?;
         }
         Content::Link(text) => path::symlink(text, &path)?,
         Content::Fifo => mknod(&path, SFlag::S_IFIFO, Mode::S_IRUSR, 0)?,

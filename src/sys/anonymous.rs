@@ -145,12 +145,13 @@ pub fn inotify_remove(fd: BorrowedFd<'_>, watch: i32) -> Result<(), Errno> {
     Ok(())
 }
 
-/// memfd_create(2), with `MFD_CLOEXEC` and sealing allowed.
+/// memfd_create(2), with `MFD_CLOEXEC` and sealing allowed; `huge` is the size of its pages ([`super::vm::huge`]).
 ///
 /// # Errors
 /// The errno of the call.
-pub fn memfd(name: &CStr) -> Result<OwnedFd, Errno> {
-    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+pub fn memfd(name: &CStr, huge: u32) -> Result<OwnedFd, Errno> {
+    let huge = if huge == 0 { 0 } else { libc::MFD_HUGETLB | huge };
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | huge;
     // SAFETY: `name` ends in NUL. The bare call: musl before 1.1.20 has no wrapper.
     owned(unsafe { libc::syscall(libc::SYS_memfd_create, name.as_ptr(), flags) })
 }

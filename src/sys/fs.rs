@@ -125,13 +125,20 @@ fn read_from(fd: BorrowedFd<'_>, offset: u64, buffer: &mut [u8]) -> Sys<()> {
     whole(buffer.len(), &mut |done| pread(fd, &mut buffer[done..], place(offset, done)?))
 }
 
-/// Writes all bytes at an offset.
+/// Writes all bytes at an offset; what is on hugetlbfs is mapped for that.
 ///
 /// # Errors
-/// The errno of pwrite(2).
+/// The errno of pwrite(2) or mmap(2).
 pub fn write_at(fd: impl AsFd, offset: u64, bytes: &[u8]) -> Sys<()> {
-    let fd = fd.as_fd();
-    whole(bytes.len(), &mut |done| pwrite(fd, &bytes[done..], place(offset, done)?))
+    write_to_place(fd.as_fd(), offset, bytes)
+}
+
+#[inline(never)]
+fn write_to_place(fd: BorrowedFd<'_>, offset: u64, bytes: &[u8]) -> Sys<()> {
+    match whole(bytes.len(), &mut |done| pwrite(fd, &bytes[done..], place(offset, done)?)) {
+        Err(Errno::EINVAL) => super::vm::write_mapped(fd, offset, bytes),
+        done => done,
+    }
 }
 
 fn place(offset: u64, done: usize) -> Sys<off_t> {

@@ -121,6 +121,15 @@ pub fn of(fd: impl AsFd) -> Sys<Stat> {
     fstat(fd.as_fd()).map(Stat::from)
 }
 
+/// How many blocks of 512 bytes a file takes.
+///
+/// # Errors
+/// The errno of fstat(2).
+#[allow(clippy::useless_conversion, reason = "the field is narrower on 32-bit targets")]
+pub fn blocks(fd: impl AsFd) -> Sys<u64> {
+    fstat(fd.as_fd()).map(|found| i64::from(found.st_blocks).cast_unsigned())
+}
+
 /// Whether stat(2) finds something there.
 #[must_use]
 pub fn exists(path: impl AsRef<Path>) -> bool {

@@ -1,7 +1,7 @@
 //! Memory of other processes: process_vm_readv(2), process_vm_writev(2), /proc/PID/mem; and our own maps.
 #![allow(unsafe_code, reason = "process_vm_* and mmap take addresses")]
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
@@ -62,13 +62,61 @@ pub fn write_words(pid: u32, address: u64, words: &[usize]) -> Sys<()> {
 
 /// Fresh pages, all zero, at an address that the kernel chooses.
 pub(super) fn fresh(len: usize) -> Sys<std::ptr::NonNull<u8>> {
-    let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    mapped(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+}
+
+/// A mapping at an address that the kernel chooses.
+fn mapped(len: usize, flags: i32, file: i32, offset: libc::off_t) -> Sys<std::ptr::NonNull<u8>> {
+    let rights = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a new mapping at an address that the kernel chooses touches nothing that exists.
-    let start = unsafe { libc::mmap(std::ptr::null_mut(), len, rights, flags, -1, 0) };
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), len, rights, flags, file, offset) };
     if start == libc::MAP_FAILED {
         return Err(Errno::last());
     }
     std::ptr::NonNull::new(start.cast()).ok_or(Errno::ENOMEM)
+}
+
+/// The size of the huge pages that a file has, as mmap(2) and memfd_create(2) take it: its logarithm from bit 26 on.
+/// 0 for a file that is not on hugetlbfs.
+///
+/// # Errors
+/// The errno of fstatfs(2).
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "f_type is 32 bits in a word")]
+pub fn huge(file: BorrowedFd<'_>) -> Sys<u32> {
+    /// linux/magic.h.
+    const HUGETLB: u32 = 0x9584_58f6;
+    let found = nix::sys::statfs::fstatfs(file)?;
+    let huge = found.filesystem_type().0 as u32 == HUGETLB;
+    Ok(if huge { found.block_size().trailing_zeros() << HUGE_SHIFT } else { 0 })
+}
+
+/// Bytes of a huge page whose size is given as [`huge`] does.
+#[must_use]
+pub fn huge_bytes(bits: u32) -> u64 {
+    1 << (bits >> HUGE_SHIFT)
+}
+
+/// MAP_HUGE_SHIFT and MFD_HUGE_SHIFT.
+pub const HUGE_SHIFT: u32 = 26;
+
+/// Writes bytes at an offset of a file on hugetlbfs, which cannot be written but mapped: what is mapped is set aside, so
+/// that no page is missing when it is touched.
+pub(super) fn write_mapped(file: BorrowedFd<'_>, offset: u64, bytes: &[u8]) -> Sys<()> {
+    let bits = huge(file)?;
+    if bits == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let page = huge_bytes(bits);
+    let inside = usize::try_from(offset % page).map_err(|_| Errno::EFBIG)?;
+    let len = (inside + bytes.len()).next_multiple_of(usize::try_from(page).map_err(|_| Errno::EFBIG)?);
+    let fd = file.as_raw_fd();
+    let start = mapped(len, libc::MAP_SHARED, fd, (offset - inside as u64).cast_signed())?;
+    // SAFETY: the mapping is our own, has room for `bytes` from `inside` on, and is not used afterwards.
+    unsafe {
+        start.add(inside).copy_from_nonoverlapping(std::ptr::NonNull::from(bytes).cast(), bytes.len());
+        libc::munmap(start.as_ptr().cast(), len);
+    }
+    Ok(())
 }
 
 /// Zeroed memory for much data that is needed for a moment: it is given back, as nothing else is (see `sys::arena`).
@@ -138,41 +186,27 @@ pub fn first_page(pagemap: &OwnedFd, start: u64, end: u64) -> Sys<Option<u64>> {
 
 /// Fills the buffer from an offset of a file; EIO when the file ends before.
 pub fn read_at(file: &OwnedFd, offset: u64, buffer: &mut [u8]) -> Sys<()> {
-    super::fs::whole(buffer.len(), &mut |done| {
-        nix::sys::uio::pread(file.as_fd(), &mut buffer[done..], (offset + done as u64).cast_signed())
-    })
+    super::fs::read_at(file, offset, buffer)
 }
 
 /// Writes all bytes at an offset of a file.
 pub fn write_at(file: &OwnedFd, offset: u64, bytes: &[u8]) -> Sys<()> {
-    super::fs::whole(bytes.len(), &mut |done| {
-        nix::sys::uio::pwrite(file.as_fd(), &bytes[done..], (offset + done as u64).cast_signed())
-    })
+    super::fs::write_at(file, offset, bytes)
 }
 
 /// Maps shared anonymous memory of our own and opens the object behind it through /proc/self/map_files, so
-/// that other processes can map the same. Returns the descriptor; our own mapping is gone again.
-pub fn shared_anonymous(len: u64) -> Sys<OwnedFd> {
+/// that other processes can map the same. Returns the descriptor; our own mapping is gone again. `huge` is the size of
+/// its pages, see [`huge`].
+pub fn shared_anonymous(len: u64, huge: u32) -> Sys<OwnedFd> {
     let len = usize::try_from(len).map_err(|_| Errno::ENOMEM)?;
-    // SAFETY: a fresh mapping at an address that the kernel chooses aliases nothing.
-    let map = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            len,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-            -1,
-            0,
-        )
-    };
-    if map == libc::MAP_FAILED {
-        return Err(Errno::last());
-    }
-    let start = map.addr();
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let huge = if huge == 0 { 0 } else { libc::MAP_HUGETLB | huge.cast_signed() };
+    let map = mapped(len, flags | huge, -1, 0)?;
+    let start = map.addr().get();
     let path = format!("/proc/self/map_files/{start:x}-{:x}", start + len);
     let opened = super::fs::open(path, nix::fcntl::OFlag::O_RDWR);
     // SAFETY: nothing refers to the mapping; only the descriptor is kept.
-    unsafe { libc::munmap(map, len) };
+    unsafe { libc::munmap(map.as_ptr().cast(), len) };
     opened
 }
 

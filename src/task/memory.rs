@@ -2,11 +2,13 @@
 //! Reads: /proc/PID/smaps, stat, auxv, exe; brk(2) inside. Contents are in `pages.rs`.
 //! Rebuilds: everything is unmapped but the batch area; this boot's vdso is moved to the captured address
 //!   (its bytes differ between boots and are never restored); then every mapping, exactly where it was.
+//!   Huge pages can be written until their contents are in.
 //! Loses: seals, mode and owner of a memfd that nobody has open; contents of MADV_WIPEONFORK and MAP_DROPPABLE ranges, on purpose: they come back as zeroes, so
-//!   that random generators in them draw fresh. Names of anonymous memory.
+//!   that random generators in them draw fresh. Names of anonymous memory. Private pages that parent and child share
+//!   become each one's own, for which the pool of huge pages grows; the offset that those show in maps once cut.
 //! Refuses: a program that was deleted, or whose name leads to another file now, and a mapped file that did;
-//!   a deleted file that has another name or no directory; a shared, writable mapping of a file on persistent
-//!   storage; device memory; huge pages of hugetlbfs;
+//!   a deleted file that has another name, no directory or huge pages; a shared, writable mapping of a file on persistent
+//!   storage; device memory; huge pages of PID 1 and of System V;
 //!   shadow stacks; tagged mappings; userfaultfd; mappings of an unknown sort, as `[uprobes]`.
 
 mod backing;
@@ -20,7 +22,7 @@ use crate::error::{Context, Refusal, Result};
 use crate::proc::smaps::{self, Mapping};
 use crate::proc::stat::Layout;
 use crate::proc::sysvipc::Perm;
-use crate::sys::{abi, fs};
+use crate::sys::{abi, fs, vm};
 use crate::task::batch::long;
 use crate::task::namespace::Spaces;
 use crate::task::remote::{AREA, Batch};
@@ -66,7 +68,7 @@ crate::section! {
         pub offset: u64,
         /// What is behind it.
         pub backing: Backing,
-        /// Bits of `FLAGS`, by index.
+        /// Bits of `FLAGS`, by index. The upper ones are the size of its pages, if they are huge ([`vm::huge`]).
         pub flags: u32,
     }
 }
@@ -95,6 +97,8 @@ crate::section! {
         pub segment: Option<Perm>,
         /// Where it is made.
         pub spaces: Spaces,
+        /// The size of its pages, if they are huge ([`vm::huge`]).
+        pub huge: u32,
     }
 }
 
@@ -149,10 +153,9 @@ const WIPE_ON_FORK: u32 = 1 << 3;
 const GUARDED: u32 = 1 << 12;
 
 /// VmFlags that stand for memory which cannot be carried, with the reason.
-const REFUSED: [(&[u8; 2], &str); 8] = [
+const REFUSED: [(&[u8; 2], &str); 7] = [
     (b"io", "it is device memory"),
     (b"pf", "it is device memory"),
-    (b"ht", "it is on huge pages of hugetlbfs"),
     (b"ss", "it is a shadow stack"),
     (b"mt", "it is tagged"),
     (b"um", "userfaultfd watches it"),
@@ -174,6 +177,18 @@ impl Vma {
     #[must_use]
     pub fn has_contents(&self) -> bool {
         !self.shared && self.flags & (DROPPABLE | WIPE_ON_FORK) == 0
+    }
+
+    /// Bytes of its pages, if they are huge.
+    #[must_use]
+    pub fn huge(&self) -> Option<u64> {
+        (self.flags >> vm::HUGE_SHIFT != 0).then(|| vm::huge_bytes(self.flags))
+    }
+
+    /// Whether it is mapped so that it can be written until its contents are in: huge pages cannot be written against
+    /// their protection before Linux 6.14.
+    fn is_opened(&self) -> bool {
+        self.huge().is_some() && !self.shared && !self.is_writable()
     }
 
     /// Whether the process may write there.
@@ -237,15 +252,12 @@ fn vma(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Vma, Refusal> {
     }
     let flags =
         (0..).zip(FLAGS).filter(|(_, (flag, _))| map.has(flag)).fold(0, |all, (bit, _)| all | 1 << bit);
-    Ok(Vma {
-        start: map.start,
-        end: map.end,
-        prot: map.prot,
-        shared: map.shared,
-        offset: map.offset,
-        backing: backing::backing(pid, map, shared)?,
-        flags,
-    })
+    let backing = backing::backing(pid, map, shared)?;
+    // Private huge pages show a place in a file of their own.
+    let offset = if backing == Backing::Anonymous { 0 } else { map.offset };
+    let huge = if map.has(b"ht") { backing::huge(pid, map)? } else { 0 };
+    let Mapping { start, end, prot, shared, .. } = *map;
+    Ok(Vma { start, end, prot, shared, offset, backing, flags: flags | huge })
 }
 
 /// Asks for the end of the heap.
@@ -292,10 +304,14 @@ pub fn map(batch: &mut Batch, vma: &Vma, fd: Option<u64>) {
     /// PROT_BTI of arm64.
     const LANDING: u64 = 0x10;
     let guarded = if vma.flags & GUARDED != 0 { LANDING } else { 0 };
+    if vma.huge().is_some() {
+        flags |= libc::MAP_HUGETLB | (vma.flags >> vm::HUGE_SHIFT << vm::HUGE_SHIFT).cast_signed();
+    }
+    let opened = if vma.is_opened() { libc::PROT_WRITE as u64 } else { 0 };
     let args = [
         vma.start,
         vma.end - vma.start,
-        u64::from(vma.prot) | guarded,
+        u64::from(vma.prot) | guarded | opened,
         u64::from(flags.cast_unsigned()),
         fd.unwrap_or(u64::MAX),
         // Anonymous memory shows an offset of its own in maps; mmap(2) wants none.
@@ -307,6 +323,10 @@ pub fn map(batch: &mut Batch, vma: &Vma, fd: Option<u64>) {
 
 /// What follows when contents are in: advice and locks. Droppable memory brings its own advice.
 pub fn advise(batch: &mut Batch, vma: &Vma) {
+    if vma.is_opened() {
+        batch.call(libc::SYS_mprotect, &[vma.start, vma.end - vma.start, vma.prot.into()]);
+        batch.doing("protecting huge pages");
+    }
     for (bit, (_, put)) in FLAGS.iter().enumerate() {
         if vma.flags & 1 << bit == 0 || vma.flags & DROPPABLE != 0 {
             continue;

@@ -1,10 +1,10 @@
 //! What: the contents of memory.
 //! Reads: /proc/PID/pagemap for which private pages exist (present or swapped, and no page of the file),
 //!   in large mappings after a search with PAGEMAP_SCAN (Linux 6.7); process_vm_readv(2), or /proc/PID/mem where
-//!   the protection forbids it.
+//!   the protection forbids it. Shared objects without holes; st_blocks says how many huge pages of zeroes they have.
 //! Rebuilds: process_vm_writev(2) into what may be written, /proc/PID/mem elsewhere. Zero pages and
-//!   duplicates are not stored, see `image/pages.rs`.
-//! Loses: nothing. Refuses: pages that cannot be read (guard regions).
+//!   duplicates are not stored, see `image/pages.rs`. Of a huge page of zeroes that is there the first part is.
+//! Loses: which of several shared huge pages of zeroes are there. Refuses: pages that cannot be read (guard regions).
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -12,6 +12,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::Whence;
 
 use crate::error::{Context, Error, Result};
+use crate::file::content;
 use crate::image::Sink;
 use crate::image::pages::{PAGE, PageWriter, Run};
 use crate::sys::{fs, vm};
@@ -179,7 +180,8 @@ pub fn capture<S: Sink>(
     let path = format!("/proc/{}/pagemap", memory.pid);
     let pagemap = fs::open(&path, OFlag::O_RDONLY).context(KIND, format_args!("opening {path}"))?;
     for vma in state.vmas.iter().filter(|v| v.has_contents()) {
-        let keep_zero = !matches!(vma.backing, Backing::Anonymous);
+        // A huge page of zeros is there or not, which the process notices where no more are set aside.
+        let every = if vma.backing == Backing::Anonymous { vma.huge().unwrap_or(0) } else { PAGE as u64 };
         let found = wanted(&pagemap, vma, buffer.0.as_mut_slice())?;
         let address = |page: u64| vma.start + page * PAGE as u64;
         guards.extend(found.guard.iter().map(|(first, end)| (address(*first), address(*end))));
@@ -190,7 +192,7 @@ pub fn capture<S: Sink>(
                 let address = vma.start + page * PAGE as u64;
                 let bytes = &mut buffer.0[..count * PAGE];
                 memory.read(address, bytes)?;
-                push(origins, mm, address, bytes, keep_zero, writer)?;
+                push(origins, mm, address, bytes, every, writer)?;
                 page += count as u64;
             }
         }
@@ -228,24 +230,32 @@ pub fn capture_object<S: Sink>(
             let (whole, rest) = bytes.split_at_mut(there);
             vm::read_at(file, at, whole).context(KIND, format_args!("reading shared memory"))?;
             rest.fill(0);
-            push(origins, mm, at, bytes, false, writer)?;
+            push(origins, mm, at, bytes, 0, writer)?;
             at += (count * PAGE) as u64;
         }
+    }
+    for at in content::huge_zeros(file, size).context(KIND, format_args!("looking for huge pages"))? {
+        let page = &mut buffer.0[..PAGE];
+        page.fill(0);
+        push(origins, mm, at, page, PAGE as u64, writer)?;
     }
     Ok(())
 }
 
+/// Takes pages. Those of zeros are kept where the address is a multiple of `every`.
 fn push<S: Sink>(
     origins: &Origins,
     mm: u32,
     address: u64,
     bytes: &[u8],
-    keep_zero: bool,
+    every: u64,
     writer: &mut PageWriter<S>,
 ) -> Result<()> {
     let (pages, _) = bytes.as_chunks::<PAGE>();
     for (page, at) in pages.iter().zip((address..).step_by(PAGE)) {
-        writer.push(mm, at, page, keep_zero, &mut |mm, at, page| origins.same(mm, at, page))?;
+        writer.push(mm, at, page, every != 0 && at.is_multiple_of(every), &mut |mm, at, page| {
+            origins.same(mm, at, page)
+        })?;
     }
     Ok(())
 }

@@ -11,8 +11,7 @@ use crate::proc::mountinfo::{Mount, lookup};
 use crate::sys::fs;
 
 /// Types, and how deep below the mount what programs make begins.
-const TYPES: &[(&str, usize)] =
-    &[("bpf", 1), ("mqueue", 1), ("hugetlbfs", 1), ("binfmt_misc", 1), ("configfs", 2)];
+const TYPES: &[(&str, usize)] = &[("bpf", 1), ("mqueue", 1), ("binfmt_misc", 1), ("configfs", 2)];
 
 /// Everything that is there, in words.
 #[must_use]

@@ -22,10 +22,10 @@ pub enum Class {
 #[must_use]
 pub fn class(fstype: &str) -> Class {
     match fstype {
-        "tmpfs" | "ramfs" | "rootfs" => Class::Volatile,
+        "tmpfs" | "ramfs" | "rootfs" | "hugetlbfs" => Class::Volatile,
         "proc" | "sysfs" | "devtmpfs" | "devpts" | "cgroup" | "cgroup2" | "debugfs" | "tracefs"
-        | "securityfs" | "configfs" | "pstore" | "bpf" | "mqueue" | "hugetlbfs" | "binfmt_misc"
-        | "efivarfs" | "fusectl" | "selinuxfs" | "smackfs" => Class::Virtual,
+        | "securityfs" | "configfs" | "pstore" | "bpf" | "mqueue" | "binfmt_misc" | "efivarfs"
+        | "fusectl" | "selinuxfs" | "smackfs" => Class::Virtual,
         "ext2" | "ext3" | "ext4" | "vfat" | "msdos" | "exfat" | "ntfs3" | "squashfs" | "erofs" | "cramfs"
         | "romfs" | "f2fs" | "xfs" | "btrfs" | "jffs2" | "ubifs" | "iso9660" | "udf" | "minix"
         | "hfsplus" | "overlay" => Class::Live,

@@ -11,7 +11,7 @@
 //! Mount numbers. Whatever a script did beside mounting, such as fsck: a file system is mounted as it is.
 //! # Refuses
 //! Network file systems, fuse, autofs and unknown types; a changed root; idmapped mounts; what was mounted
-//! out of reach of any path; what was made inside bpf, mqueue, hugetlbfs, binfmt_misc or configfs; options that a remount took away; peer groups whose other members are hidden.
+//! out of reach of any path; what was made inside bpf, mqueue, binfmt_misc or configfs; options that a remount took away; peer groups whose other members are hidden.
 
 pub mod contents;
 pub mod fstype;

@@ -1,5 +1,7 @@
 //! What is behind a mapping, and whether its name still leads there.
 
+use std::os::fd::AsFd;
+
 use nix::sys::stat::{major, minor};
 
 use super::{Backing, KIND, MappedFile};
@@ -8,8 +10,9 @@ use crate::proc::smaps::Mapping;
 use crate::proc::sysvipc::Perm;
 use crate::sorted::Map;
 use crate::sys::stat::stat;
-use crate::sys::{fs, path};
+use crate::sys::{fs, path, vm};
 use crate::task::namespace::{IPC, MOUNT, Spaces};
+use crate::task::pages::open_object;
 use crate::task::seccomp::Filter;
 use crate::text;
 
@@ -163,8 +166,13 @@ pub fn exe(pid: u32, shared: &Shared) -> Result<(String, Spaces), Refusal> {
 /// It cannot be carried.
 pub fn backing(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Backing, Refusal> {
     let deleted = map.name.strip_suffix(" (deleted)");
+    let segment = deleted.is_some_and(|name| name.starts_with("/SYSV"));
+    // PID 1 is laid out after the commit, when nothing may be missing.
+    if map.has(b"ht") && (segment || pid == 1) {
+        return Err(Refusal::new("it is on huge pages of a segment or of PID 1", "rerun the service"));
+    }
     // Before all others: an id may be 0, and it is the inode number.
-    if deleted.is_some_and(|name| name.starts_with("/SYSV")) {
+    if segment {
         return super::segment::backing(pid, map, shared);
     }
     if map.ino == 0 {
@@ -175,7 +183,8 @@ pub fn backing(pid: u32, map: &Mapping, shared: &mut Shared) -> Result<Backing, 
         };
     }
     match deleted {
-        Some("/dev/zero") => Ok(Backing::Shared(shared.object(pid, map, ""))),
+        Some("/anon_hugepage") if !map.shared => Ok(Backing::Anonymous),
+        Some("/dev/zero" | "/anon_hugepage") => Ok(Backing::Shared(shared.object(pid, map, ""))),
         Some(name) => nameless(pid, map, name, shared),
         None if map.name.starts_with('/') => {
             let spaces = shared.check(pid, map)?;
@@ -211,13 +220,19 @@ fn nameless(pid: u32, map: &Mapping, name: &str, shared: &mut Shared) -> Result<
     // What the kernel makes has made-up names, and lies on no file system that is mounted.
     let folder = text::split_last(name, '/').map_or("/", |(folder, _)| folder);
     let there = identity(&format!("{}{folder}/", shared.root)).is_some_and(|(device, _)| device == id.0);
-    if name.starts_with("/memfd:") || there && found.nlink == 0 {
+    if name.starts_with("/memfd:") || there && found.nlink == 0 && !map.has(b"ht") {
         return Ok(Backing::Shared(shared.object(pid, map, name)));
     }
     Err(Refusal::new(
-        "the file behind it was deleted, and has another name or no directory",
+        "the file behind it was deleted, and has another name, no directory or huge pages",
         "restart it after an update",
     ))
+}
+
+/// The size of the huge pages of a mapping.
+pub fn huge(pid: u32, map: &Mapping) -> Result<u32> {
+    let (file, _) = open_object(pid, (map.start, map.end))?;
+    vm::huge(file.as_fd()).context(KIND, format_args!("asking for huge pages"))
 }
 
 /// Whether a file lies on a file system that outlives a reboot.
@@ -227,7 +242,8 @@ fn is_persistent(root: &str, path: &str) -> bool {
     // A deleted file is looked for where it was: in its directory.
     let folder = text::split_last(path, '/').map_or("/", |(folder, _)| folder);
     let full = format!("{root}{folder}/");
-    let volatile = [statfs::TMPFS_MAGIC, statfs::PROC_SUPER_MAGIC, statfs::SYSFS_MAGIC, RAMFS];
+    let volatile =
+        [statfs::TMPFS_MAGIC, statfs::PROC_SUPER_MAGIC, statfs::SYSFS_MAGIC, statfs::HUGETLBFS_MAGIC, RAMFS];
     let found = path::text(full.as_ref()).and_then(|full| statfs::statfs(&*full));
     found.map_or(true, |fs| !volatile.contains(&fs.filesystem_type()))
 }

@@ -55,10 +55,10 @@ pub fn make_objects(
             attached.push(held);
             fd
         } else if o.path.is_empty() {
-            vm::shared_anonymous(o.size).context("memory", doing)?
+            vm::shared_anonymous(o.size, o.huge).context("memory", doing)?
         } else if let Some(name) = o.path.strip_prefix("/memfd:") {
             let name = path::text(Path::new(name)).context("memory", doing)?;
-            let fd = anonymous::memfd(&name).context("memory", doing)?;
+            let fd = anonymous::memfd(&name, o.huge).context("memory", doing)?;
             nix::unistd::ftruncate(&fd, o.size.cast_signed()).context("memory", doing)?;
             fd
         } else {

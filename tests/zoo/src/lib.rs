@@ -19,6 +19,7 @@ pub mod blocked;
 pub mod child;
 pub mod fd;
 pub mod group;
+pub mod huge;
 pub mod keep;
 pub mod mount;
 pub mod net;

@@ -12,6 +12,7 @@ mod group;
 pub mod keeper;
 mod mutation;
 pub mod namespace;
+mod pool;
 mod remaining;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,7 +71,7 @@ pub struct Args {
 /// carry or refuse by name.
 const MAY_REFUSE: [(&str, &str); 11] = [
     ("cgroup_frozen", "cgroup"),
-    ("huge", "memory"),
+    ("huge_gone", "memory"),
     ("kernel_gone", "regular"),
     ("kernel_late", "regular"),
     ("kernel_reused", "regular"),
@@ -111,7 +112,9 @@ pub fn run(args: &Args) -> Result<bool> {
     let scratch = tempfile::Builder::new().prefix("rcsnap-zoo-").tempdir()?;
     let logs = args.logs.clone().unwrap_or_else(|| scratch.path().to_owned());
     let cage = Cage::new(&folder, &rcsnap, &logs, args.rounds)?;
+    let pool = pool::Pool::fill(&programs);
     let rows = all(args, &cage, programs)?;
+    drop(pool);
     let good = table(&rows);
     figures(&rows).write(args.json.as_deref())?;
     if !good && args.logs.is_none() {
