@@ -40,6 +40,46 @@ impl Zoo {
         if proc::sleeps(pid) { Ok(pid) } else { Err(format!("child {pid} does not sleep").into()) }
     }
 
+    /// A process in a group, or in a session too, whose leader has ended: (the number of the leader, the process). It
+    /// runs `program` with the leader's number, and comes to us: we are a subreaper (PR_SET_CHILD_SUBREAPER).
+    ///
+    /// # Errors
+    /// When one of the two is not there.
+    pub fn left_behind(
+        &mut self,
+        session: bool,
+        program: impl FnOnce(&mut Zoo, i32) -> Outcome,
+    ) -> Outcome<(i32, i32)> {
+        let (reader, writer) = fd::pipe(0)?;
+        let leader = self.fork(move |zoo| {
+            if session {
+                sys!(setsid())?;
+            } else {
+                sys!(setpgid(0, 0))?;
+            }
+            let leader = std::process::id() as i32;
+            let member = zoo.fork(move |zoo| {
+                fd::close(reader);
+                fd::close(writer);
+                zoo.arrive();
+                zoo.wait();
+                program(zoo, leader)
+            })?;
+            fd::write(writer, &member.to_ne_bytes())?;
+            zoo.arrive();
+            Ok(())
+        })?;
+        let bytes = fd::read(reader, 4)?;
+        fd::close(reader);
+        fd::close(writer);
+        self.reap("the leader that is gone", leader);
+        let member = i32::from_ne_bytes(bytes.try_into().map_err(|_| "no number of the member")?);
+        let own = std::process::id().to_string();
+        let ours = crate::eventually(5000, || proc::stat(&member.to_string(), 4) == own);
+        self.check("the one that is left is ours", ours);
+        Ok((leader, member))
+    }
+
     /// Tells the parent that this child is set up.
     pub fn arrive(&mut self) {
         if let Some(gate) = self.gate.take() {

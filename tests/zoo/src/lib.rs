@@ -22,6 +22,7 @@ pub mod group;
 pub mod huge;
 pub mod keep;
 pub mod mount;
+pub mod nameless;
 pub mod net;
 pub mod number;
 pub mod proc;

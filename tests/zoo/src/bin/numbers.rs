@@ -32,44 +32,14 @@ fn living(zoo: &mut Zoo, leads: bool) -> Outcome<i32> {
     })
 }
 
-/// A process in a group, or a session too, whose leader is gone: (the number of the leader, the process).
-fn left_behind(zoo: &mut Zoo, session: bool) -> Outcome<(i32, i32)> {
-    let (reader, writer) = fd::pipe(0)?;
-    let leader = zoo.fork(move |zoo| {
-        if session {
-            sys!(setsid())?;
-        } else {
-            sys!(setpgid(0, 0))?;
-        }
-        let member = zoo.fork(move |zoo| {
-            fd::close(reader);
-            fd::close(writer);
-            zoo.arrive();
-            zoo.wait();
-            Ok(())
-        })?;
-        fd::write(writer, &member.to_ne_bytes())?;
-        zoo.arrive();
-        Ok(())
-    })?;
-    let bytes = fd::read(reader, 4)?;
-    fd::close(reader);
-    fd::close(writer);
-    zoo.reap("the leader that is gone", leader);
-    let member = i32::from_ne_bytes(bytes.try_into().map_err(|_| "no number of the member")?);
-    let own = std::process::id().to_string();
-    zoo.check("it is ours", zoo::eventually(5000, || proc::stat(&member.to_string(), 4) == own));
-    Ok((leader, member))
-}
-
 fn program(zoo: &mut Zoo) -> Outcome {
     sys::set_prctl(libc::PR_SET_CHILD_SUBREAPER, 1)?;
     let (first, to_first) = again(zoo, handle, |zoo| living(zoo, false))?;
     let (leader, to_leader) = again(zoo, handle, |zoo| living(zoo, true))?;
     let (zombie, to_zombie) = again(zoo, handle, |_| quick())?;
     zoo.check("the zombie", zoo::eventually(5000, || proc::stat(&zombie.to_string(), 3) == "Z"));
-    let (group, member) = left_behind(zoo, false)?;
-    let (session, daemon) = left_behind(zoo, true)?;
+    let (group, member) = zoo.left_behind(false, |_, _| Ok(()))?;
+    let (session, daemon) = zoo.left_behind(true, |_, _| Ok(()))?;
     let now = handle(first)?;
     for pid in [first, leader, zombie, member, daemon] {
         zoo.keep(&format!("parent, group and session of {pid}"), move || place(pid));

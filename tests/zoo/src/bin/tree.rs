@@ -1,7 +1,7 @@
 //! Kind `tree`: parents, sessions, process groups, orphans and zombies keep their shape and numbers.
 
 use zoo::proc::stat;
-use zoo::{Outcome, Zoo, child, fd, sys, time};
+use zoo::{Outcome, Zoo, child, sys, time};
 
 fn main() {
     zoo::run(program)
@@ -128,32 +128,13 @@ fn joined_group(zoo: &mut Zoo) -> Outcome<i32> {
 
 /// The double fork of every daemon: the session's leader is dead, its number lives on as session and group.
 fn orphan(zoo: &mut Zoo) -> Outcome<i32> {
-    let (reader, writer) = fd::pipe(0)?;
-    let middle = zoo.fork(move |zoo| {
-        sys!(setsid())?;
-        let leader = std::process::id() as i32;
-        let daemon = zoo.fork(move |zoo| {
-            fd::close(reader);
-            fd::close(writer);
-            zoo.arrive();
-            zoo.wait();
-            zoo.expect("the session of a dead leader", session(), format!("{leader} {leader}"));
-            let me = std::process::id().to_string();
-            zoo.expect("session in stat", stat(&me, 6), leader.to_string());
-            Ok(())
-        })?;
-        fd::write(writer, &daemon.to_ne_bytes())?;
-        zoo.arrive();
+    let (_, daemon) = zoo.left_behind(true, |zoo, leader| {
+        zoo.expect("the session of a dead leader", session(), format!("{leader} {leader}"));
+        let me = std::process::id().to_string();
+        zoo.expect("session in stat", stat(&me, 6), leader.to_string());
         Ok(())
     })?;
-    let bytes = fd::read(reader, 4)?;
-    fd::close(reader);
-    fd::close(writer);
-    zoo.reap("the leader of the orphan's session", middle);
-    let pid = i32::from_ne_bytes(bytes.try_into().map_err(|_| "no pid of the orphan")?);
-    let own = std::process::id().to_string();
-    zoo.check("the orphan is ours", zoo::eventually(5000, || stat(&pid.to_string(), 4) == own));
-    Ok(pid)
+    Ok(daemon)
 }
 
 /// A dead child that nobody has waited for yet.
