@@ -81,8 +81,10 @@ fn compare(at: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
             }
         }
         (Value::Array(before), Value::Array(after)) => {
+            // The first few say enough of many bytes.
             let only = |ours: &[Value], theirs: &[Value]| {
-                ours.iter().filter(|item| !theirs.contains(item)).map(start).collect::<Vec<_>>().join(" and ")
+                let items = ours.iter().filter(|item| !theirs.contains(item)).take(4);
+                format!("{} of {}", items.map(start).collect::<Vec<_>>().join(" and "), ours.len())
             };
             found.push(format!("{at}: {}, {}", only(before, after), only(after, before)));
         }
