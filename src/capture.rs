@@ -377,7 +377,7 @@ impl Picture {
         let flags = if self.session_leader { image::header::FLAG_SESSION_LEADER } else { 0 };
         let mut generation = [0; 16];
         let random = fs::open("/dev/urandom", nix::fcntl::OFlag::O_RDONLY)
-            .and_then(|file| vm::read_at(&file, 0, &mut generation));
+            .and_then(|file| fs::read_at(&file, 0, &mut generation));
         random.context(KIND, format_args!("drawing an id for the image"))?;
         writer.finish(&Title { flags, generation, key })
     }

@@ -322,7 +322,6 @@ impl<'a> Builder<'a> {
         self.puppets.fill_kept(pid, &self.kept)?;
         self.puppets.make_threads(pid)?;
         self.puppets.assemble(pid)?;
-        self.look_again()?;
         self.puppets.finish(pid)
     }
 
@@ -333,12 +332,11 @@ impl<'a> Builder<'a> {
 
     fn finish(&self) -> Result<()> {
         namespace::finish(&self.image.tree.namespaces, &self.puppets.doors)?;
-        self.look_again()?;
         self.live().try_for_each(|pid| self.puppets.finish(pid))?;
         self.puppets.groups.finish()
     }
 
-    /// What is half read of /proc tells of the tasks as they are now: of PID 1 after the commit.
+    /// What is half read of /proc tells of the tasks as they are now: once for all, PID 1 too.
     fn look_again(&self) -> Result<()> {
         for (entry, fd) in self.image.files.iter().zip(&self.puppets.entries) {
             if let file::State::Regular(state) = &entry.state {
@@ -350,6 +348,7 @@ impl<'a> Builder<'a> {
 
     /// Lets all go: PID 1 last, so that it finds its children running.
     fn release(&self) -> Result<()> {
+        self.look_again()?;
         // One of those that share memory takes the area away for all: before any of them runs.
         self.live().try_for_each(|pid| self.puppets.vanish(pid))?;
         self.live().try_for_each(|pid| self.puppets.release(pid))?;

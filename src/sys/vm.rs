@@ -4,6 +4,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sys::statfs;
 
 use crate::sys::ptrace::Sys;
 
@@ -39,12 +40,12 @@ fn complete(got: isize, wanted: usize) -> Sys<()> {
 
 /// Reads through /proc/PID/mem, which overrides page protection for a tracer.
 pub fn read_forced(mem: &OwnedFd, address: u64, buffer: &mut [u8]) -> Sys<()> {
-    read_at(mem, address, buffer)
+    super::fs::read_at(mem, address, buffer)
 }
 
 /// Writes through /proc/PID/mem.
 pub fn write_forced(mem: &OwnedFd, address: u64, bytes: &[u8]) -> Sys<()> {
-    write_at(mem, address, bytes)
+    super::fs::write_at(mem, address, bytes)
 }
 
 /// Reads words of another process. All or nothing.
@@ -81,12 +82,9 @@ fn mapped(len: usize, flags: i32, file: i32, offset: libc::off_t) -> Sys<std::pt
 ///
 /// # Errors
 /// The errno of fstatfs(2).
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "f_type is 32 bits in a word")]
 pub fn huge(file: BorrowedFd<'_>) -> Sys<u32> {
-    /// linux/magic.h.
-    const HUGETLB: u32 = 0x9584_58f6;
-    let found = nix::sys::statfs::fstatfs(file)?;
-    let huge = found.filesystem_type().0 as u32 == HUGETLB;
+    let found = statfs::fstatfs(file)?;
+    let huge = found.filesystem_type() == statfs::HUGETLBFS_MAGIC;
     Ok(if huge { found.block_size().trailing_zeros() << HUGE_SHIFT } else { 0 })
 }
 
@@ -182,16 +180,6 @@ pub fn first_page(pagemap: &OwnedFd, start: u64, end: u64) -> Sys<Option<u64>> {
     // SAFETY: a live array of our own, which the kernel wrote to behind the compiler's back.
     let first = unsafe { (&raw const region[0]).read_volatile() };
     Ok((found > 0).then_some(first))
-}
-
-/// Fills the buffer from an offset of a file; EIO when the file ends before.
-pub fn read_at(file: &OwnedFd, offset: u64, buffer: &mut [u8]) -> Sys<()> {
-    super::fs::read_at(file, offset, buffer)
-}
-
-/// Writes all bytes at an offset of a file.
-pub fn write_at(file: &OwnedFd, offset: u64, bytes: &[u8]) -> Sys<()> {
-    super::fs::write_at(file, offset, bytes)
 }
 
 /// Maps shared anonymous memory of our own and opens the object behind it through /proc/self/map_files, so

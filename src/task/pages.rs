@@ -120,7 +120,7 @@ fn wanted(pagemap: &OwnedFd, vma: &Vma, buffer: &mut [u8]) -> Result<Wanted> {
         let count = usize::try_from(total - page).unwrap_or(usize::MAX).min(buffer.len() / 8);
         let bytes = &mut buffer[..8 * count];
         let at = (vma.start / PAGE as u64 + page) * 8;
-        vm::read_at(pagemap, at, bytes).context(KIND, format_args!("reading pagemap at {:#x}", vma.start))?;
+        fs::read_at(pagemap, at, bytes).context(KIND, format_args!("reading pagemap at {:#x}", vma.start))?;
         for entry in bytes.chunks_exact(8).map(|b| b.try_into().map_or(0, u64::from_le_bytes)) {
             // A guard shows as swapped too. On 6.13 and 6.14 it cannot be told, and fails to be read.
             if entry & GUARD != 0 && entry & PRESENT == 0 {
@@ -157,7 +157,7 @@ impl Origins {
         let mut other = [0u8; PAGE];
         let read = match self.spaces.get(mm as usize) {
             Some(Space::Process(memory)) => memory.read(address, &mut other).is_ok(),
-            Some(Space::Object(file)) => vm::read_at(file, address, &mut other).is_ok(),
+            Some(Space::Object(file)) => fs::read_at(file, address, &mut other).is_ok(),
             Some(Space::Nothing) | None => false,
         };
         read && other == *page
@@ -228,7 +228,7 @@ pub fn capture_object<S: Sink>(
             // The last page may be only begun.
             let there = usize::try_from(size - at).unwrap_or(usize::MAX).min(bytes.len());
             let (whole, rest) = bytes.split_at_mut(there);
-            vm::read_at(file, at, whole).context(KIND, format_args!("reading shared memory"))?;
+            fs::read_at(file, at, whole).context(KIND, format_args!("reading shared memory"))?;
             rest.fill(0);
             push(origins, mm, at, bytes, 0, writer)?;
             at += (count * PAGE) as u64;
@@ -292,7 +292,7 @@ impl Place<'_> {
             Place::Puppet(memory, state) => put_into(memory, state, run.start, bytes),
             Place::Object(fd) => {
                 let doing = format_args!("writing shared memory {}", fd.as_raw_fd());
-                vm::write_at(fd, run.start, bytes).context(KIND, doing)
+                fs::write_at(fd, run.start, bytes).context(KIND, doing)
             }
             Place::Later(kept) => {
                 kept.push((run.start, bytes.to_vec()));

@@ -2,8 +2,8 @@
 
 use rcsnap::kernel;
 use rcsnap::proc::sysvipc::{OPERATED, parse};
+use rcsnap::sys::fs::write_at;
 use rcsnap::sys::ipc::{self, Table, attach, message, send, set_value, touch, value};
-use rcsnap::sys::vm::write_at;
 
 use crate::world::{capture, restore, with_world};
 

@@ -47,7 +47,8 @@ pub struct Args {
 #[derive(Default)]
 struct Sum {
     passed: usize,
-    failed: Vec<String>,
+    /// Names, and why.
+    failed: Vec<(String, String)>,
     steps: Vec<Value>,
 }
 
@@ -61,8 +62,9 @@ impl Sum {
                 progress::say(format!("pass  {name}  ({seconds:.1} s)"));
             }
             Err(error) => {
-                self.failed.push(name.into());
-                progress::say(format!("FAIL  {name}  ({seconds:.1} s)\n{error:#}"));
+                let why = format!("{error:#}");
+                progress::say(format!("FAIL  {name}  ({seconds:.1} s)\n{why}"));
+                self.failed.push((name.into(), why));
             }
         }
     }
@@ -163,7 +165,10 @@ fn run_cases(args: &Args, cases: &[Case], sum: &Mutex<Sum>) -> Result<()> {
 fn tell(sum: &Sum, args: &Args) -> Result<bool> {
     if !sum.failed.is_empty() {
         println!("\nfailed:");
-        sum.failed.iter().for_each(|name| println!("  {name}"));
+        // Once more at the end, with the reasons: of a long log often nothing else is kept.
+        sum.failed
+            .iter()
+            .for_each(|(name, why)| println!("  {name}\n    {}", ends(why).replace('\n', "\n    ")));
     }
     let mut report = Report::new("test");
     report.put("passed", sum.passed);
@@ -172,6 +177,18 @@ fn tell(sum: &Sum, args: &Args) -> Result<bool> {
     report.write(args.json.as_deref())?;
     println!("{} passed, {} failed", sum.passed, sum.failed.len());
     Ok(sum.failed.is_empty())
+}
+
+/// A text without its middle: consoles are long, and the reason is at one end of them.
+fn ends(text: &str) -> String {
+    const FIRST: usize = 10;
+    const LAST: usize = 40;
+    let lines: Vec<&str> = text.lines().collect();
+    if lines.len() <= FIRST + LAST {
+        return lines.join("\n");
+    }
+    let middle = lines.len() - FIRST - LAST;
+    [&lines[..FIRST], &[&*format!("[{middle} lines]")], &lines[FIRST + middle..]].concat().join("\n")
 }
 
 /// A cargo command on the workspace, as one test.

@@ -153,6 +153,31 @@ pub fn zeroed<T>() -> T {
     unsafe { std::mem::zeroed() }
 }
 
+/// The word at an address.
+#[must_use]
+pub fn peek(at: usize) -> u64 {
+    // SAFETY: an aligned address in a mapping of the program's own.
+    unsafe { std::ptr::read_volatile(at as *const u64) }
+}
+
+/// Puts a word at an address.
+pub fn poke(at: usize, value: u64) {
+    // SAFETY: an aligned address in a mapping of the program's own.
+    unsafe { std::ptr::write_volatile(at as *mut u64, value) }
+}
+
+/// Gives a signal a handler.
+///
+/// # Errors
+/// The errno of sigaction(2).
+pub fn handle(signal: i32, handler: extern "C" fn(i32), flags: i32) -> Result<i32, Problem> {
+    let mut action: libc::sigaction = zeroed();
+    action.sa_sigaction = handler as *const () as usize;
+    action.sa_flags = flags;
+    // SAFETY: a live struct, and a handler that takes the number of the signal.
+    done("sigaction", unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) })
+}
+
 /// The thread's own id.
 #[must_use]
 pub fn gettid() -> i32 {

@@ -1,4 +1,4 @@
-//! Threads that only are there.
+//! Threads that only are there, and which of them gets a signal.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -63,4 +63,32 @@ fn begin(work: impl FnOnce(&AtomicI32) + Send + 'static) -> Outcome<Ends> {
     } else {
         Err("the thread does not begin".into())
     }
+}
+
+/// The thread that has run the handler of [`hear`].
+static HEARD_BY: AtomicI32 = AtomicI32::new(0);
+
+extern "C" fn on_signal(_: i32) {
+    HEARD_BY.store(sys::gettid(), Ordering::SeqCst);
+}
+
+/// Lets every thread say that it gets this signal ([`heard_by`]).
+///
+/// # Errors
+/// The errno of signal(2).
+pub fn hear(signal: i32) -> Outcome {
+    let handler = on_signal as extern "C" fn(i32);
+    sys!(signal(signal, handler as libc::sighandler_t))?;
+    Ok(())
+}
+
+/// Does something, and says which thread gets the signal of it within so many milliseconds; 0 for none.
+///
+/// # Errors
+/// Those of what it does.
+pub fn heard_by(limit_ms: u64, cause: impl FnOnce() -> Outcome) -> Outcome<i32> {
+    HEARD_BY.store(0, Ordering::SeqCst);
+    cause()?;
+    crate::eventually(limit_ms, || HEARD_BY.load(Ordering::SeqCst) != 0);
+    Ok(HEARD_BY.load(Ordering::SeqCst))
 }

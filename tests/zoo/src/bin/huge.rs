@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use zoo::sys::{peek, poke};
 use zoo::{Outcome, Zoo, fd, huge, proc, sys};
 
 fn main() {
@@ -92,16 +93,6 @@ impl Area {
 /// What an address holds by our hand.
 fn word(at: usize) -> u64 {
     (at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
-}
-
-fn peek(at: usize) -> u64 {
-    // SAFETY: an aligned address in one of our areas.
-    unsafe { std::ptr::read_volatile(at as *const u64) }
-}
-
-fn poke(at: usize, value: u64) {
-    // SAFETY: an aligned address in one of our areas.
-    unsafe { std::ptr::write_volatile(at as *mut u64, value) }
 }
 
 /// Size and blocks of a file: how many of its pages are there.

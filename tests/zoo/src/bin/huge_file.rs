@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use zoo::sys::{peek, poke};
 use zoo::{Outcome, Zoo, fd, huge, mount, proc, sys};
 
 fn main() {
@@ -75,16 +76,6 @@ impl File {
         let n = unsafe { libc::pread(self.open, bytes.as_mut_ptr().cast(), 8, 0) };
         zoo.expect("a word that is read", (n, u64::from_ne_bytes(bytes)), (8, 9));
     }
-}
-
-fn peek(at: usize) -> u64 {
-    // SAFETY: an aligned address in one of our mappings.
-    unsafe { std::ptr::read_volatile(at as *const u64) }
-}
-
-fn poke(at: usize, value: u64) {
-    // SAFETY: an aligned address in one of our mappings.
-    unsafe { std::ptr::write_volatile(at as *mut u64, value) }
 }
 
 /// The file that all see, and the child with another one.

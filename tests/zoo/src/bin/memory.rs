@@ -1,6 +1,7 @@
 //! Kind `memory`: every sort of mapping keeps its place, protection, flags and contents.
 
 use zoo::proc::{mapping, smaps, vm_flags};
+use zoo::sys::{peek, poke};
 use zoo::{Outcome, Zoo, fd, raw, sys};
 
 const PAGE: usize = 4096;
@@ -311,14 +312,4 @@ fn readable(at: usize) -> bool {
     fd::close(reader);
     fd::close(writer);
     n == 8
-}
-
-fn peek(at: usize) -> u64 {
-    // SAFETY: an aligned address in one of our areas.
-    unsafe { std::ptr::read_volatile(at as *const u64) }
-}
-
-fn poke(at: usize, value: u64) {
-    // SAFETY: an aligned address in one of our areas.
-    unsafe { std::ptr::write_volatile(at as *mut u64, value) }
 }

@@ -42,10 +42,7 @@ extern "C" fn handler(_: libc::c_int) {
 
 /// Gives a signal the handler, on the alternate stack.
 fn handle(signal: i32) -> Outcome<i32> {
-    let mut action: libc::sigaction = sys::zeroed();
-    action.sa_sigaction = handler as *const () as usize;
-    action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
-    sys!(sigaction(signal, &raw const action, std::ptr::null_mut()))
+    sys::handle(signal, handler, libc::SA_RESTART | libc::SA_ONSTACK)
 }
 
 /// Maps a page with this in it.

@@ -16,12 +16,7 @@ fn main() {
 }
 
 fn catch(signals: &[i32]) -> Outcome {
-    for signal in signals {
-        let mut action: libc::sigaction = sys::zeroed();
-        action.sa_sigaction = handler as *const () as usize;
-        sys!(sigaction(*signal, &raw const action, std::ptr::null_mut()))?;
-    }
-    Ok(())
+    signals.iter().try_for_each(|signal| sys::handle(*signal, handler, 0).map(drop))
 }
 
 fn seen(signal: i32) -> bool {

@@ -24,10 +24,7 @@ extern "C" fn handler(_: libc::c_int) {
 
 /// Gives a signal the handler.
 fn handle(signal: i32) -> bool {
-    let mut action: libc::sigaction = sys::zeroed();
-    action.sa_sigaction = handler as *const () as usize;
-    action.sa_flags = libc::SA_RESTART;
-    sys!(sigaction(signal, &raw const action, std::ptr::null_mut())).is_ok()
+    sys::handle(signal, handler, libc::SA_RESTART).is_ok()
 }
 
 /// The life of the sharer.

@@ -85,9 +85,7 @@ fn threads(zoo: &mut Zoo, leave: i32) -> Outcome<(i32, i32)> {
     let (reader, writer) = fd::pipe(libc::O_CLOEXEC)?;
     let pid = zoo.fork(|zoo| {
         fd::close(reader);
-        let mut action: libc::sigaction = sys::zeroed();
-        action.sa_sigaction = handler as *const () as usize;
-        sys!(sigaction(libc::SIGCONT, &raw const action, std::ptr::null_mut()))?;
+        sys::handle(libc::SIGCONT, handler, 0)?;
         let go = zoo.go();
         let thread = std::thread::spawn(move || {
             // Not the one that handles signals.

@@ -1,18 +1,10 @@
 //! Kind `pidfd`: handles of threads (PIDFD_THREAD, Linux 6.9): of one that does not lead its process, of a leader and of
 //! one that has ended, and an epoll that watches one.
 
-use std::sync::atomic::{AtomicI32, Ordering};
-
 use zoo::{Outcome, Zoo, fd, raw, sys, thread};
 
 fn main() {
     zoo::run(program)
-}
-
-static HEARD_BY: AtomicI32 = AtomicI32::new(0);
-
-extern "C" fn on_signal(_: i32) {
-    HEARD_BY.store(sys::gettid(), Ordering::SeqCst);
 }
 
 fn open(zoo: &Zoo, thread: i32) -> i32 {
@@ -30,8 +22,7 @@ fn signal(handle: i32, signal: i32) -> i32 {
 }
 
 fn program(zoo: &mut Zoo) -> Outcome {
-    let handler = on_signal as extern "C" fn(i32);
-    sys!(signal(libc::SIGUSR1, handler as libc::sighandler_t))?;
+    thread::hear(libc::SIGUSR1)?;
     let (other, one, ended) = (thread::waiting(zoo)?, thread::ending()?, thread::ending()?);
     let handles = [one.number, sys::gettid(), other, ended.number].map(|thread| open(zoo, thread));
     let [to_one, to_leader, to_other, to_ended] = handles;
@@ -46,11 +37,12 @@ fn program(zoo: &mut Zoo) -> Outcome {
         zoo.keep(&format!("readiness of {handle}"), move || fd::polled(handle, libc::POLLIN).to_string());
     }
     zoo.ready();
-    for (handle, thread) in [(to_one, one.number), (to_leader, sys::gettid()), (to_other, other)] {
-        HEARD_BY.store(0, Ordering::SeqCst);
-        zoo.expect("a signal by its handle", signal(handle, libc::SIGUSR1), 0);
-        zoo::eventually(5000, || HEARD_BY.load(Ordering::SeqCst) != 0);
-        zoo.expect("the thread that hears it", HEARD_BY.load(Ordering::SeqCst), thread);
+    for (handle, number) in [(to_one, one.number), (to_leader, sys::gettid()), (to_other, other)] {
+        let heard_by = thread::heard_by(5000, || {
+            zoo.expect("a signal by its handle", signal(handle, libc::SIGUSR1), 0);
+            Ok(())
+        })?;
+        zoo.expect("the thread that hears it", heard_by, number);
     }
     zoo.expect("a signal to the one that has ended", signal(to_ended, 0), libc::ESRCH);
     zoo.expect("an event before its end", sys!(epoll_wait(epoll, &raw mut watch, 1, 0))?, 0);

@@ -1,8 +1,6 @@
 //! Kind `owner`: threads get the signals of descriptions (F_OWNER_TID of fcntl(2)): one that does not lead its process,
 //! the leader, and one that has ended.
 
-use std::sync::atomic::{AtomicI32, Ordering};
-
 use zoo::{Outcome, Zoo, fd, sys, thread};
 
 fn main() {
@@ -12,12 +10,6 @@ fn main() {
 const F_SETSIG: i32 = 10;
 const F_SETOWN_EX: i32 = 15;
 const F_GETOWN_EX: i32 = 16;
-
-static HEARD_BY: AtomicI32 = AtomicI32::new(0);
-
-extern "C" fn on_signal(_: i32) {
-    HEARD_BY.store(sys::gettid(), Ordering::SeqCst);
-}
 
 /// A pipe whose reader sends this signal to that thread: (reader, writer).
 fn owned(thread: i32, signal: i32) -> Outcome<(i32, i32)> {
@@ -30,9 +22,8 @@ fn owned(thread: i32, signal: i32) -> Outcome<(i32, i32)> {
 }
 
 fn program(zoo: &mut Zoo) -> Outcome {
-    let handler = on_signal as extern "C" fn(i32);
     let signal = libc::SIGRTMIN() + 5;
-    sys!(signal(signal, handler as libc::sighandler_t))?;
+    thread::hear(signal)?;
     let first = thread::waiting(zoo)?;
     let second = thread::waiting(zoo)?;
     let ending = thread::ending()?;
@@ -53,11 +44,10 @@ fn program(zoo: &mut Zoo) -> Outcome {
         zoo.keep(&format!("flags of {reader}"), move || fd::flags(reader));
     }
     zoo.ready();
-    for (thread, _, writer) in pipes {
-        HEARD_BY.store(0, Ordering::SeqCst);
-        fd::write(writer, b"x")?;
-        zoo::eventually(if thread == 0 { 50 } else { 5000 }, || HEARD_BY.load(Ordering::SeqCst) != 0);
-        zoo.expect("the thread that hears of it", HEARD_BY.load(Ordering::SeqCst), thread);
+    for (owner, _, writer) in pipes {
+        let limit = if owner == 0 { 50 } else { 5000 };
+        let heard_by = thread::heard_by(limit, || fd::write(writer, b"x"))?;
+        zoo.expect("the thread that hears of it", heard_by, owner);
     }
     Ok(())
 }
