@@ -7,18 +7,23 @@
 //! |---|---|
 //! | a file system on a block device | its UUID; inode, size, mtime and ctime in nanoseconds |
 //! | without one (overlay, network, an initramfs that stays), or `input.verify = content` | size, mode, SHA-256 |
-//! | a directory in /etc | the names in it, but for the skipped ones |
-//! | a symbolic link in /etc | its target, as text |
+//! | /etc on squashfs, whose UUID and times may outlast an update of a few bytes | size, mode, SHA-256 |
+//! | a directory in /etc, or where a link in /etc leads | the names in it, but for the skipped ones |
+//! | a symbolic link in /etc, and each that it leads to | its target, as text |
 //!
 //! ctime cannot be set back by any program, so a file that was replaced shows even if its times were copied.
 //! Files in memory (tmpfs, proc and the like) are no inputs: the image itself brings them along.
 //!
 //! Before a restore the rc scripts have not run, so a file system may not be mounted yet. It is then mounted
-//! privately, read-only, to look at its files, and nobody else sees it.
+//! privately, read-only, to look at its files, and nobody else sees it. One without a UUID cannot be found again like
+//! that: if the scripts mount it, an input on it ends the capture.
+//!
+//! The identities are taken after the processes go on. An input that has changed since they were stopped ends the
+//! capture too; what a script changes after a daemon has read it, and before the stop, is not seen.
 
 use crate::sorted::Listed;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use sha2::{Digest, Sha256};
@@ -28,7 +33,7 @@ mod check;
 pub use check::check;
 
 use crate::config::{Config, Key};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::glob;
 use crate::proc::mountinfo::{self, Mount};
 use crate::sorted::{self, Set};
@@ -36,6 +41,7 @@ use crate::store::spec;
 use crate::sys::fs;
 use crate::sys::ptrace::Sys;
 use crate::sys::stat::{Stat, Time, lstat};
+use crate::sys::time;
 
 const KIND: &str = "input";
 
@@ -160,14 +166,29 @@ const VOLATILE: [&str; 24] = [
 /// File systems that give inode numbers anew at each mount.
 const MADE_UP: [&str; 3] = ["vfat", "msdos", "exfat"];
 
-/// Takes the identity of all inputs: /etc, and the given paths of open and mapped files.
+/// Links that follow each other before Linux gives up (path_resolution(7)).
+const MAX_LINKS: u32 = 40;
+
+/// The wall clock, as it stamps files.
 ///
 /// # Errors
-/// One of them cannot be read; then there is no capture.
-pub fn take(config: &Config, open: &[String]) -> Result<Inputs> {
+/// The errno of clock_gettime(2).
+pub fn now() -> Sys<Time> {
+    let (seconds, ns) = time::now(libc::CLOCK_REALTIME)?;
+    Ok((seconds, u32::try_from(ns).unwrap_or(0)))
+}
+
+/// Takes the identity of all inputs: /etc, and the given paths of open and mapped files. `before` are the mounts before
+/// the scripts, `since` is the wall clock when the processes were about to be stopped.
+///
+/// # Errors
+/// One of them cannot be read, or not compared before a restore; then there is no capture.
+pub fn take(config: &Config, open: &[String], before: Option<&[Mount]>, since: Time) -> Result<Inputs> {
     let skip: Vec<String> = config.list(Key::InputSkip).map(Into::into).list();
     let mut taker = Taker {
         table: mounts()?,
+        before,
+        since,
         by_content: config.text(Key::InputVerify) == "content",
         places: Vec::new(),
         found: Inputs { file_systems: Vec::new(), files: Vec::new(), skip },
@@ -190,8 +211,10 @@ fn mounts() -> Result<Vec<Mount>> {
 }
 
 /// Collects inputs.
-struct Taker {
+struct Taker<'a> {
     table: Vec<Mount>,
+    before: Option<&'a [Mount]>,
+    since: Time,
     by_content: bool,
     /// Id of the mount of each file system in `found`, and whether its files are compared by content.
     places: Vec<(u32, bool)>,
@@ -200,10 +223,11 @@ struct Taker {
     seen: Set<String>,
 }
 
-impl Taker {
-    /// A directory and all that is in it.
+impl Taker<'_> {
+    /// A directory and all that is in it, once.
     fn walk(&mut self, directory: &Path) -> Result<()> {
-        if !self.add(directory)? {
+        let known = directory.to_str().is_some_and(|text| self.seen.contains(&text.to_owned()));
+        if known || !self.add(directory)? {
             return Ok(());
         }
         for name in
@@ -214,12 +238,27 @@ impl Taker {
             if meta.is_dir() {
                 self.walk(&path)?;
             } else if self.add(&path)? && meta.is_link() {
-                // What it points to counts too: /etc/localtime is a file of /usr/share.
-                if let Ok(target) = fs::real(&path)
-                    && lstat(&target).is_ok_and(|found| found.is_file())
-                {
-                    self.add(&target)?;
-                }
+                self.follow(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a link points to counts too: /etc/localtime is a file of /usr/share.
+    fn follow(&mut self, mut path: PathBuf) -> Result<()> {
+        for _ in 0..MAX_LINKS {
+            let Ok(target) = fs::link(&path) else { break };
+            path.pop();
+            path.push(target);
+            // Without what leads up again.
+            let Some((parent, name)) = path.parent().zip(path.file_name()) else { break };
+            let Ok(parent) = fs::real(parent) else { break };
+            path = parent.join(name);
+            let Ok(meta) = lstat(&path) else { break };
+            if meta.is_dir() {
+                self.walk(&path)?;
+            } else if meta.is_file() || meta.is_link() {
+                self.add(&path)?;
             }
         }
         Ok(())
@@ -229,34 +268,55 @@ impl Taker {
     fn add(&mut self, path: &Path) -> Result<bool> {
         let doing = format_args!("reading {}", path.to_string_lossy());
         let Some(text) = path.to_str() else {
-            return Err(crate::error::Error::new(KIND, doing.to_string(), "its name is not UTF-8"));
+            return Err(Error::new(KIND, doing.to_string(), "its name is not UTF-8"));
         };
         if self.found.skip.iter().any(|skip| glob::matches(skip, text)) {
             return Ok(false);
         }
-        let Some((place, by_content)) = self.place(text) else { return Ok(false) };
+        let Some((place, by_content)) = self.place(text)? else { return Ok(false) };
         if !self.seen.insert(text.to_owned()) {
             return Ok(true);
         }
-        let made_up = MADE_UP.contains(&self.found.file_systems[place].kind.as_str());
-        let proof = prove(path, by_content, made_up, &self.found.skip).context(KIND, doing)?;
+        let kind = self.found.file_systems[place].kind.as_str();
+        let by_content = by_content || kind == "squashfs" && text.starts_with("/etc/");
+        let proof =
+            prove(path, by_content, MADE_UP.contains(&kind), &self.found.skip).context(KIND, doing)?;
+        let (meta, now) = (lstat(path).context(KIND, doing)?, now().context(KIND, doing)?);
+        // Not what is later than now: a board without a clock has that from where its files were made.
+        if meta.is_file() && (self.since..=now).contains(&meta.ctime) {
+            return Err(Error::new(
+                KIND,
+                doing.to_string(),
+                "it has changed since the processes were stopped",
+            ));
+        }
         let file_system = u32::try_from(place).unwrap_or(u32::MAX);
         self.found.files.push(Input { path: text.into(), file_system, proof });
         Ok(true)
     }
 
     /// The number of the file system that a path is on. None for files in memory.
-    fn place(&mut self, path: &str) -> Option<(usize, bool)> {
-        let mount = mount_of(&self.table, path)?;
+    fn place(&mut self, path: &str) -> Result<Option<(usize, bool)>> {
+        let Some(mount) = mount_of(&self.table, path) else { return Ok(None) };
         let is_memory = VOLATILE.contains(&mount.fstype.as_str());
         if is_memory && mount.point != "/" {
-            return None;
+            return Ok(None);
         }
         if let Some(at) = self.places.iter().position(|(id, _)| *id == mount.id) {
-            return Some((at, self.places[at].1));
+            return Ok(Some((at, self.places[at].1)));
         }
         let dev = nix::sys::stat::makedev(mount.dev.0.into(), mount.dev.1.into());
         let uuid = spec::file_system(dev).map(|(_, found)| found.uuid).unwrap_or_default();
+        let is_new =
+            |before: &[Mount]| before.iter().all(|old| (old.dev, &old.point) != (mount.dev, &mount.point));
+        if uuid.is_empty() && self.before.is_some_and(is_new) {
+            let cause = format!(
+                "the scripts mount {} ({}), which has no UUID: it cannot be compared before them; \
+                 input.skip leaves it out",
+                mount.point, mount.fstype
+            );
+            return Err(Error::new(KIND, format!("reading {path}"), cause));
+        }
         let by_content = self.by_content || uuid.is_empty();
         self.places.push((mount.id, by_content));
         self.found.file_systems.push(FileSystem {
@@ -265,7 +325,7 @@ impl Taker {
             point: mount.point.clone(),
             root: mount.root.clone(),
         });
-        Some((self.places.len() - 1, by_content))
+        Ok(Some((self.places.len() - 1, by_content)))
     }
 }
 

@@ -37,10 +37,11 @@ impl Cmdline {
         Cmdline { words }
     }
 
-    /// The kernel's command line, or nothing without /proc.
+    /// The kernel's command line, or nothing without /proc. A loader may leave bytes in it that are no text: the other
+    /// words still count.
     #[must_use]
     pub fn kernel() -> Cmdline {
-        Cmdline::parse(&fs::text("/proc/cmdline").unwrap_or_default())
+        Cmdline::parse(&String::from_utf8_lossy(&fs::read("/proc/cmdline").unwrap_or_default()))
     }
 
     /// The command line of a cell: in a pid namespace the arguments of PID 1 stand for it, since

@@ -120,14 +120,19 @@ fn begin(
     if let Some(image) = choice.candidate()
         && let Some(store) = choice.store.take()
     {
+        let key = choice.key.filter(|key| plan::may_capture(store.history(), &key.hash));
         let end = attempt::run(store, &image, line, config, guard, times)?;
-        // An image that was of no use before anything was tried makes room for a new one.
-        return Ok((end.reason, choice.key.filter(|_| end.burn)));
+        // An image that was of no use before anything was tried makes room for a new one, within the limits.
+        let limited = if end.burn && key.is_none() { plan::LIMITED } else { "" };
+        return Ok((end.reason + limited, key.filter(|_| end.burn)));
     }
     choice.close();
     let Choice { plan, key, .. } = choice;
     Ok(match plan {
-        Plan::Cold { why, capture } => (why.to_string(), key.filter(|_| capture)),
+        Plan::Cold { why, capture } => {
+            let limited = if capture || !why.is_missing() { "" } else { plan::LIMITED };
+            (why.to_string() + limited, key.filter(|_| capture))
+        }
         Plan::Restore { slot } => (format!("slot {slot} is gone"), None),
     })
 }

@@ -20,7 +20,7 @@ use std::fmt;
 use crate::key::Key;
 use crate::store::notes::{Directory, State};
 
-/// Captures that are begun for one key.
+/// Captures that are begun for one key until a restored boot is confirmed.
 pub const CAPTURES_PER_KEY: usize = 3;
 /// Captures that are begun in [`BOOTS`] boots, whatever their keys.
 pub const CAPTURES_IN_BOOTS: usize = 5;
@@ -106,6 +106,17 @@ impl fmt::Display for Why {
         }
     }
 }
+
+impl Why {
+    /// Whether it is that there is no image to restore, so that one is captured within the limits.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Why::Empty | Why::Burned | Why::OtherKey(_))
+    }
+}
+
+/// What is said when the limits stand against a capture.
+pub const LIMITED: &str = "; no capture: too many were begun (rcsnap=refresh makes one)";
 
 /// Decides. Nothing is read or written here.
 #[must_use]

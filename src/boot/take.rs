@@ -9,7 +9,7 @@ use super::status::{self, Status};
 use super::{namespace, rerun, watcher};
 use crate::capture::{self, Outcome, Picture, Request};
 use crate::config::{Config, Key as Setting};
-use crate::error::{Error, Obstacle, Result};
+use crate::error::{Context, Error, Obstacle, Result};
 use crate::file::Scope;
 use crate::image::{self, header::Header};
 use crate::inputs::{self, Inputs};
@@ -146,6 +146,10 @@ impl Take {
                 (Outcome::Obstacles(obstacles), _) => return Ok(Taken::Refused(obstacles)),
                 (Outcome::Picture(picture), inputs) => (picture, inputs?),
             };
+        // It answers for the boot, and has the services started that are run anew.
+        if !picture.tree.processes.iter().any(|process| process.ids.pid == ready && process.body.is_some()) {
+            return Err(Error::new("ready", "capturing", "the process that says so has ended"));
+        }
         let meta = &picture.meta;
         let (processes, threads, stopped) = (meta.processes, meta.threads, meta.stopped_ms);
         log!(Notice, "captured: {processes} processes, {threads} threads, stopped for {stopped} ms");
@@ -210,11 +214,13 @@ pub fn picture(
         baseline: before,
         leave_out: &leave_out,
     };
+    let since = inputs::now().context("input", format_args!("reading the wall clock"))?;
     let outcome = capture::capture(&request, false)?;
     captured()?;
-    let inputs = match &outcome {
-        Outcome::Picture(picture) => inputs::take(config, &picture.inputs),
-        Outcome::Obstacles(_) => inputs::take(config, &[]),
+    let open = match &outcome {
+        Outcome::Picture(picture) => picture.inputs.as_slice(),
+        Outcome::Obstacles(_) => &[],
     };
+    let inputs = inputs::take(config, open, before.map(|(before, _)| before.mounts()), since);
     Ok((outcome, inputs))
 }

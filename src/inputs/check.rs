@@ -50,16 +50,16 @@ enum Place {
 
 /// Finds a file system, or mounts it.
 fn locate(system: &FileSystem, table: &[Mount], wait: Duration) -> Result<Place, String> {
-    if system.uuid.is_empty() {
-        return Ok(Place::Here);
+    let mount = mount_of(table, &system.point).filter(|mount| mount.point == system.point);
+    if let Some(mount) = mount.filter(|mount| mount.root == system.root && mount.fstype == system.kind) {
+        let device = nix::sys::stat::makedev(mount.dev.0.into(), mount.dev.1.into());
+        if spec::file_system(device).map(|(_, found)| found.uuid).unwrap_or_default() == system.uuid {
+            return Ok(Place::Here);
+        }
     }
-    if let Some(mount) = mount_of(table, &system.point)
-        && mount.root == system.root
-        && let Some((_, found)) =
-            spec::file_system(nix::sys::stat::makedev(mount.dev.0.into(), mount.dev.1.into()))
-        && found.uuid == system.uuid
-    {
-        return Ok(Place::Here);
+    // The files of the root that is there are the ones that would be opened.
+    if system.uuid.is_empty() || system.point == "/" {
+        return Err(format!("another file system is at {}", system.point));
     }
     let device = spec::resolve(&format!("UUID={}", system.uuid), wait).map_err(|err| err.to_string())?;
     file::mount(&device, Some(&system.kind), true).map(Place::Private).map_err(|err| err.to_string())

@@ -19,16 +19,22 @@ fn directory(name: &str) -> PathBuf {
 
 /// Inputs of a directory that stands for /etc.
 fn take(directory: &Path, by_content: bool, skip: &[&str]) -> Inputs {
-    let skip = skip.iter().map(|name| directory.join(name).to_str().unwrap().to_owned()).collect();
-    let mut taker = Taker {
-        table: mounts().unwrap(),
-        by_content,
-        places: Vec::new(),
-        found: Inputs { file_systems: Vec::new(), files: Vec::new(), skip },
-        seen: crate::sorted::Set::new(),
-    };
+    let mut taker = taker(by_content);
+    taker.found.skip = skip.iter().map(|name| directory.join(name).to_str().unwrap().to_owned()).collect();
     taker.walk(directory).unwrap();
     taker.found
+}
+
+fn taker(by_content: bool) -> Taker<'static> {
+    Taker {
+        table: mounts().unwrap(),
+        before: None,
+        since: (i64::MAX, 0),
+        by_content,
+        places: Vec::new(),
+        found: Inputs { file_systems: Vec::new(), files: Vec::new(), skip: Vec::new() },
+        seen: crate::sorted::Set::new(),
+    }
 }
 
 fn what(inputs: &Inputs) -> String {
@@ -91,14 +97,58 @@ fn a_replaced_file_with_old_times_is_told() {
 }
 
 #[test]
+fn what_a_link_leads_to_is_an_input_by_every_link() {
+    let (etc, data) = (directory("linking"), directory("linked"));
+    fs::create_dir_all(data.join("v1")).unwrap();
+    fs::write(data.join("v1/conf"), "one").unwrap();
+    symlink("v1", data.join("current")).unwrap();
+    symlink(data.join("current"), etc.join("app")).unwrap();
+    // A circle ends.
+    symlink(&etc, data.join("v1/etc")).unwrap();
+    let inputs = take(&etc, false, &[]);
+    assert_eq!(what(&inputs), "nothing");
+    fs::write(data.join("v1/conf"), "other").unwrap();
+    assert_eq!(
+        what(&inputs),
+        if inputs.file_systems[0].uuid.is_empty() { "its content" } else { "its size" }
+    );
+    let inputs = take(&etc, false, &[]);
+    fs::remove_file(data.join("current")).unwrap();
+    symlink("v2", data.join("current")).unwrap();
+    assert_eq!(what(&inputs), "where it points to");
+    fs::remove_dir_all(etc).unwrap();
+    fs::remove_dir_all(data).unwrap();
+}
+
+#[test]
+fn what_changes_meanwhile_or_cannot_be_found_again_ends_the_capture() {
+    let etc = directory("meanwhile");
+    fs::write(etc.join("a"), "one").unwrap();
+    let why = |taker: &mut Taker<'_>| taker.walk(&etc).unwrap_err().to_string();
+    let mut late = Taker { since: (0, 0), ..taker(false) };
+    assert!(why(&mut late).contains("has changed since"), "{}", why(&mut late));
+    // As on a file system that the scripts have mounted, and whose device nobody knows.
+    let mut new = Taker { before: Some(&[]), ..taker(false) };
+    new.table.iter_mut().for_each(|mount| mount.dev = (0, 99));
+    assert!(why(&mut new).contains("which has no UUID"), "{}", why(&mut new));
+    fs::remove_dir_all(etc).unwrap();
+}
+
+#[test]
+fn another_root_is_not_looked_past() {
+    let etc = directory("another-root");
+    fs::write(etc.join("a"), "one").unwrap();
+    let mut inputs = take(&etc, false, &[]);
+    for system in &mut inputs.file_systems {
+        (system.point, system.uuid) = ("/".into(), "of another release".into());
+    }
+    assert_eq!(what(&inputs), "another file system is at /");
+    fs::remove_dir_all(etc).unwrap();
+}
+
+#[test]
 fn files_in_memory_are_no_inputs() {
-    let mut taker = Taker {
-        table: mounts().unwrap(),
-        by_content: false,
-        places: Vec::new(),
-        found: Inputs { file_systems: Vec::new(), files: Vec::new(), skip: Vec::new() },
-        seen: crate::sorted::Set::new(),
-    };
+    let mut taker = taker(false);
     for (path, is_input) in [("/proc/self/status", false), ("/dev/null", false), ("/etc/passwd", true)] {
         assert_eq!(taker.add(Path::new(path)).unwrap(), is_input, "{path}");
     }

@@ -79,6 +79,14 @@ pub struct Baseline {
     sysfs: sysfs::Seen,
 }
 
+impl Baseline {
+    /// The mounts.
+    #[must_use]
+    pub fn mounts(&self) -> &[Mount] {
+        &self.mounts
+    }
+}
+
 #[cfg(feature = "fault")]
 impl Baseline {
     /// Forgets mounts that rcsnap made itself on a boot that restores this state.

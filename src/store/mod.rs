@@ -219,6 +219,10 @@ impl Store {
             self.directory.slots.iter_mut().find(|slot| slot.generation == *generation && slot.pending);
         let slot = found.ok_or_else(|| error("confirming", "no attempt on this image is pending"))?;
         (slot.pending, slot.confirmed, slot.failures) = (false, true, 0);
+        let key = slot.key;
+        // They were worth it: for this key they are counted anew, as captures of late they stay.
+        let captures = self.directory.captures.iter_mut();
+        captures.filter(|capture| capture.key == key[..4]).for_each(|capture| capture.key = [0; 4]);
         self.note("confirming")
     }
 

@@ -27,13 +27,14 @@ const SLOT: u64 = 8192;
 
 type Check = fn(&Cell) -> Result<()>;
 
-const CASES: [(&str, Check); 12] = [
+const CASES: [(&str, Check); 13] = [
     ("restored again and again", again),
     ("rcsnap=off leaves the boot alone", off),
     ("rcsnap=refresh captures anew", refresh),
     ("an edited script means another key", script),
     ("an edited configuration means another key", configuration),
     ("an edited input makes the image useless", input),
+    ("an input that changes each time is captured within the limits", inputs),
     ("a store that is gone", no_store),
     ("a store that is empty", empty_store),
     ("a flipped bit in the header", header),
@@ -161,6 +162,23 @@ fn configuration(cell: &Cell) -> Result<()> {
 fn input(cell: &Cell) -> Result<()> {
     cell.write("etc/hosts", "127.0.0.1 localhost other\n")?;
     anew(cell, &[], "stage check")
+}
+
+/// Edits that the boots between them have confirmed are captured on; those that nothing is restored between are not.
+fn inputs(cell: &Cell) -> Result<()> {
+    let edit = |text: &str| cell.write("etc/hosts", &format!("127.0.0.1 localhost {text}\n"));
+    for text in ["one", "two"] {
+        edit(text)?;
+        anew(cell, &[], "stage check")?;
+        restored(cell)?;
+    }
+    for text in ["three", "four"] {
+        edit(text)?;
+        cold(cell, &[], "stage check")?.wait_for("rcsnap: published: ", LIMIT)?;
+    }
+    edit("five")?;
+    drop(cold(cell, &[], "no capture: too many were begun")?);
+    cold(cell, &[], "burned; no capture: too many were begun").map(drop)
 }
 
 fn no_store(cell: &Cell) -> Result<()> {
