@@ -9,6 +9,8 @@
 //! so a collision costs a comparison and never a page. The writer does not keep stored pages: the caller
 //! reads the earlier one again from the process, which stands still.
 
+use lz4_flex::block::CompressTable;
+
 use super::header::Header;
 use super::medium::{Sink, Source, crc};
 use super::seen::Seen;
@@ -80,7 +82,7 @@ pub struct PageWriter<S: Sink> {
     /// Pages of the open block, one after the other.
     open: Vec<u8>,
     packed: Vec<u8>,
-    table: lz4_flex::block::CompressTable,
+    table: Option<CompressTable>,
     /// Where each stored page was first seen.
     origins: Vec<(u32, u64)>,
     /// Their hashes.
@@ -96,7 +98,7 @@ impl<S: Sink> PageWriter<S> {
             index: PageIndex { blocks: Vec::new(), runs: Vec::new(), zeros: Vec::new() },
             open: Vec::with_capacity(BLOCK_PAGES * PAGE),
             packed: vec![0; size],
-            table: lz4_flex::block::CompressTable::default(),
+            table: None,
             origins: Vec::new(),
             seen: Seen::default(),
         }
@@ -159,7 +161,13 @@ impl<S: Sink> PageWriter<S> {
         if self.open.is_empty() {
             return Ok(());
         }
-        let packed = lz4_flex::block::compress_into_with_table(&self.open, &mut self.packed, &mut self.table);
+        // Always the large one, which shows here: the code for small ones is not in the binary.
+        let mut table = match self.table.take() {
+            Some(CompressTable::Large(table)) => CompressTable::Large(table),
+            _ => CompressTable::large(),
+        };
+        let packed = lz4_flex::block::compress_into_with_table(&self.open, &mut self.packed, &mut table);
+        self.table = Some(table);
         let (method, bytes) = match packed {
             Ok(size) if size < self.open.len() => (Method::Lz4, &self.packed[..size]),
             _ => (Method::Raw, &self.open[..]),
