@@ -1,7 +1,8 @@
 //! Kernel parameters in /proc/sys.
 //!
 //! # What
-//! Every parameter that can be read and written, if its value is not what it was before the scripts.
+//! Every parameter that can be read and written, if its value is not what it was before the scripts, or if another
+//! one that changed sets it too: those of `all` and `default` set those of interfaces.
 //! # Reads
 //! All of /proc/sys but a list of entries that are random, triggers, counters, or carried by another kind.
 //! # Rebuilds
@@ -114,14 +115,18 @@ pub fn phase(path: &str) -> Phase {
     if LATE.contains(&path) {
         return Phase::Late;
     }
-    // net/FAMILY/conf/LINK/... and net/FAMILY/neigh/LINK/...
-    let mut parts = path.split('/');
-    match (parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some("net"), Some(_), Some("conf" | "neigh"), Some(link)) if link != "all" && link != "default" => {
-            Phase::Interface
-        }
-        _ => Phase::Early,
+    match of_interface(path) {
+        None | Some((_, "all" | "default", _)) => Phase::Early,
+        _ => Phase::Interface,
     }
+}
+
+/// The parts of net/FAMILY/conf/LINK/NAME and net/FAMILY/neigh/LINK/NAME, where LINK may be `all` or `default`.
+fn of_interface(path: &str) -> Option<(&str, &str, &str)> {
+    let (rest, name) = text::split_last(path, '/')?;
+    let (dir, link) = text::split_last(rest, '/')?;
+    let its = path.starts_with("net/") && (dir.ends_with("/conf") || dir.ends_with("/neigh"));
+    its.then_some((dir, link, name))
 }
 
 /// Whether a parameter is never carried.
@@ -193,7 +198,7 @@ fn value(base: BorrowedFd<'_>, path: &str, buffer: &mut Vec<u8>) -> Option<Strin
 /// # Errors
 /// The errno of listing /proc/sys.
 pub fn capture(before: &Values, root: &Root) -> Result<State> {
-    let mut state = difference(before, baseline(root)?);
+    let mut state = difference(before, &baseline(root)?);
     if root.cell {
         state.values.retain(|(path, _)| namespaced(path));
     }
@@ -206,12 +211,26 @@ fn namespaced(path: &str) -> bool {
     path.starts_with("net/") || IPC.iter().any(|start| path.starts_with(start))
 }
 
-fn difference(before: &Values, after: Values) -> State {
+fn difference(before: &Values, after: &Values) -> State {
     let was =
         |path: &str| before.binary_search_by(|(p, _)| p.as_str().cmp(path)).ok().and_then(|i| before.get(i));
     let changed = |(path, value): &(String, String)| was(path).is_none_or(|(_, old)| old != value);
     let meant = |(path, value): &(String, String)| !(value == "0" && PAIRED.contains(&path.as_str()));
-    State { values: after.into_iter().filter(|v| changed(v) && meant(v)).list() }
+    // What is set again when these are: kept even if it is as before.
+    let mut wide = Vec::new();
+    for (path, _) in after.iter().filter(|value| changed(value)) {
+        match of_interface(path) {
+            Some((dir, "all", "forwarding")) => wide.extend([(dir, "forwarding"), (dir, "accept_redirects")]),
+            Some((dir, _, "stable_secret")) => wide.push((dir, "addr_gen_mode")),
+            Some((dir, "all" | "default", name)) => wide.push((dir, name)),
+            _ => (),
+        }
+    }
+    let reached = |path: &str| {
+        of_interface(path).is_some_and(|(dir, _, name)| wide.iter().any(|&(d, n)| d == dir && n == name))
+    };
+    let kept = |value: &&(String, String)| reached(&value.0) || changed(value) && meant(value);
+    State { values: after.iter().filter(kept).cloned().list() }
 }
 
 /// Sets the parameters of one phase where they differ from what is there.
@@ -222,8 +241,13 @@ pub fn restore(state: &State, root: &Root, when: Phase) -> Result<()> {
     let mut buffer = vec![0; 4096];
     let mut wanted: Vec<&(String, String)> =
         state.values.iter().filter(|(path, _)| phase(path) == when).list();
-    // Before `default`: writing `all` copies some of its values to it and to every interface.
-    sorted::sort_by_key(&mut wanted, |(path, _)| !text::has(path, "/all/"));
+    // Writing `forwarding` sets accept_redirects of `all`, a secret the mode that uses it. Before `default`: writing
+    // `all` copies some of its values to it and to every interface.
+    sorted::sort_by_key(&mut wanted, |(path, _)| match of_interface(path) {
+        Some((_, "all", "forwarding") | (_, _, "stable_secret")) => 0,
+        Some((_, "all", _)) => 1,
+        _ => 2_u8,
+    });
     for (path, value) in wanted {
         if self::value(root.proc.as_fd(), &format!("sys/{path}"), &mut buffer).as_ref() != Some(value) {
             root.proc
@@ -252,11 +276,44 @@ mod tests {
             ("vm/dirty_bytes", "8388608"),
             ("vm/dirty_ratio", "0"),
         ]);
-        let kept = difference(&before, after).values;
+        let kept = difference(&before, &after).values;
         assert_eq!(
             kept,
             values(&[("kernel/printk", "4\t4\t1\t7"), ("net/new", "1"), ("vm/dirty_bytes", "8388608")])
         );
+    }
+
+    #[test]
+    fn what_another_one_sets_is_kept_unchanged() {
+        let kept = |changed: &str| {
+            let mut values = values(&[]);
+            for family in ["net/ipv4", "net/ipv6"] {
+                for link in ["all", "default", "lo"] {
+                    for name in
+                        ["accept_redirects", "addr_gen_mode", "disable_ipv6", "forwarding", "stable_secret"]
+                    {
+                        values.push((format!("{family}/conf/{link}/{name}"), "0".into()));
+                    }
+                }
+            }
+            let before = values.clone();
+            values.iter_mut().find(|(path, _)| path == changed).unwrap().1 = "1".into();
+            let kept = difference(&before, &values).values;
+            kept.into_iter().map(|(path, value)| format!("{path} {value}")).collect::<Vec<_>>()
+        };
+        let of = |name: &str, values: [i32; 3]| {
+            let links = ["all", "default", "lo"].iter().zip(values);
+            links.map(|(link, value)| format!("net/ipv6/conf/{link}/{name} {value}")).collect::<Vec<_>>()
+        };
+        assert_eq!(kept("net/ipv6/conf/all/disable_ipv6"), of("disable_ipv6", [1, 0, 0]));
+        assert_eq!(kept("net/ipv6/conf/default/disable_ipv6"), of("disable_ipv6", [0, 1, 0]));
+        assert_eq!(kept("net/ipv6/conf/lo/disable_ipv6"), ["net/ipv6/conf/lo/disable_ipv6 1"]);
+        let mut routing = [of("accept_redirects", [0; 3]), of("forwarding", [1, 0, 0])].concat();
+        routing.sort();
+        assert_eq!(kept("net/ipv6/conf/all/forwarding"), routing);
+        let mut secret = of("addr_gen_mode", [0; 3]);
+        secret.push("net/ipv6/conf/lo/stable_secret 1".into());
+        assert_eq!(kept("net/ipv6/conf/lo/stable_secret"), secret);
     }
 
     #[test]
