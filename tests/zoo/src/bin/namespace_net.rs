@@ -16,7 +16,7 @@ const PORT: u16 = 4711;
 const NAME: &[u8] = b"zoo-namespace-net";
 /// Below /proc/sys/net, in the order of writing: each first one of a group sets what the next ones set back to what it
 /// was.
-const PARAMETERS: [(&str, &str); 11] = [
+const PARAMETERS: [(&str, &str); 9] = [
     ("ipv4/ip_default_ttl", "77"),
     ("ipv6/conf/all/disable_ipv6", "1"),
     ("ipv6/conf/lo/disable_ipv6", "0"),
@@ -26,8 +26,6 @@ const PARAMETERS: [(&str, &str); 11] = [
     ("ipv4/conf/lo/forwarding", "0"),
     ("ipv4/conf/default/arp_notify", "1"),
     ("ipv4/conf/lo/arp_notify", "0"),
-    ("ipv4/neigh/default/app_solicit", "7"),
-    ("ipv4/neigh/lo/app_solicit", "0"),
 ];
 
 /// Their values; nothing for those that this kernel does not have.
