@@ -1,73 +1,61 @@
 //! What the kernel records for audit.
 //!
 //! # What
-//! The daemon that takes the records, settings and rules (auditctl(8)), if the scripts set any.
+//! The daemon that takes the records, and rules (auditctl(8)), if the scripts set any.
 //! # Reads
 //! AUDIT_GET and AUDIT_LIST_RULES, before and after the scripts.
 //! # Rebuilds
 //! Nothing yet.
 //! # Loses
-//! Nothing; a program that only sends records goes on: see `netlink`.
+//! Other settings: limits, what is done at a failure. A program that only sends records goes on: see `netlink`.
 //! # Refuses
-//! Another daemon, other settings, or another number of rules than before the scripts.
+//! Another daemon, or another number of rules than before the scripts.
 
-use super::refuse_new;
 use super::root::Root;
-use crate::error::Obstacle;
+use crate::error::{Obstacle, Refusal};
 use crate::sys::netlink::{Socket, u32_at};
 
 const GET: u16 = 1000;
 const LIST_RULES: u16 = 1013;
+/// Where struct audit_status has the number of the daemon.
+const PID: usize = 12;
 
-/// The state in words; none without audit, or where the kernel does not tell.
+/// The daemon and the number of rules; 0 without audit, or where the kernel does not tell.
 #[must_use]
-pub fn baseline(root: &Root) -> Vec<String> {
+pub fn baseline(root: &Root) -> (u32, usize) {
     // A kernel without audit would look for a module.
-    if !root.proc.exists("self/loginuid") {
-        return Vec::new();
+    if root.proc.exists("self/loginuid")
+        && let Ok(mut socket) = Socket::audit()
+        && let Ok(status) = socket.ask(GET)
+        && let Ok(rules) = socket.dump(LIST_RULES, &[])
+    {
+        return (u32_at(&status, PID), rules.len());
     }
-    let status = Socket::audit().and_then(|mut socket| Ok((socket.ask(GET)?, socket.dump(LIST_RULES, &[])?)));
-    let (status, rules) = status.unwrap_or_default();
-    status.iter().map(|status| words(&status.body, rules.len())).collect()
-}
-
-/// struct audit_status: mask, enabled, failure, pid, limits of the rate and of the queue.
-fn words(status: &[u8], rules: usize) -> String {
-    let [enabled, failure, pid, rate, queue] = [4, 8, 12, 16, 20].map(|at| u32_at(status, at));
-    format!("daemon {pid}, {rules} rules, settings {enabled} {failure} {rate} {queue}")
+    (0, 0)
 }
 
 /// Refuses what is new.
 #[must_use]
-pub fn capture(before: &[String], root: &Root) -> Vec<Obstacle> {
-    let reason = "the audit daemon, rules and settings are not carried yet";
-    refuse_new("audit", before, baseline(root), reason, "start it after the ready line")
+pub fn capture(before: (u32, usize), root: &Root) -> Option<Obstacle> {
+    let reason = "the audit daemon and its rules are not carried yet";
+    (before != baseline(root)).then(|| {
+        Obstacle::kernel("audit", "daemon or rules", Refusal::new(reason, "start it after the ready line"))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use super::{Root, baseline, capture, words};
+    use super::{Root, baseline, capture};
 
     #[test]
-    fn daemon_rules_and_settings_are_in_the_words() {
-        let mut status = Vec::new();
-        for number in [0_u32, 1, 2, 345, 6, 64, 0, 0, 0] {
-            status.extend_from_slice(&number.to_ne_bytes());
-        }
-        assert_eq!(words(&status, 3), "daemon 345, 3 rules, settings 1 2 6 64");
-    }
-
-    #[test]
-    fn another_daemon_is_refused() {
+    fn another_daemon_and_other_rules_are_refused() {
         let root = Root::open(Path::new("/proc"), Path::new("/sys"), Path::new("/"), "self").unwrap();
-        let now = baseline(&root);
-        assert_eq!(capture(&now, &root), []);
-        // The kernel tells only who may set it.
-        if let [words] = now.as_slice() {
-            let found = capture(&[words.replace("daemon ", "daemon 1")], &root);
-            assert_eq!((found.len(), found[0].kind.as_ref()), (1, "audit"));
+        let (pid, rules) = baseline(&root);
+        assert_eq!(capture((pid, rules), &root), None);
+        for before in [(pid + 1, rules), (pid, rules + 1)] {
+            assert_eq!(capture(before, &root).unwrap().kind, "audit");
         }
     }
 }

@@ -74,7 +74,7 @@ pub struct Baseline {
     swap: Vec<String>,
     loopdev: Vec<String>,
     zram: Vec<String>,
-    audit: Vec<String>,
+    audit: (u32, usize),
     sysvipc: sysvipc::Before,
     contents: Vec<String>,
     network: network::Seen,
@@ -154,7 +154,7 @@ fn devices(
     obstacles.extend(swap::capture(&before.swap, root));
     obstacles.extend(loopdev::capture(&before.loopdev, root));
     obstacles.extend(zram::capture(&before.zram, root));
-    obstacles.extend(audit::capture(&before.audit, root));
+    obstacles.extend(audit::capture(before.audit, root));
     let (module, more) = module::capture(&before.module, root);
     obstacles.extend(more);
     // What is not mounted no script has changed.

@@ -18,7 +18,6 @@ use super::link::{Seen, name_of};
 use super::refuse_new;
 use super::root::Root;
 use crate::error::{Context, Obstacle, Result};
-use crate::proc::modules;
 use crate::sorted;
 use crate::sys::fs;
 use crate::sys::netlink::{Socket, attributes, find, text, u8_at, u32_at};
@@ -27,15 +26,22 @@ use crate::text;
 /// NFNL_SUBSYS_NFTABLES and NFT_MSG_GETTABLE.
 const GET_TABLE: u16 = (10 << 8) | 1;
 const GET_QDISC: u16 = 38;
-/// XFRM_MSG_GETSA and XFRM_MSG_GETPOLICY, and where struct xfrm_usersa_info has the SPI and struct
-/// xfrm_userpolicy_info the index.
-const IPSEC: [(&str, u16, usize); 2] = [("state", 0x12, 72), ("policy", 0x15, 156)];
-/// What a file of /proc/net lists, and how many lines of it are a heading.
-const LISTS: [(&str, &str, usize); 3] =
-    [(MULTICAST, "ip_mr_vif", 1), (MULTICAST, "ip6_mr_vif", 1), ("services of IPVS", "ip_vs", 3)];
-const MULTICAST: &str = "routing of multicast packets";
-/// Modules whose tables nothing lists without changing them.
-const HIDDEN: [&str; 5] = ["ebtable_filter", "ebtable_nat", "ebtable_broute", "ip_set", "af_key"];
+/// XFRM_MSG_GETSA and XFRM_MSG_GETPOLICY.
+const IPSEC: [(&str, u16); 2] = [("states", 0x12), ("policies", 0x15)];
+/// Modules, as /proc/modules begins their lines: nothing lists what is in them without changing it.
+const HIDDEN: [&str; 3] = ["ebtable_", "ip_set ", "af_key "];
+/// Files of procfs, and how many lines of each are a heading. A daemon that routes multicast packets counts in
+/// mc_forwarding before it has any interface.
+const LISTS: [(&str, usize); 8] = [
+    ("net/ip_tables_names", 0),
+    ("net/ip6_tables_names", 0),
+    ("net/arp_tables_names", 0),
+    ("net/ip_vs", 3),
+    ("net/ip_mr_vif", 1),
+    ("net/ip6_mr_vif", 1),
+    ("sys/net/ipv4/conf/all/mc_forwarding", 0),
+    ("sys/net/ipv6/conf/all/mc_forwarding", 0),
+];
 
 /// What is in use, in words, sorted.
 ///
@@ -43,28 +49,18 @@ const HIDDEN: [&str; 5] = ["ebtable_filter", "ebtable_nat", "ebtable_broute", "i
 /// What the kernel answers.
 pub fn baseline(root: &Root, links: &[Seen], socket: &mut Socket) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    for file in ["ip_tables_names", "ip6_tables_names", "arp_tables_names"] {
-        let names = root.of_task(&format!("net/{file}")).unwrap_or_default();
-        let tool = file.strip_suffix("_names").unwrap_or(file);
-        found.extend(names.lines().map(|name| format!("table {name} of {tool}")));
-    }
-    for (what, file, heading) in LISTS {
-        if root.of_task(&format!("net/{file}")).unwrap_or_default().lines().nth(heading).is_some() {
-            found.push(what.to_owned());
-        }
-    }
-    // A daemon has said that it routes, maybe without any interface yet.
-    for family in ["ipv4", "ipv6"] {
-        if !matches!(&*root.proc.line(&format!("sys/net/{family}/conf/all/mc_forwarding")), "" | "0") {
-            found.push(MULTICAST.to_owned());
-        }
+    let mut add = |what: &str, file: &str| found.push(format!("{what} in /proc/{file}"));
+    for (file, heading) in LISTS {
+        let text = root.of_task(file).or_else(|_| root.proc.read(file)).unwrap_or_default();
+        text.lines().skip(heading).for_each(|line| add(line, file));
     }
     let loaded = root.proc.read("modules").ok();
-    let loaded = loaded.map(|text| modules::loaded(&text));
-    for name in loaded.iter().flatten().filter(|name| HIDDEN.contains(&name.as_str())) {
-        found.push(format!("module {name}"));
+    for line in loaded.as_deref().unwrap_or_default().lines() {
+        if HIDDEN.iter().any(|name| line.starts_with(name)) {
+            add(line, "modules");
+        }
     }
-    if may_have(root, &loaded, "nf_tables")
+    if may_have(root, loaded.as_deref(), "nf_tables ", "/nf_tables.ko")
         && let Ok(mut socket) = Socket::netfilter()
     {
         // A kernel without it answers that it does not know the message.
@@ -73,14 +69,12 @@ pub fn baseline(root: &Root, links: &[Seen], socket: &mut Socket) -> Result<Vec<
             found.push(format!("table {name} of nftables (family {})", u8_at(&message.body, 0)));
         }
     }
-    if may_have(root, &loaded, "xfrm_user")
+    if may_have(root, loaded.as_deref(), "xfrm_user ", "/xfrm_user.ko")
         && let Ok(mut socket) = Socket::ipsec()
     {
-        for (what, kind, at) in IPSEC {
-            let answer = socket.dump(kind, &[]).context("netfilter", format_args!("listing IPsec"))?;
-            found.extend(
-                answer.iter().map(|one| format!("IPsec {what} {:#x}", u32_at(&one.body, at).to_be())),
-            );
+        for (what, kind) in IPSEC {
+            let list = socket.dump(kind, &[]).context("netfilter", format_args!("listing IPsec"))?;
+            found.push(format!("{} {what} of IPsec", list.len()));
         }
     }
     for message in
@@ -99,15 +93,14 @@ pub fn baseline(root: &Root, links: &[Seen], socket: &mut Socket) -> Result<Vec<
 
 /// Whether a module is loaded, or may be built in. Without /proc/modules nothing can be loaded, so asking is harmless;
 /// and so it is where the module has no file.
-fn may_have(root: &Root, loaded: &Option<Vec<String>>, name: &str) -> bool {
+fn may_have(root: &Root, loaded: Option<&str>, line: &str, file: &str) -> bool {
     let Some(loaded) = loaded else { return true };
     let release = root.proc.line("sys/kernel/osrelease");
     let list = |list| fs::text(root.path(&format!("/lib/modules/{release}/modules.{list}")));
-    let file = format!("/{name}.ko");
-    loaded.iter().any(|known| known == name)
+    text::has(loaded, line)
         || match list("builtin") {
-            Ok(builtin) => text::has(&builtin, &file),
-            Err(_) => !text::has(&list("dep").unwrap_or_default(), &file),
+            Ok(builtin) => text::has(&builtin, file),
+            Err(_) => !text::has(&list("dep").unwrap_or_default(), file),
         }
 }
 
@@ -148,11 +141,14 @@ mod tests {
         put("modules", "ebtable_nat 16384 1 - Live 0x0\nnfnetlink 20480 1 - Live 0x0\n");
         put("1/net/ip_vs", "IP Virtual Server\nProt Local\n  -> Remote\n");
         put("1/net/ip_mr_vif", "Interface BytesIn\n");
-        assert_eq!(objects(), ["module ebtable_nat"]);
+        assert_eq!(objects(), ["ebtable_nat 16384 1 - Live 0x0 in /proc/modules"]);
         put("modules", "nfnetlink 20480 1 - Live 0x0\n");
         put("1/net/ip_vs", "IP Virtual Server\nProt Local\n  -> Remote\nTCP 0A000001:0050 rr\n");
         put("1/net/ip_mr_vif", "Interface BytesIn\n 0 eth0 0\n");
-        assert_eq!(objects(), ["routing of multicast packets", "services of IPVS"]);
+        assert_eq!(
+            objects(),
+            [" 0 eth0 0 in /proc/net/ip_mr_vif", "TCP 0A000001:0050 rr in /proc/net/ip_vs"]
+        );
         remove_dir_all(dir).unwrap();
     }
 
@@ -160,16 +156,14 @@ mod tests {
     fn what_may_be_built_in_is_asked() {
         let (dir, root) = system("modules");
         let put = |name: &str, text: &str| write(dir.join("lib/modules/6.1").join(name), text).unwrap();
-        let may = |loaded: &[&str]| {
-            may_have(&root, &Some(loaded.iter().map(|&name| name.to_owned()).collect()), "nf_tables")
-        };
-        assert!(may(&[]) && may_have(&root, &None, "nf_tables"));
+        let may = |loaded| may_have(&root, loaded, "nf_tables ", "/nf_tables.ko");
+        assert!(may(Some("")) && may(None));
         put("modules.dep", "kernel/net/netfilter/nf_tables.ko: kernel/net/netfilter/nfnetlink.ko\n");
-        assert!(!may(&["nfnetlink"]) && may(&["nf_tables"]));
+        assert!(!may(Some("nfnetlink 1 1 nft_ct,nf_tables, Live\n")) && may(Some("nf_tables 1 0 - Live\n")));
         put("modules.builtin", "kernel/net/netfilter/nfnetlink.ko\n");
-        assert!(!may(&[]));
+        assert!(!may(Some("")));
         put("modules.builtin", "kernel/net/netfilter/nf_tables.ko\n");
-        assert!(may(&[]));
+        assert!(may(Some("")));
         remove_dir_all(dir).unwrap();
     }
 }

@@ -86,6 +86,9 @@ const PAIRED: &[&str] = &[
     "vm/overcommit_ratio",
 ];
 
+/// Sets accept_redirects of `all`, too.
+const FORWARDING: &str = "forwarding";
+
 /// Parameters that are set after the processes are rebuilt. `kernel/panic` is rcsnap's while a restore is on.
 const LATE: &[&str] = &[
     "kernel/panic",
@@ -116,17 +119,16 @@ pub fn phase(path: &str) -> Phase {
         return Phase::Late;
     }
     match of_interface(path) {
-        None | Some((_, "all" | "default", _)) => Phase::Early,
+        None | Some(("all" | "default", _)) => Phase::Early,
         _ => Phase::Interface,
     }
 }
 
-/// The parts of net/FAMILY/conf/LINK/NAME and net/FAMILY/neigh/LINK/NAME, where LINK may be `all` or `default`.
-fn of_interface(path: &str) -> Option<(&str, &str, &str)> {
+/// LINK and NAME in net/FAMILY/conf/LINK/NAME and net/FAMILY/neigh/LINK/NAME, where LINK may be `all` or `default`.
+fn of_interface(path: &str) -> Option<(&str, &str)> {
     let (rest, name) = text::split_last(path, '/')?;
     let (dir, link) = text::split_last(rest, '/')?;
-    let its = path.starts_with("net/") && (dir.ends_with("/conf") || dir.ends_with("/neigh"));
-    its.then_some((dir, link, name))
+    (dir.ends_with("/conf") || dir.ends_with("/neigh")).then_some((link, name))
 }
 
 /// Whether a parameter is never carried.
@@ -198,7 +200,7 @@ fn value(base: BorrowedFd<'_>, path: &str, buffer: &mut Vec<u8>) -> Option<Strin
 /// # Errors
 /// The errno of listing /proc/sys.
 pub fn capture(before: &Values, root: &Root) -> Result<State> {
-    let mut state = difference(before, &baseline(root)?);
+    let mut state = difference(before, baseline(root)?);
     if root.cell {
         state.values.retain(|(path, _)| namespaced(path));
     }
@@ -211,26 +213,28 @@ fn namespaced(path: &str) -> bool {
     path.starts_with("net/") || IPC.iter().any(|start| path.starts_with(start))
 }
 
-fn difference(before: &Values, after: &Values) -> State {
+fn difference(before: &Values, after: Values) -> State {
     let was =
         |path: &str| before.binary_search_by(|(p, _)| p.as_str().cmp(path)).ok().and_then(|i| before.get(i));
     let changed = |(path, value): &(String, String)| was(path).is_none_or(|(_, old)| old != value);
     let meant = |(path, value): &(String, String)| !(value == "0" && PAIRED.contains(&path.as_str()));
-    // What is set again when these are: kept even if it is as before.
+    // Names of which writing one sets others, which are kept even if they are as before.
     let mut wide = Vec::new();
-    for (path, _) in after.iter().filter(|value| changed(value)) {
-        match of_interface(path) {
-            Some((dir, "all", "forwarding")) => wide.extend([(dir, "forwarding"), (dir, "accept_redirects")]),
-            Some((dir, _, "stable_secret")) => wide.push((dir, "addr_gen_mode")),
-            Some((dir, "all" | "default", name)) => wide.push((dir, name)),
-            _ => (),
+    for value in &after {
+        if let Some(("all" | "default", name)) = of_interface(&value.0)
+            && changed(value)
+        {
+            wide.push(name.to_owned());
         }
     }
     let reached = |path: &str| {
-        of_interface(path).is_some_and(|(dir, _, name)| wide.iter().any(|&(d, n)| d == dir && n == name))
+        of_interface(path).is_some_and(|(_, name)| {
+            let by = if name == "accept_redirects" { FORWARDING } else { name };
+            wide.iter().any(|wide| wide == name || wide == by)
+        })
     };
-    let kept = |value: &&(String, String)| reached(&value.0) || changed(value) && meant(value);
-    State { values: after.iter().filter(kept).cloned().list() }
+    let kept = |value: &(String, String)| reached(&value.0) || changed(value) && meant(value);
+    State { values: after.into_iter().filter(kept).list() }
 }
 
 /// Sets the parameters of one phase where they differ from what is there.
@@ -241,12 +245,9 @@ pub fn restore(state: &State, root: &Root, when: Phase) -> Result<()> {
     let mut buffer = vec![0; 4096];
     let mut wanted: Vec<&(String, String)> =
         state.values.iter().filter(|(path, _)| phase(path) == when).list();
-    // Writing `forwarding` sets accept_redirects of `all`, a secret the mode that uses it. Before `default`: writing
-    // `all` copies some of its values to it and to every interface.
-    sorted::sort_by_key(&mut wanted, |(path, _)| match of_interface(path) {
-        Some((_, "all", "forwarding") | (_, _, "stable_secret")) => 0,
-        Some((_, "all", _)) => 1,
-        _ => 2_u8,
+    // Before `default`: writing `all` copies some of its values to it and to every interface.
+    sorted::sort_by_key(&mut wanted, |(path, _)| {
+        u8::from(!text::has(path, "/all/")) * 2 + u8::from(!path.ends_with(FORWARDING))
     });
     for (path, value) in wanted {
         if self::value(root.proc.as_fd(), &format!("sys/{path}"), &mut buffer).as_ref() != Some(value) {
@@ -276,7 +277,7 @@ mod tests {
             ("vm/dirty_bytes", "8388608"),
             ("vm/dirty_ratio", "0"),
         ]);
-        let kept = difference(&before, &after).values;
+        let kept = difference(&before, after).values;
         assert_eq!(
             kept,
             values(&[("kernel/printk", "4\t4\t1\t7"), ("net/new", "1"), ("vm/dirty_bytes", "8388608")])
@@ -287,18 +288,14 @@ mod tests {
     fn what_another_one_sets_is_kept_unchanged() {
         let kept = |changed: &str| {
             let mut values = values(&[]);
-            for family in ["net/ipv4", "net/ipv6"] {
-                for link in ["all", "default", "lo"] {
-                    for name in
-                        ["accept_redirects", "addr_gen_mode", "disable_ipv6", "forwarding", "stable_secret"]
-                    {
-                        values.push((format!("{family}/conf/{link}/{name}"), "0".into()));
-                    }
+            for link in ["all", "default", "lo"] {
+                for name in ["accept_redirects", "disable_ipv6", "forwarding"] {
+                    values.push((format!("net/ipv6/conf/{link}/{name}"), "0".into()));
                 }
             }
             let before = values.clone();
             values.iter_mut().find(|(path, _)| path == changed).unwrap().1 = "1".into();
-            let kept = difference(&before, &values).values;
+            let kept = difference(&before, values).values;
             kept.into_iter().map(|(path, value)| format!("{path} {value}")).collect::<Vec<_>>()
         };
         let of = |name: &str, values: [i32; 3]| {
@@ -311,9 +308,6 @@ mod tests {
         let mut routing = [of("accept_redirects", [0; 3]), of("forwarding", [1, 0, 0])].concat();
         routing.sort();
         assert_eq!(kept("net/ipv6/conf/all/forwarding"), routing);
-        let mut secret = of("addr_gen_mode", [0; 3]);
-        secret.push("net/ipv6/conf/lo/stable_secret 1".into());
-        assert_eq!(kept("net/ipv6/conf/lo/stable_secret"), secret);
     }
 
     #[test]

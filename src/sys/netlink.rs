@@ -124,14 +124,15 @@ impl Socket {
         self.receive(&mut Vec::new(), usize::MAX).map(drop)
     }
 
-    /// The one message that answers a question.
+    /// What follows the header of the one message that answers a question.
     ///
     /// # Errors
     /// What the kernel answers.
-    pub fn ask(&mut self, kind: u16) -> Result<Vec<Message>, Errno> {
+    pub fn ask(&mut self, kind: u16) -> Result<Vec<u8>, Errno> {
         self.send(kind, 0, &[])?;
         let mut found = Vec::new();
-        self.receive(&mut found, 1).map(|_| found)
+        self.receive(&mut found, 1)?;
+        Ok(found.pop().map(|message| message.body).unwrap_or_default())
     }
 
     fn send(&mut self, kind: u16, flags: u16, body: &[u8]) -> Result<(), Errno> {
