@@ -8,7 +8,8 @@
 //! Loses: messages that nobody has read: what they tell about is from before the restore, and whoever
 //!   listens must ask anew. A port number that something else has on the new boot.
 //! Refuses: protocols where the kernel keeps more for a socket than it shows (netfilter queues, connector
-//!   and others); a socket of another network namespace.
+//!   and others); a socket of another network namespace. What is set through one of NETLINK_XFRM or NETLINK_AUDIT, the
+//!   kinds `netfilter` and `audit` refuse.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -70,7 +71,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
         libc::NETLINK_XFRM,
         libc::NETLINK_KOBJECT_UEVENT,
         libc::NETLINK_GENERIC,
-        // Sends records; what auditd sets here belongs to the kernel's audit state, not to the socket.
+        // Sends records; what auditd sets here is no part of the socket: `audit` refuses it.
         libc::NETLINK_AUDIT,
     ];
     if !known.contains(&protocol) {

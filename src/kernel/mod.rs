@@ -11,6 +11,7 @@ use crate::proc::mountinfo::Mount;
 use crate::section;
 
 pub mod address;
+pub mod audit;
 pub mod bytes;
 pub mod cgroup;
 mod cgroup_setting;
@@ -73,6 +74,7 @@ pub struct Baseline {
     swap: Vec<String>,
     loopdev: Vec<String>,
     zram: Vec<String>,
+    audit: (u32, usize),
     sysvipc: sysvipc::Before,
     contents: Vec<String>,
     network: network::Seen,
@@ -114,6 +116,7 @@ pub fn baseline(root: &Root) -> Result<Baseline> {
         swap: swap::baseline(root),
         loopdev: loopdev::baseline(root),
         zram: zram::baseline(root),
+        audit: audit::baseline(root),
         sysvipc: sysvipc::baseline(root),
         contents: mount::contents::baseline(&mounts, root),
         network: network::baseline(root)?,
@@ -159,6 +162,7 @@ fn devices(
     obstacles.extend(swap::capture(&before.swap, root));
     obstacles.extend(loopdev::capture(&before.loopdev, root));
     obstacles.extend(zram::capture(&before.zram, root));
+    obstacles.extend(audit::capture(before.audit, root));
     let (module, more) = module::capture(&before.module, root);
     obstacles.extend(more);
     // What is not mounted no script has changed.

@@ -1,7 +1,8 @@
 //! Kernel parameters in /proc/sys.
 //!
 //! # What
-//! Every parameter that can be read and written, if its value is not what it was before the scripts.
+//! Every parameter that can be read and written, if its value is not what it was before the scripts, or if another
+//! one that changed sets it too: those of `all` and `default` set those of interfaces.
 //! # Reads
 //! All of /proc/sys but a list of entries that are random, triggers, counters, or carried by another kind.
 //! # Rebuilds
@@ -85,6 +86,9 @@ const PAIRED: &[&str] = &[
     "vm/overcommit_ratio",
 ];
 
+/// Sets accept_redirects of `all`, too.
+const FORWARDING: &str = "forwarding";
+
 /// Parameters that are set after the processes are rebuilt. `kernel/panic` is rcsnap's while a restore is on.
 const LATE: &[&str] = &[
     "kernel/panic",
@@ -114,14 +118,17 @@ pub fn phase(path: &str) -> Phase {
     if LATE.contains(&path) {
         return Phase::Late;
     }
-    // net/FAMILY/conf/LINK/... and net/FAMILY/neigh/LINK/...
-    let mut parts = path.split('/');
-    match (parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some("net"), Some(_), Some("conf" | "neigh"), Some(link)) if link != "all" && link != "default" => {
-            Phase::Interface
-        }
-        _ => Phase::Early,
+    match of_interface(path) {
+        None | Some(("all" | "default", _)) => Phase::Early,
+        _ => Phase::Interface,
     }
+}
+
+/// LINK and NAME in net/FAMILY/conf/LINK/NAME and net/FAMILY/neigh/LINK/NAME, where LINK may be `all` or `default`.
+fn of_interface(path: &str) -> Option<(&str, &str)> {
+    let (rest, name) = text::split_last(path, '/')?;
+    let (dir, link) = text::split_last(rest, '/')?;
+    (dir.ends_with("/conf") || dir.ends_with("/neigh")).then_some((link, name))
 }
 
 /// Whether a parameter is never carried.
@@ -211,7 +218,23 @@ fn difference(before: &Values, after: Values) -> State {
         |path: &str| before.binary_search_by(|(p, _)| p.as_str().cmp(path)).ok().and_then(|i| before.get(i));
     let changed = |(path, value): &(String, String)| was(path).is_none_or(|(_, old)| old != value);
     let meant = |(path, value): &(String, String)| !(value == "0" && PAIRED.contains(&path.as_str()));
-    State { values: after.into_iter().filter(|v| changed(v) && meant(v)).list() }
+    // Names of which writing one sets others, which are kept even if they are as before.
+    let mut wide = Vec::new();
+    for value in &after {
+        if let Some(("all" | "default", name)) = of_interface(&value.0)
+            && changed(value)
+        {
+            wide.push(name.to_owned());
+        }
+    }
+    let reached = |path: &str| {
+        of_interface(path).is_some_and(|(_, name)| {
+            let by = if name == "accept_redirects" { FORWARDING } else { name };
+            wide.iter().any(|wide| wide == name || wide == by)
+        })
+    };
+    let kept = |value: &(String, String)| reached(&value.0) || changed(value) && meant(value);
+    State { values: after.into_iter().filter(kept).list() }
 }
 
 /// Sets the parameters of one phase where they differ from what is there.
@@ -223,7 +246,9 @@ pub fn restore(state: &State, root: &Root, when: Phase) -> Result<()> {
     let mut wanted: Vec<&(String, String)> =
         state.values.iter().filter(|(path, _)| phase(path) == when).list();
     // Before `default`: writing `all` copies some of its values to it and to every interface.
-    sorted::sort_by_key(&mut wanted, |(path, _)| !text::has(path, "/all/"));
+    sorted::sort_by_key(&mut wanted, |(path, _)| {
+        u8::from(!text::has(path, "/all/")) * 2 + u8::from(!path.ends_with(FORWARDING))
+    });
     for (path, value) in wanted {
         if self::value(root.proc.as_fd(), &format!("sys/{path}"), &mut buffer).as_ref() != Some(value) {
             root.proc
@@ -257,6 +282,32 @@ mod tests {
             kept,
             values(&[("kernel/printk", "4\t4\t1\t7"), ("net/new", "1"), ("vm/dirty_bytes", "8388608")])
         );
+    }
+
+    #[test]
+    fn what_another_one_sets_is_kept_unchanged() {
+        let kept = |changed: &str| {
+            let mut values = values(&[]);
+            for link in ["all", "default", "lo"] {
+                for name in ["accept_redirects", "disable_ipv6", "forwarding"] {
+                    values.push((format!("net/ipv6/conf/{link}/{name}"), "0".into()));
+                }
+            }
+            let before = values.clone();
+            values.iter_mut().find(|(path, _)| path == changed).unwrap().1 = "1".into();
+            let kept = difference(&before, values).values;
+            kept.into_iter().map(|(path, value)| format!("{path} {value}")).collect::<Vec<_>>()
+        };
+        let of = |name: &str, values: [i32; 3]| {
+            let links = ["all", "default", "lo"].iter().zip(values);
+            links.map(|(link, value)| format!("net/ipv6/conf/{link}/{name} {value}")).collect::<Vec<_>>()
+        };
+        assert_eq!(kept("net/ipv6/conf/all/disable_ipv6"), of("disable_ipv6", [1, 0, 0]));
+        assert_eq!(kept("net/ipv6/conf/default/disable_ipv6"), of("disable_ipv6", [0, 1, 0]));
+        assert_eq!(kept("net/ipv6/conf/lo/disable_ipv6"), ["net/ipv6/conf/lo/disable_ipv6 1"]);
+        let mut routing = [of("accept_redirects", [0; 3]), of("forwarding", [1, 0, 0])].concat();
+        routing.sort();
+        assert_eq!(kept("net/ipv6/conf/all/forwarding"), routing);
     }
 
     #[test]

@@ -63,6 +63,22 @@ impl Socket {
         Socket::open(libc::NETLINK_NETFILTER)
     }
 
+    /// IPsec.
+    ///
+    /// # Errors
+    /// The errno of socket(2).
+    pub fn ipsec() -> Result<Socket, Errno> {
+        Socket::open(libc::NETLINK_XFRM)
+    }
+
+    /// What the kernel records for audit.
+    ///
+    /// # Errors
+    /// The errno of socket(2).
+    pub fn audit() -> Result<Socket, Errno> {
+        Socket::open(libc::NETLINK_AUDIT)
+    }
+
     /// Sockets of all kinds.
     ///
     /// # Errors
@@ -93,7 +109,7 @@ impl Socket {
         loop {
             self.send(kind, NLM_F_DUMP, header)?;
             let mut found = Vec::new();
-            if !self.receive(&mut found)? {
+            if !self.receive(&mut found, usize::MAX)? {
                 return Ok(found);
             }
         }
@@ -105,7 +121,18 @@ impl Socket {
     /// What the kernel answers.
     pub fn change(&mut self, kind: u16, flags: u16, body: &[u8]) -> Result<(), Errno> {
         self.send(kind, NLM_F_ACK | flags, body)?;
-        self.receive(&mut Vec::new()).map(drop)
+        self.receive(&mut Vec::new(), usize::MAX).map(drop)
+    }
+
+    /// What follows the header of the one message that answers a question.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn ask(&mut self, kind: u16) -> Result<Vec<u8>, Errno> {
+        self.send(kind, 0, &[])?;
+        let mut found = Vec::new();
+        self.receive(&mut found, 1)?;
+        Ok(found.pop().map(|message| message.body).unwrap_or_default())
     }
 
     fn send(&mut self, kind: u16, flags: u16, body: &[u8]) -> Result<(), Errno> {
@@ -120,10 +147,10 @@ impl Socket {
         send(self.fd.as_raw_fd(), &message, MsgFlags::empty()).map(drop)
     }
 
-    /// Reads up to the end of an answer; whether the table changed meanwhile.
-    fn receive(&mut self, found: &mut Vec<Message>) -> Result<bool, Errno> {
+    /// Reads up to the end of an answer, or so many messages; whether the table changed meanwhile.
+    fn receive(&mut self, found: &mut Vec<Message>, most: usize) -> Result<bool, Errno> {
         let mut interrupted = false;
-        loop {
+        while found.len() < most {
             let len = recv(self.fd.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_TRUNC)?;
             let mut rest = self.buffer.get(..len).ok_or(Errno::EMSGSIZE)?;
             while let Some(header) = rest.get(..HEADER) {
@@ -149,6 +176,7 @@ impl Socket {
                 }
             }
         }
+        Ok(interrupted)
     }
 }
 

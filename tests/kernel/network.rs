@@ -227,6 +227,39 @@ fn packet_filter_is_refused() {
     );
 }
 
+/// The objects that are refused, all as the kind `netfilter`.
+fn refused(script: fn()) -> Vec<String> {
+    let found = obstacles(script);
+    assert!(found.iter().all(|one| one.kind == "netfilter"), "{found:?}");
+    found.into_iter().map(|one| one.object).collect()
+}
+
+#[test]
+fn ipsec_is_refused() {
+    let found = refused(|| {
+        ip("xfrm policy add src 10.0.0.1 dst 10.0.0.2 dir out
+            xfrm state allocspi src 10.0.0.1 dst 10.0.0.2 proto esp mode tunnel min 0x777 max 0x777");
+    });
+    assert_eq!(found, ["1 policies of IPsec", "1 states of IPsec"]);
+}
+
+#[test]
+fn routing_of_multicast_is_refused() {
+    for (script, family) in [
+        ((|| route_multicast(libc::AF_INET, 2, 0)) as fn(), "ipv4"),
+        (|| route_multicast(libc::AF_INET6, 58, 41), "ipv6"),
+    ] {
+        assert_eq!(refused(script), [format!("1 in /proc/sys/net/{family}/conf/all/mc_forwarding")]);
+    }
+}
+
+/// What igmpproxy does first: MRT_INIT and MRT6_INIT have the same number. The socket stays open.
+fn route_multicast(domain: i32, protocol: i32, level: i32) {
+    let fd = rcsnap::sys::socket::socket(domain, libc::SOCK_RAW, protocol).unwrap();
+    rcsnap::sys::socket::set_option(std::os::fd::AsFd::as_fd(&fd), level, 200, &1_i32.to_ne_bytes()).unwrap();
+    std::mem::forget(fd);
+}
+
 #[test]
 fn missing_hardware_is_refused_untouched() {
     with_world(|root: &Root| {

@@ -14,6 +14,25 @@ fn main() {
 /// In both networks.
 const PORT: u16 = 4711;
 const NAME: &[u8] = b"zoo-namespace-net";
+/// Below /proc/sys/net, in the order of writing: each first one of a group sets what the next ones set back to what it
+/// was.
+const PARAMETERS: [(&str, &str); 9] = [
+    ("ipv4/ip_default_ttl", "77"),
+    ("ipv6/conf/all/disable_ipv6", "1"),
+    ("ipv6/conf/lo/disable_ipv6", "0"),
+    ("ipv4/ip_forward", "1"),
+    ("ipv4/conf/all/accept_redirects", "1"),
+    ("ipv4/conf/default/forwarding", "0"),
+    ("ipv4/conf/lo/forwarding", "0"),
+    ("ipv4/conf/default/arp_notify", "1"),
+    ("ipv4/conf/lo/arp_notify", "0"),
+];
+
+/// Their values; nothing for those that this kernel does not have.
+fn parameters() -> String {
+    let value = |path: &str| std::fs::read_to_string(format!("/proc/sys/net/{path}")).unwrap_or_default();
+    PARAMETERS.map(|(path, _)| format!("{path} {}", value(path))).concat()
+}
 
 /// What this network consists of.
 fn network() -> String {
@@ -22,7 +41,9 @@ fn network() -> String {
     let names: Vec<&str> = names.collect();
     let addresses = zoo::proc::text("/proc/thread-self/net/fib_trie");
     let local: Vec<&str> = addresses.lines().filter(|line| line.contains("|--")).map(str::trim).collect();
-    format!("{names:?} {local:?} {}", zoo::proc::text("/proc/sys/net/ipv4/ip_default_ttl"))
+    let more = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
+    let more: Vec<&str> = more.lines().filter_map(|line| line.split(' ').next()).collect();
+    format!("{names:?} {local:?} {more:?}")
 }
 
 fn echo(stream: &mut TcpStream, other: &mut TcpStream, text: &[u8]) -> Outcome<Vec<u8>> {
@@ -77,7 +98,13 @@ fn check(zoo: &mut Zoo, mut have: Sockets, text: &[u8]) -> Outcome {
 
 fn away(zoo: &mut Zoo) -> Outcome {
     sys!(unshare(libc::CLONE_NEWNET))?;
-    std::fs::write("/proc/sys/net/ipv4/ip_default_ttl", "77\n")?;
+    for (path, value) in PARAMETERS {
+        let path = format!("/proc/sys/net/{path}");
+        if std::fs::exists(&path)? {
+            std::fs::write(path, value)?;
+        }
+    }
+    zoo.keep("the parameters", parameters);
     let have = sockets(zoo, b"away")?;
     // One that was made at home is still of that network.
     zoo.keep("whether it is where its parent is", || zoo::proc::with_parent("net"));
