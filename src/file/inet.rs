@@ -225,7 +225,7 @@ pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
     }
     match &state.role {
         Role::Pair { other, .. } => inet_pair::restore(state, *other, opener),
-        Role::Over { reset, .. } => inet_pair::over(state, *reset),
+        Role::Over { reset, unread } => inet_pair::over(state, *reset, unread.len()),
         Role::Plain | Role::Listening { .. } | Role::Connecting => open(state),
     }
 }
@@ -249,24 +249,18 @@ pub fn fresh(state: &State) -> Result<OwnedFd> {
 /// The errno of the calls.
 pub fn bind(fd: &OwnedFd, local: &Address) -> Result<()> {
     let doing = format_args!("binding to {local}");
-    for (level, name) in lenient(local.is_v6()) {
-        socket::set_number(fd.as_fd(), level, name, 1).context(KIND, doing)?;
+    for (level, name) in LENIENT {
+        let _ = socket::set_number(fd.as_fd(), level, name, 1);
     }
     socket::bind(fd.as_fd(), &local.here()?).context(KIND, doing)
 }
 
-/// SO_REUSEADDR; IPV6_FREEBIND or IP_FREEBIND.
-fn lenient(v6: bool) -> [(i32, i32); 2] {
-    let free = if v6 { (libc::IPPROTO_IPV6, 78) } else { (libc::IPPROTO_IP, 15) };
-    [(libc::SOL_SOCKET, libc::SO_REUSEADDR), free]
-}
+/// SO_REUSEADDR, which all have, and IP_FREEBIND, which also means IPv6 but is unknown to its raw sockets.
+const LENIENT: [(i32, i32); 2] = [(libc::SOL_SOCKET, libc::SO_REUSEADDR), (libc::IPPROTO_IP, 15)];
 
 /// Sets both options as they were, when all sockets are bound.
-///
-/// # Errors
-/// The errno of the call.
-pub fn settle(state: &State, fd: &OwnedFd) -> Result<()> {
-    for (level, name) in lenient(state.family == libc::AF_INET6) {
+pub fn settle(state: &State, fd: &OwnedFd) {
+    for (level, name) in LENIENT {
         let on = match state.options.settings.iter().find(|set| (set.level, set.name) == (level, name)) {
             Some(setting) => setting.value.first() == Some(&1),
             // What a fresh one has: raw and ICMP sockets share their addresses from the start.
@@ -278,10 +272,8 @@ pub fn settle(state: &State, fd: &OwnedFd) -> Result<()> {
                     )
             }
         };
-        socket::set_number(fd.as_fd(), level, name, on.into())
-            .context(KIND, format_args!("setting {name} of level {level}"))?;
+        let _ = socket::set_number(fd.as_fd(), level, name, on.into());
     }
-    Ok(())
 }
 
 fn open(state: &State) -> Result<OwnedFd> {

@@ -63,12 +63,6 @@ impl Address {
         Ok(bytes)
     }
 
-    /// Whether it is a sockaddr of AF_INET6.
-    #[must_use]
-    pub fn is_v6(&self) -> bool {
-        self.bytes.len() > SCOPE
-    }
-
     /// The port.
     #[must_use]
     pub fn port(&self) -> u16 {
@@ -79,7 +73,7 @@ impl Address {
     #[must_use]
     pub fn ip(&self) -> Ip {
         let mut ip = [0; 16];
-        if self.is_v6() {
+        if self.bytes.len() >= SCOPE {
             ip.copy_from_slice(&self.bytes[8..24]);
         } else {
             ip[10..12].fill(0xff);

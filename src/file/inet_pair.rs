@@ -94,7 +94,7 @@ pub fn unread(fd: &OwnedFd, other: Option<&OwnedFd>) -> Result<Vec<u8>> {
 
 /// Bytes that `other` keeps until they are confirmed, without those that `fd` has already.
 fn on_the_way(fd: &OwnedFd, other: &OwnedFd) -> Result<Vec<u8>, Errno> {
-    let (mut sent, len, end) = in_repair(other, SENT, |end| {
+    let (sent, len, end) = in_repair(other, SENT, |end| {
         let len = usize::try_from(ioctl::get(other.as_fd(), &ioctl::UNSENT)?).unwrap_or(0);
         Ok((socket::receive(other.as_fd(), len, libc::MSG_PEEK | libc::MSG_DONTWAIT)?, len, end))
     })?;
@@ -102,7 +102,8 @@ fn on_the_way(fd: &OwnedFd, other: &OwnedFd) -> Result<Vec<u8>, Errno> {
     // Sequence numbers wrap. If its direction has ended, the mark counts as one more.
     let missing = usize::try_from(end.wrapping_sub(next)).unwrap_or(0);
     let missing = missing.saturating_sub(usize::from(len > sent.len()));
-    Ok(sent.split_off(sent.len().checked_sub(missing).ok_or(Errno::EIO)?))
+    let from = sent.len().checked_sub(missing);
+    from.and_then(|from| sent.get(from..)).map(<[u8]>::to_vec).ok_or(Errno::EIO)
 }
 
 /// Runs `work` with the socket in repair mode, given the sequence number at the end of a queue.
@@ -239,7 +240,7 @@ fn wait(fd: &OwnedFd) -> Result<(), Errno> {
 ///
 /// # Errors
 /// The errno of the calls.
-pub fn over(state: &State, reset: bool) -> Result<OwnedFd> {
+pub fn over(state: &State, reset: bool, unread: usize) -> Result<OwnedFd> {
     let doing = format_args!("making a connection that is over");
     let mut address = vec![0_u8; if state.family == libc::AF_INET { 16 } else { 28 }];
     address[..2].copy_from_slice(&u16::try_from(state.family).unwrap_or(0).to_ne_bytes());
@@ -257,11 +258,8 @@ pub fn over(state: &State, reset: bool) -> Result<OwnedFd> {
     let accepted = socket::accept(listener.as_fd()).context(KIND, doing)?;
     fill(&state.role, &accepted, &fd)?;
     // What is not there yet would not outlive the reset.
-    let mut left = 1000;
-    while let Role::Over { unread, .. } = &state.role
-        && usize::try_from(ioctl::get(fd.as_fd(), &ioctl::UNREAD).context(KIND, doing)?).unwrap_or(0)
-            < unread.len()
-    {
+    let (len, mut left) = (i32::try_from(unread).unwrap_or(0), 1000);
+    while ioctl::get(fd.as_fd(), &ioctl::UNREAD) != Ok(len) {
         pty_queue::pause(&mut left).context(KIND, doing)?;
     }
     // A linger time of 0 makes close(2) send a reset.
