@@ -12,8 +12,8 @@
 //!   kernel does not show them; an interface for what is sent to groups that was given by its number alone
 //!   (IP_MULTICAST_IF); SO_INCOMING_CPU.
 //! Refuses: connections to a peer outside the image, unless it is a rerun service on the loopback device, whose
-//!   connections end (`close` lets others end with a reset, as after a power cut); corked UDP; MPTCP, SCTP and
-//!   other protocols; TLS in the kernel; a socket of another network namespace.
+//!   connections end and which has sent everything (`close` lets others end with a reset, as after a power cut); corked
+//!   UDP; MPTCP, SCTP and other protocols; TLS in the kernel; a socket of another network namespace.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -22,7 +22,7 @@ use super::{Description, Opener, World, inet_pair, multicast, options};
 use crate::config::Key;
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sys::netlink::u32_at;
-use crate::sys::{descriptor, ioctl, socket};
+use crate::sys::{descriptor, ioctl, sockdiag, socket};
 
 const KIND: &str = "inet";
 const ESTABLISHED: u8 = 1;
@@ -197,8 +197,9 @@ fn connection(
 ) -> Result<Role, Refusal> {
     let other = inet_pair::other(local, peer, world)?;
     // CLOSE_WAIT with a peer on this machine that nobody holds: it was closed, and only what it sent is left.
-    // So will be what a rerun service holds.
-    let closed = other.is_none() && peer.is_loopback() && (state == 8 || world.outside_ends());
+    // So will be what a rerun service holds; but not what is left of one that ended before it could send everything.
+    let ends = || world.outside_ends() && !sockdiag::leaving(peer.port(), local.port());
+    let closed = other.is_none() && peer.is_loopback() && (state == 8 || ends());
     if other.is_none() && !closed {
         let Some(mut remedy) = world.lacks(Key::Close, desc, &format!("tcp:{peer}")) else {
             return Ok(Role::Over { reset: true, unread: Vec::new() });

@@ -463,6 +463,17 @@ mod tests {
     }
 
     #[test]
+    fn connection_of_one_that_went_with_bytes_not_sent_is_refused() {
+        let (_listener, server, client) = connection("127.0.0.1:0");
+        client.set_nonblocking(true).unwrap();
+        while (&client).write(&[7; 10_000]).is_ok() {}
+        drop(client);
+        let server = OwnedFd::from(server);
+        let refusal = crate::file::testing::refused_of_system(&[&server]);
+        assert!(refusal.reason.contains("outside the image"), "{refusal:?}");
+    }
+
+    #[test]
     fn peer_outside_is_refused() {
         let (_listener, server, _client) = connection("127.0.0.1:0");
         assert!(refused(&[&server.into()]).reason.contains("outside the image"));

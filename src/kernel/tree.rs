@@ -235,8 +235,8 @@ pub fn make(kind: &'static str, top: &Path, nodes: &[Node], renumbered: &[(&str,
     directory_times(kind, top, &nodes.iter().list())
 }
 
-/// Gives sockets their mode and owner, makes those that nobody bound and further names, and sets the times of their directories
-/// again, which bind(2) has changed.
+/// Gives sockets their mode and owner, makes those that nobody bound and the further names of all, and sets the times of
+/// their directories again, which bind(2) has changed.
 ///
 /// # Errors
 /// The errno of the call that did not work.
