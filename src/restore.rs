@@ -336,11 +336,14 @@ impl<'a> Builder<'a> {
         self.puppets.groups.finish()
     }
 
-    /// What is half read of /proc tells of the tasks as they are now: once for all, PID 1 too.
+    /// What is half read of /proc tells of the tasks as they are now, and what is mapped may be sealed: once for all, PID 1
+    /// too.
     fn look_again(&self) -> Result<()> {
         for (entry, fd) in self.image.files.iter().zip(&self.puppets.entries) {
-            if let file::State::Regular(state) = &entry.state {
-                file::regular::look_again(state, fd)?;
+            match &entry.state {
+                file::State::Regular(state) => file::regular::look_again(state, fd)?,
+                file::State::Memfd(state) => file::memfd::seal(state, fd)?,
+                _ => {}
             }
         }
         Ok(())

@@ -12,8 +12,8 @@
 //!   kernel does not show them; an interface for what is sent to groups that was given by its number alone
 //!   (IP_MULTICAST_IF); SO_INCOMING_CPU.
 //! Refuses: connections to a peer outside the image, unless it is a rerun service on the loopback device, whose
-//!   connections end (`close` lets others end with a reset, as after a power cut); corked UDP; MPTCP, SCTP and
-//!   other protocols; TLS in the kernel; a socket of another network namespace.
+//!   connections end and which has sent everything (`close` lets others end with a reset, as after a power cut); corked
+//!   UDP; MPTCP, SCTP and other protocols; TLS in the kernel; a socket of another network namespace.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -22,7 +22,7 @@ use super::{Description, Opener, World, inet_pair, multicast, options};
 use crate::config::Key;
 use crate::error::{Context, Error, Refusal, Result};
 use crate::sys::netlink::u32_at;
-use crate::sys::{descriptor, ioctl, socket};
+use crate::sys::{descriptor, ioctl, sockdiag, socket};
 
 const KIND: &str = "inet";
 const ESTABLISHED: u8 = 1;
@@ -77,8 +77,10 @@ crate::section! {
         },
         /// Its connection is over.
         Over {
-            /// The next call gets ECONNRESET.
+            /// The next call gets ECONNRESET, or the next one that finds nothing unread.
             reset: bool,
+            /// What it has received and not read.
+            unread: Vec<u8>,
         },
     }
 }
@@ -173,7 +175,10 @@ fn stream(
         // tcpi_unacked and tcpi_sacked are the length and the limit of a listener's queue.
         (LISTEN, ..) => Ok(Role::Listening { backlog: i32::try_from(u32_at(&info, 28)).unwrap_or(i32::MAX) }),
         // A connection that is over looks like a fresh socket, but both directions are shut.
-        (CLOSE, ..) if events & libc::POLLRDHUP != 0 => Ok(Role::Over { reset: events & libc::POLLERR != 0 }),
+        (CLOSE, ..) if events & libc::POLLRDHUP != 0 => {
+            let unread = inet_pair::unread(fd, None)?;
+            Ok(Role::Over { reset: events & libc::POLLERR != 0, unread })
+        }
         (CLOSE, ..) => Ok(Role::Plain),
         (SYN_SENT, ..) => Ok(Role::Connecting),
         (state, Some(local), Some(peer)) => connection(desc, world, state, local, peer),
@@ -192,11 +197,12 @@ fn connection(
 ) -> Result<Role, Refusal> {
     let other = inet_pair::other(local, peer, world)?;
     // CLOSE_WAIT with a peer on this machine that nobody holds: it was closed, and only what it sent is left.
-    // So will be what a rerun service holds.
-    let closed = other.is_none() && peer.is_loopback() && (state == 8 || world.outside_ends());
+    // So will be what a rerun service holds; but not what is left of one that ended before it could send everything.
+    let ends = || world.outside_ends() && !sockdiag::leaving(peer.port(), local.port());
+    let closed = other.is_none() && peer.is_loopback() && (state == 8 || ends());
     if other.is_none() && !closed {
         let Some(mut remedy) = world.lacks(Key::Close, desc, &format!("tcp:{peer}")) else {
-            return Ok(Role::Over { reset: true });
+            return Ok(Role::Over { reset: true, unread: Vec::new() });
         };
         // A port that the kernel gave to a client is another one on the next boot.
         if peer.port() >= 32768 {
@@ -220,7 +226,7 @@ pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
     }
     match &state.role {
         Role::Pair { other, .. } => inet_pair::restore(state, *other, opener),
-        Role::Over { reset } => inet_pair::over(state, *reset),
+        Role::Over { reset, unread } => inet_pair::over(state, *reset, unread.len()),
         Role::Plain | Role::Listening { .. } | Role::Connecting => open(state),
     }
 }
@@ -237,32 +243,38 @@ pub fn fresh(state: &State) -> Result<OwnedFd> {
 }
 
 /// Binds with SO_REUSEADDR until all sockets are there ([`settle`]): others may have the same port, such as
-/// connections, and a wildcard beside single addresses.
+/// connections, and a wildcard beside single addresses. And with IP_FREEBIND: the address may be one that a router
+/// gives later.
 ///
 /// # Errors
 /// The errno of the calls.
 pub fn bind(fd: &OwnedFd, local: &Address) -> Result<()> {
     let doing = format_args!("binding to {local}");
-    reuse(fd, 1).context(KIND, doing)?;
+    for (level, name) in LENIENT {
+        let _ = socket::set_number(fd.as_fd(), level, name, 1);
+    }
     socket::bind(fd.as_fd(), &local.here()?).context(KIND, doing)
 }
 
-fn reuse(fd: &OwnedFd, on: i32) -> nix::Result<()> {
-    socket::set_number(fd.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, on)
-}
+/// SO_REUSEADDR, which all have, and IP_FREEBIND, which also means IPv6 but is unknown to its raw sockets.
+const LENIENT: [(i32, i32); 2] = [(libc::SOL_SOCKET, libc::SO_REUSEADDR), (libc::IPPROTO_IP, 15)];
 
-/// Sets SO_REUSEADDR as it was, when all sockets are bound.
-///
-/// # Errors
-/// The errno of the call.
-pub fn settle(state: &State, fd: &OwnedFd) -> Result<()> {
-    let its = |set: &&options::Setting| (set.level, set.name) == (libc::SOL_SOCKET, libc::SO_REUSEADDR);
-    let on = match state.options.settings.iter().find(its) {
-        Some(setting) => setting.value.first() == Some(&1),
-        // What a fresh one has: raw and ICMP sockets share their addresses from the start.
-        None => !matches!(state.protocol, libc::IPPROTO_TCP | libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE),
-    };
-    reuse(fd, on.into()).context(KIND, format_args!("setting SO_REUSEADDR"))
+/// Sets both options as they were, when all sockets are bound.
+pub fn settle(state: &State, fd: &OwnedFd) {
+    for (level, name) in LENIENT {
+        let on = match state.options.settings.iter().find(|set| (set.level, set.name) == (level, name)) {
+            Some(setting) => setting.value.first() == Some(&1),
+            // What a fresh one has: raw and ICMP sockets share their addresses from the start.
+            None => {
+                level == libc::SOL_SOCKET
+                    && !matches!(
+                        state.protocol,
+                        libc::IPPROTO_TCP | libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE
+                    )
+            }
+        };
+        let _ = socket::set_number(fd.as_fd(), level, name, on.into());
+    }
 }
 
 fn open(state: &State) -> Result<OwnedFd> {

@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::inet::{Role, State, bind, fresh};
 use super::inet_address::{self, Address, Ip};
-use super::{Description, Opener, World, options};
+use super::{Description, Opener, World, options, pty_queue};
 use crate::error::{Context, Error, Result};
 use crate::sorted::Map;
 use crate::sys::{ioctl, socket};
@@ -94,14 +94,16 @@ pub fn unread(fd: &OwnedFd, other: Option<&OwnedFd>) -> Result<Vec<u8>> {
 
 /// Bytes that `other` keeps until they are confirmed, without those that `fd` has already.
 fn on_the_way(fd: &OwnedFd, other: &OwnedFd) -> Result<Vec<u8>, Errno> {
-    let (sent, end) = in_repair(other, SENT, |end| {
+    let (sent, len, end) = in_repair(other, SENT, |end| {
         let len = usize::try_from(ioctl::get(other.as_fd(), &ioctl::UNSENT)?).unwrap_or(0);
-        Ok((socket::receive(other.as_fd(), len, libc::MSG_PEEK | libc::MSG_DONTWAIT)?, end))
+        Ok((socket::receive(other.as_fd(), len, libc::MSG_PEEK | libc::MSG_DONTWAIT)?, len, end))
     })?;
     let next = in_repair(fd, RECEIVED, Ok)?;
-    // Sequence numbers wrap; an end mark counts as one.
+    // Sequence numbers wrap. If its direction has ended, the mark counts as one more.
     let missing = usize::try_from(end.wrapping_sub(next)).unwrap_or(0);
-    Ok(if missing > sent.len() { Vec::new() } else { sent[sent.len() - missing..].to_vec() })
+    let missing = missing.saturating_sub(usize::from(len > sent.len()));
+    let from = sent.len().checked_sub(missing);
+    from.and_then(|from| sent.get(from..)).map(<[u8]>::to_vec).ok_or(Errno::EIO)
 }
 
 /// Runs `work` with the socket in repair mode, given the sequence number at the end of a queue.
@@ -190,12 +192,12 @@ fn connect(server: &State, client: &State) -> Result<(OwnedFd, OwnedFd)> {
 
 /// Sends what `to` had not read from the end it came from.
 fn fill(role: &Role, from: &OwnedFd, to: &OwnedFd) -> Result<()> {
-    let Role::Pair { unread, .. } = role else { return Ok(()) };
+    let (Role::Pair { unread, .. } | Role::Over { unread, .. }) = role else { return Ok(()) };
     if unread.is_empty() {
         return Ok(());
     }
     let doing = format_args!("filling its queue");
-    let size = i32::try_from(unread.len()).unwrap_or(i32::MAX / 4).saturating_mul(2);
+    let size = i32::try_from(unread.len()).unwrap_or(i32::MAX / 4).saturating_mul(4);
     // The queue may have grown beyond what a fresh connection takes.
     let mut grown = Vec::new();
     for (fd, name, force, bit) in [(from, libc::SO_SNDBUF, 32, 1), (to, libc::SO_RCVBUF, 33, 2)] {
@@ -234,11 +236,11 @@ fn wait(fd: &OwnedFd) -> Result<(), Errno> {
     }
 }
 
-/// A socket whose connection is over: it is connected on the loopback device and reset.
+/// A socket whose connection is over: it is connected on the loopback device, gets its queue and is reset.
 ///
 /// # Errors
 /// The errno of the calls.
-pub fn over(state: &State, reset: bool) -> Result<OwnedFd> {
+pub fn over(state: &State, reset: bool, unread: usize) -> Result<OwnedFd> {
     let doing = format_args!("making a connection that is over");
     let mut address = vec![0_u8; if state.family == libc::AF_INET { 16 } else { 28 }];
     address[..2].copy_from_slice(&u16::try_from(state.family).unwrap_or(0).to_ne_bytes());
@@ -254,6 +256,12 @@ pub fn over(state: &State, reset: bool) -> Result<OwnedFd> {
     let fd = fresh(state)?;
     socket::connect(fd.as_fd(), &address).context(KIND, doing)?;
     let accepted = socket::accept(listener.as_fd()).context(KIND, doing)?;
+    fill(&state.role, &accepted, &fd)?;
+    // What is not there yet would not outlive the reset.
+    let (len, mut left) = (i32::try_from(unread).unwrap_or(0), 1000);
+    while ioctl::get(fd.as_fd(), &ioctl::UNREAD) != Ok(len) {
+        pty_queue::pause(&mut left).context(KIND, doing)?;
+    }
     // A linger time of 0 makes close(2) send a reset.
     let linger = [1_i32.to_ne_bytes(), 0_i32.to_ne_bytes()].concat();
     socket::set_option(accepted.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger).context(KIND, doing)?;
@@ -397,7 +405,7 @@ mod tests {
         std::thread::sleep(std::time::Duration::from_millis(5));
         let found = states(&[&server.into()]);
         same(&found);
-        assert_eq!(inet(&found.before[0]).role, Role::Over { reset: true });
+        assert_eq!(inet(&found.before[0]).role, Role::Over { reset: true, unread: Vec::new() });
         let error = socket::receive(found.open[0].as_fd(), 1, 0).unwrap_err();
         assert_eq!(error, nix::errno::Errno::ECONNRESET);
     }
@@ -455,6 +463,17 @@ mod tests {
     }
 
     #[test]
+    fn connection_of_one_that_went_with_bytes_not_sent_is_refused() {
+        let (_listener, server, client) = connection("127.0.0.1:0");
+        client.set_nonblocking(true).unwrap();
+        while (&client).write(&[7; 10_000]).is_ok() {}
+        drop(client);
+        let server = OwnedFd::from(server);
+        let refusal = crate::file::testing::refused_of_system(&[&server]);
+        assert!(refusal.reason.contains("outside the image"), "{refusal:?}");
+    }
+
+    #[test]
     fn peer_outside_is_refused() {
         let (_listener, server, _client) = connection("127.0.0.1:0");
         assert!(refused(&[&server.into()]).reason.contains("outside the image"));
@@ -467,11 +486,11 @@ mod tests {
         let (server, client) = (OwnedFd::from(server), OwnedFd::from(client));
         let (line, state) = cured(&[&client]);
         assert_eq!(line, "close = EXE: tcp:127.0.0.9:8471");
-        assert_eq!(inet(&state).role, Role::Over { reset: true });
+        assert_eq!(inet(&state).role, Role::Over { reset: true, unread: Vec::new() });
         // The kernel gave a port to the client: the next one is another.
         let (line, state) = cured(&[&server]);
         assert_eq!(line, format!("close = EXE: tcp:{local}"));
-        assert_eq!(inet(&state).role, Role::Over { reset: true });
+        assert_eq!(inet(&state).role, Role::Over { reset: true, unread: Vec::new() });
         for (line, allowed) in
             [("tcp", true), ("tcp:*:8471", true), ("tcp:127.0.0.9:847", false), ("unix", false)]
         {

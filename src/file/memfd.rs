@@ -2,7 +2,8 @@
 //!
 //! What: its name, bytes and seals, the size of its pages if they are huge, and one description of it.
 //! Reads: the link text for the name; the bytes through a description of our own; F_GET_SEALS.
-//! Rebuilds: memfd_create(2), the bytes, the seals; further descriptions by opening it again.
+//! Rebuilds: memfd_create(2), the bytes, the seals (one on later writers when all is mapped); further descriptions by
+//!   opening it again.
 //! Loses: whether it was made with MFD_NOEXEC_SEAL where no seal shows it; holes become holes of zeros;
 //!   which of several huge pages of zeros are there, but not how many.
 //! Refuses: secret memory.
@@ -111,9 +112,27 @@ fn make(body: &Body) -> Result<OwnedFd> {
     nix::sys::stat::fchmod(&fd, mode).context(KIND, doing)?;
     nix::unistd::fchown(&fd, Some(body.uid.into()), Some(body.gid.into())).context(KIND, doing)?;
     // After the bytes, which a seal would keep out. F_SEAL_EXEC comes from the mode.
-    descriptor::fcntl(fd.as_fd(), FcntlNumber::AddSeals, body.seals)
-        .context(KIND, format_args!("sealing"))?;
+    add(body, &fd, false)?;
     Ok(fd)
+}
+
+/// Adds the seals, if they are of those that go in now or `late`.
+fn add(body: &Body, fd: &OwnedFd, late: bool) -> Result<()> {
+    // With F_SEAL_FUTURE_WRITE alone there may be mappings that write, as with F_SEAL_WRITE not.
+    let kept = body.seals & (libc::F_SEAL_WRITE | libc::F_SEAL_FUTURE_WRITE) == libc::F_SEAL_FUTURE_WRITE;
+    if kept == late {
+        descriptor::fcntl(fd.as_fd(), FcntlNumber::AddSeals, body.seals)
+            .context(KIND, format_args!("sealing"))?;
+    }
+    Ok(())
+}
+
+/// When everything is mapped: the seals that keep new mappings from writing, but not those which are there.
+///
+/// # Errors
+/// The errno of the call.
+pub fn seal(state: &State, fd: &OwnedFd) -> Result<()> {
+    state.body.as_ref().map_or(Ok(()), |body| add(body, fd, true))
 }
 
 #[cfg(test)]

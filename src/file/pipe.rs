@@ -35,7 +35,7 @@ crate::section! {
     pub struct Body {
         /// F_GETPIPE_SZ.
         pub size: i32,
-        /// The bytes; more than one element if they are packets.
+        /// The bytes; more than one element if they are packets, the last of which may then be empty.
         pub packets: Vec<Vec<u8>>,
         /// Owner of the inode: who may open it again through /proc.
         pub uid: u32,
@@ -59,7 +59,7 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
 /// # Errors
 /// A refusal if an end is outside the image.
 pub fn body(desc: &Description, world: &World<'_>) -> Result<Option<Body>, Refusal> {
-    let (mut reader, mut writer) = (None, false);
+    let (mut reader, mut writer, mut direct) = (None, false, 0);
     for end in world.descriptions.iter().filter(|other| desc.shares_object(other)) {
         if end.external.is_some() {
             return Err(Refusal::new(
@@ -70,7 +70,10 @@ pub fn body(desc: &Description, world: &World<'_>) -> Result<Option<Body>, Refus
         if reader.is_none() && end.reads() {
             reader = Some(end);
         }
-        writer |= end.writes();
+        if end.writes() {
+            writer = true;
+            direct |= end.info.flags & libc::O_DIRECT;
+        }
     }
     // Nobody at the other side shows as a hang-up; somebody whom we do not know does not. A FIFO that was
     // opened first shows none either, but who else has it can be told from its name.
@@ -93,11 +96,15 @@ pub fn body(desc: &Description, world: &World<'_>) -> Result<Option<Body>, Refus
     }
     let size = descriptor::fcntl(desc.fd.as_fd(), FcntlNumber::GetPipeSize, 0)
         .context(KIND, format_args!("asking its size"))?;
-    let packets = match reader {
+    let mut packets = match reader {
         Some(reader) => peek(&reader.fd, size)?,
         // Nobody can read what is in it.
         None => Vec::new(),
     };
+    // One alone would take in what is written next.
+    if packets.len() == 1 && direct != 0 {
+        packets.push(Vec::new());
+    }
     let Description { stat, .. } = desc;
     Ok(Some(Body { size, packets, uid: stat.uid, gid: stat.gid, mode: stat.mode & 0o7777 }))
 }

@@ -132,7 +132,10 @@ fn fill(master: BorrowedFd<'_>, slave: BorrowedFd<'_>, modes: &Termios, queue: &
 }
 
 /// Waits a little, until that was often enough.
-fn pause(left: &mut u32) -> Sys<()> {
+///
+/// # Errors
+/// It was.
+pub fn pause(left: &mut u32) -> Sys<()> {
     *left = left.checked_sub(1).ok_or(Errno::ENOBUFS)?;
     std::thread::sleep(Duration::from_millis(1));
     Ok(())

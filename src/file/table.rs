@@ -303,7 +303,7 @@ fn complete(opener: &mut Opener<'_>) -> Result<()> {
     for (entry, fd) in opener.entries.iter().zip(&opener.open) {
         match (&entry.state, fd) {
             (State::Unix(state), Some(fd)) => unix::shut(state, fd)?,
-            (State::Inet(state), Some(fd)) => inet::settle(state, fd)?,
+            (State::Inet(state), Some(fd)) => inet::settle(state, fd),
             _ => {}
         }
     }

@@ -167,6 +167,12 @@ pub fn capture_of_system(fds: &[&OwnedFd]) -> Vec<State> {
     entries.into_iter().map(|entry| entry.state).collect()
 }
 
+/// The refusal in the same view.
+pub fn refused_of_system(fds: &[&OwnedFd]) -> Refusal {
+    let descriptions: Vec<_> = (0..).zip(fds).map(|(i, fd)| describe_as(fd, i)).collect();
+    world_of(Scope::System, "", &descriptions, table::entries).unwrap_err()
+}
+
 /// The refusal of the first descriptor that is refused.
 pub fn refused(fds: &[&OwnedFd]) -> Refusal {
     entries(fds).unwrap_err()

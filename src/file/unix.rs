@@ -13,7 +13,7 @@
 //! Refuses: a peer outside the image (in a whole system that is a rerun service, and counts as ended);
 //!   connections that nobody has accepted, unless `close` lets them end; an epoll or inotify on its way in a queue; a queued datagram from
 //!   an address that nobody in the image has; a relative name whose file was moved, and an absolute one whose
-//!   file was moved to another directory.
+//!   file was moved to another directory, or was bound under another root.
 
 use std::os::fd::{AsFd, OwnedFd};
 

@@ -142,10 +142,14 @@ pub fn node(
             }
         },
     };
-    // An absolute name may go through links or another root; but the last part must agree.
+    // What the kernel shows need not be a name that is there: the file may have been moved since, or its owner may have
+    // had another root.
+    let leads = |path: &str| {
+        lstat(world.inside(path)).is_ok_and(|found| (found.dev, found.ino) == (stat.dev, stat.ino))
+    };
     let mut renamed = String::new();
-    if live && path.starts_with('/') && !same_file(&path, real) {
-        renamed = other_name(&path, &stat, world).ok_or_else(|| {
+    if live && path.starts_with('/') && !leads(&path) {
+        renamed = other_name(&path, &leads, world).ok_or_else(|| {
             let reason = format!("it was bound to {path}, and its file is {real} now");
             Refusal::new(reason, "do not move the file of a socket to another directory")
         })?;
@@ -159,19 +163,13 @@ pub fn node(
 }
 
 /// The name that a file has in the directory of `path`: servers bind a passing name, and rename or link the file
-/// when they are ready. What the kernel shows then need not be a name that is there.
-fn other_name(path: &str, file: &Stat, world: &World<'_>) -> Option<String> {
+/// when they are ready.
+fn other_name(path: &str, leads: &dyn Fn(&str) -> bool, world: &World<'_>) -> Option<String> {
     let dir = text::split_last(path, '/')?.0;
     fs::names(world.inside(&format!("{dir}/"))).ok()?.iter().find_map(|name| {
         let path = format!("{dir}/{}", name.to_str()?);
-        let found = lstat(world.inside(&path)).ok()?;
-        ((found.dev, found.ino) == (file.dev, file.ino)).then_some(path)
+        leads(&path).then_some(path)
     })
-}
-
-/// `/var/run/x` and `/run/x` are one file where `/var/run` is a link: the last parts agree.
-fn same_file(name: &str, real: &str) -> bool {
-    text::file_name(name) == text::file_name(real)
 }
 
 /// The sockaddr by which another process reaches a name for the moment in which it exists.

@@ -223,8 +223,8 @@ pub fn remove(kind: &'static str, top: &Path, paths: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Makes the nodes below `top`, parents first, whatever was there before. Sockets are left to [`finish`].
-/// `renumbered` has the paths of device nodes whose numbers are other ones now.
+/// Makes the nodes below `top`, parents first, whatever was there before. Sockets and their further names are left to
+/// [`finish`]. `renumbered` has the paths of device nodes whose numbers are other ones now.
 ///
 /// # Errors
 /// The errno of the call that did not work.
@@ -235,20 +235,32 @@ pub fn make(kind: &'static str, top: &Path, nodes: &[Node], renumbered: &[(&str,
     directory_times(kind, top, &nodes.iter().list())
 }
 
-/// Gives sockets their mode and owner, makes those that nobody bound, and sets the times of their directories
-/// again, which bind(2) has changed.
+/// Gives sockets their mode and owner, makes those that nobody bound and the further names of all, and sets the times of
+/// their directories again, which bind(2) has changed.
 ///
 /// # Errors
 /// The errno of the call that did not work.
 pub fn finish(kind: &'static str, top: &Path, nodes: &[&Node]) -> Result<()> {
-    let mut parents = Vec::new();
-    for node in nodes.iter().filter(|node| node.content == Content::Socket) {
-        let path = place(top, node);
-        if lstat(&path).is_err() {
-            mknod(&path, SFlag::S_IFSOCK, Mode::S_IRUSR, 0)
-                .context(kind, format_args!("making {}", node.path))?;
+    // A socket may be bound to a later one of its names. All else has its names already.
+    for node in nodes {
+        if let Content::Same(first) = &node.content {
+            let _ = path::link(&place(top, node), &top.join(first));
         }
-        dress(&path, node).context(kind, format_args!("making {}", node.path))?;
+    }
+    let mut parents = Vec::new();
+    for node in nodes {
+        let path = place(top, node);
+        let made = match &node.content {
+            Content::Socket => mknod(&path, SFlag::S_IFSOCK, Mode::S_IRUSR, 0),
+            Content::Same(first) => path::link(&top.join(first), &path),
+            _ => continue,
+        };
+        let done = match made {
+            Err(errno) if errno != Errno::EEXIST => Err(errno),
+            _ if node.content == Content::Socket => dress(&path, node),
+            _ => Ok(()),
+        };
+        done.context(kind, format_args!("making {}", node.path))?;
         let parent = text::split_last(&node.path, '/').map_or("", |(parent, _)| parent);
         parents.extend(nodes.iter().copied().find(|node| node.path == parent));
     }
@@ -297,7 +309,11 @@ fn make_one(top: &Path, node: &Node, renumbered: &[(&str, (u64, u64))]) -> Resul
         Content::Block(major, minor) => device(SFlag::S_IFBLK, *major, *minor)?,
         Content::Socket => return Ok(()),
         // The first name has had its owner and mode already.
-        Content::Same(first) => return path::link(&top.join(first), &path),
+        Content::Same(first) => {
+            let made = path::link(&top.join(first), &path);
+            // Not yet there: a socket.
+            return if made == Err(Errno::ENOENT) { Ok(()) } else { made };
+        }
     }
     dress(&path, node)
 }

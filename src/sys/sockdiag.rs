@@ -44,6 +44,23 @@ pub fn unix() -> Result<Map<u64, Unix>, Errno> {
     Ok(answer.iter().map(|message| one(&message.body)).list().into())
 }
 
+/// Whether there is a TCP connection between these ports whose first end is over, but has not sent everything.
+#[must_use]
+pub fn leaving(from: u16, to: u16) -> bool {
+    let answer = |family| {
+        // inet_diag_req_v2: family, protocol, two bytes; states; ports; addresses, interface and cookie, which may be any.
+        let mut request = [0; 56];
+        (request[0], request[1]) = (family, 6);
+        // TCP_FIN_WAIT1.
+        request[4..8].copy_from_slice(&(1_u32 << 4).to_ne_bytes());
+        request[8..10].copy_from_slice(&from.to_be_bytes());
+        request[10..12].copy_from_slice(&to.to_be_bytes());
+        Socket::diagnosis()?.dump(BY_FAMILY, &request)
+    };
+    // An IPv6 socket may talk IPv4.
+    [2, 10].into_iter().any(|family| answer(family).is_ok_and(|found| !found.is_empty()))
+}
+
 /// unix_diag_msg: family, type, state, padding, inode, cookie; then attributes.
 fn one(body: &[u8]) -> (u64, Unix) {
     let attributes = netlink::attributes(body, 16);

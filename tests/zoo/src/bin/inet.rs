@@ -1,4 +1,5 @@
-//! Kind `inet`: TCP listeners, connections over loopback with data under way, bound and bare sockets, options.
+//! Kind `inet`: TCP listeners, connections over loopback with data under way and ended in every way, bound and bare
+//! sockets, also where the address is not there any more, options.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, IntoRawFd};
@@ -67,6 +68,103 @@ fn addresses(socket: i32) -> String {
     text
 }
 
+/// Both ends of a new connection.
+fn connection(listener: &TcpListener) -> Outcome<(i32, i32)> {
+    let client = TcpStream::connect(listener.local_addr()?)?.into_raw_fd();
+    Ok((client, listener.accept()?.0.into_raw_fd()))
+}
+
+/// What the byte at this place of a long stream is.
+fn pattern(at: usize) -> u8 {
+    (at * 7 + at / 256 + at / 65_536) as u8
+}
+
+/// Connections one or both of whose directions have ended, with something unread.
+struct Ended {
+    /// A client that wrote more than the server's window takes before its end, and how much; the server.
+    long: (i32, usize, i32),
+    /// A client that ended its direction, got its answer and the end.
+    answered: i32,
+    /// A client whose server said something and then went without listening.
+    reset: i32,
+}
+
+impl Ended {
+    fn new(listener: &TcpListener) -> Outcome<Ended> {
+        let (client, server) = connection(listener)?;
+        set(server, SOL, libc::SO_RCVBUF, 100_000)?;
+        set(client, SOL, libc::SO_SNDBUF, 200_000)?;
+        sys!(fcntl(client, libc::F_SETFL, libc::O_NONBLOCK))?;
+        let mut count = 0;
+        loop {
+            let part: Vec<u8> = (count..count + 10_000).map(pattern).collect();
+            // SAFETY: writes what is there.
+            match unsafe { libc::write(client, part.as_ptr().cast(), part.len()) } {
+                -1 if sys::errno() == libc::EAGAIN => break,
+                n if n > 0 => count += n as usize,
+                _ => return Err("a long stream".into()),
+            }
+        }
+        sys!(fcntl(client, libc::F_SETFL, 0))?;
+        sys!(shutdown(client, libc::SHUT_WR))?;
+        let (answered, there) = connection(listener)?;
+        sys!(shutdown(answered, libc::SHUT_WR))?;
+        fd::write(there, b"the answer")?;
+        fd::close(there);
+        let (reset, there) = connection(listener)?;
+        fd::write(reset, b"nobody reads this")?;
+        fd::write(there, b"before the reset")?;
+        fd::close(there);
+        for socket in [answered, reset] {
+            if !zoo::eventually(5000, || fd::polled(socket, 0) & libc::POLLHUP != 0) {
+                return Err("a connection does not end".into());
+            }
+        }
+        Ok(Ended { long: (client, count, server), answered, reset })
+    }
+
+    fn check(self, zoo: &mut Zoo) -> Outcome {
+        let (client, count, server) = self.long;
+        let mut got = Vec::new();
+        loop {
+            let part = fd::read(server, 1 << 20)?;
+            if part.is_empty() {
+                break;
+            }
+            got.extend(part);
+        }
+        zoo.expect("the length of what a window did not take", got.len(), count);
+        zoo.check("its bytes", got.iter().enumerate().all(|(at, byte)| *byte == pattern(at)));
+        fd::write(server, b"thanks")?;
+        zoo.expect("the other direction", fd::read_text(client), "thanks".to_owned());
+        zoo.expect("an answer", fd::read_text(self.answered), "the answer".to_owned());
+        zoo.expect("its end", fd::read_text(self.answered), String::new());
+        zoo.expect("what came before a reset", fd::read_text(self.reset), "before the reset".to_owned());
+        zoo.check("the reset", fd::read(self.reset, 1).is_err() && sys::errno() == libc::ECONNRESET);
+        Ok(())
+    }
+}
+
+/// A socket that is bound to an address of this family which is not there, as when a router gave it and it went.
+fn elsewhere(family: i32, kind: i32) -> Outcome<i32> {
+    let socket = sys!(socket(family, kind, 0))?;
+    let (level, name) = if family == libc::AF_INET { (IP, libc::IP_FREEBIND) } else { (41, 78) };
+    set(socket, level, name, 1)?;
+    if family == libc::AF_INET {
+        let mut address: libc::sockaddr_in = sys::zeroed();
+        address.sin_family = libc::AF_INET as libc::sa_family_t;
+        address.sin_addr.s_addr = u32::from_ne_bytes([192, 0, 2, 7]);
+        sys!(bind(socket, (&raw const address).cast(), size_of_val(&address) as libc::socklen_t))?;
+    } else {
+        let mut address: libc::sockaddr_in6 = sys::zeroed();
+        address.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+        address.sin6_addr.s6_addr = std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7).octets();
+        sys!(bind(socket, (&raw const address).cast(), size_of_val(&address) as libc::socklen_t))?;
+    }
+    set(socket, level, name, 0)?;
+    Ok(socket)
+}
+
 fn program(zoo: &mut Zoo) -> Outcome {
     zoo::net::loopback_up()?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -87,6 +185,9 @@ fn program(zoo: &mut Zoo) -> Outcome {
     set(bare, IP, libc::IP_TTL, 33)?;
     let bound = sys!(socket(libc::AF_INET, libc::SOCK_STREAM, 0))?;
     bind_any(bound)?;
+    let far = elsewhere(libc::AF_INET, libc::SOCK_STREAM)?;
+    sys!(listen(far, 3))?;
+    keep(zoo, far, "a listener where no address is");
     for (socket, what) in [
         (listening, "the listener"),
         (client, "the client"),
@@ -98,7 +199,14 @@ fn program(zoo: &mut Zoo) -> Outcome {
     }
     if let Some(six) = six {
         keep(zoo, six, "an IPv6 listener");
+        let far = elsewhere(libc::AF_INET6, libc::SOCK_DGRAM)?;
+        let mut peer: libc::sockaddr_in6 = sys::zeroed();
+        peer.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+        (peer.sin6_addr.s6_addr, peer.sin6_port) = (std::net::Ipv6Addr::LOCALHOST.octets(), 9_u16.to_be());
+        sys!(connect(far, (&raw const peer).cast(), size_of_val(&peer) as libc::socklen_t))?;
+        keep(zoo, far, "a connected socket where no address is");
     }
+    let ended = Ended::new(&listener)?;
     // A server's worker, asleep in accept on the shared listener.
     let worker = zoo.fork(move |zoo| {
         zoo.arrive();
@@ -108,6 +216,7 @@ fn program(zoo: &mut Zoo) -> Outcome {
     })?;
     zoo.ready();
 
+    ended.check(zoo)?;
     zoo.expect("a request under way", fd::read_text(server), "request in flight".to_owned());
     let mut count = 0;
     while count < 50_000 && zoo::eventually(5000, || fd::polled(client, libc::POLLIN) != 0) {

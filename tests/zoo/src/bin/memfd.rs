@@ -21,6 +21,17 @@ fn program(zoo: &mut Zoo) -> Outcome {
     let sealed = make(c"sealed", libc::MFD_ALLOW_SEALING)?;
     fd::write(sealed, b"never changes")?;
     sys!(fcntl(sealed, libc::F_ADD_SEALS, libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE))?;
+    let future = make(c"future", libc::MFD_ALLOW_SEALING)?;
+    sys!(ftruncate(future, 4096))?;
+    let writable = map(future, 4096, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED)?;
+    // Only who has it mapped already may write to it.
+    sys!(fcntl(
+        future,
+        libc::F_ADD_SEALS,
+        libc::F_SEAL_FUTURE_WRITE | libc::F_SEAL_GROW | libc::F_SEAL_SEAL
+    ))?;
+    // SAFETY: within the mapping.
+    unsafe { writable.write_volatile(b'f') };
     let sparse = make(c"sparse", 0)?;
     sys!(ftruncate(sparse, 64 << 20))?;
     sys!(pwrite(sparse, b"far".as_ptr().cast(), 3, 40 << 20))?;
@@ -34,7 +45,7 @@ fn program(zoo: &mut Zoo) -> Outcome {
         shared.write_volatile(b's');
         private.add(4096).write_volatile(b'p');
     }
-    for file in [plain, sealed, sparse, mapped] {
+    for file in [plain, sealed, future, sparse, mapped] {
         zoo.keep(&format!("flags of {file}"), move || fd::flags(file));
         zoo.keep(&format!("name of {file}"), move || zoo::proc::link(&format!("/proc/self/fd/{file}")));
         zoo.keep(&format!("seals of {file}"), move || {
@@ -47,7 +58,7 @@ fn program(zoo: &mut Zoo) -> Outcome {
             format!("{} {} {:o}", stat.st_size, stat.st_blocks, stat.st_mode)
         });
     }
-    for (what, at) in [("shared", shared), ("private", private)] {
+    for (what, at) in [("shared", shared), ("private", private), ("writable", writable)] {
         let at = at as usize;
         zoo.keep(&format!("the {what} mapping"), move || zoo::proc::mapping(at));
     }
@@ -65,6 +76,15 @@ fn program(zoo: &mut Zoo) -> Outcome {
     let write = sys!(pwrite(sealed, b"x".as_ptr().cast(), 1, 0));
     zoo.check("a seal holds", write.is_err() && sys::errno() == libc::EPERM);
     zoo.check("no more seals lost", sys!(ftruncate(sealed, 1)).is_err());
+    let write = sys!(pwrite(future, b"x".as_ptr().cast(), 1, 0));
+    zoo.check("a seal on later writers holds", write.is_err() && sys::errno() == libc::EPERM);
+    let rw = libc::PROT_READ | libc::PROT_WRITE;
+    zoo.check("also on mappings", map(future, 4096, rw, libc::MAP_SHARED).is_err());
+    // SAFETY: within the mapping.
+    unsafe { writable.add(1).write_volatile(b'g') };
+    let mut bytes = [0_u8; 2];
+    sys!(pread(future, bytes.as_mut_ptr().cast(), 2, 0))?;
+    zoo.expect("what its first owner writes", &bytes, b"fg");
     let mut bytes = [0_u8; 5];
     sys!(pread(sparse, bytes.as_mut_ptr().cast(), 5, (40 << 20) - 1))?;
     zoo.expect("contents between holes", &bytes, b"\0far\0");

@@ -1,5 +1,6 @@
 //! Kind `namespace`: a mount table of a process's own: files in memory that nobody else sees, a directory bound over
-//! another, one that became read-only, and one that was unmounted; open and mapped files and a socket in there.
+//! another, one that became read-only, and one that was unmounted; open and mapped files and a socket with three
+//! names in there.
 
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -64,6 +65,11 @@ fn away(zoo: &mut Zoo, base: &Path) -> Outcome {
     unsafe { at.write(5) };
     let listener = UnixListener::bind(memory.join("socket"))?;
     std::fs::set_permissions(memory.join("socket"), std::fs::Permissions::from_mode(0o612))?;
+    // Before and after the one that it was bound to; and one that nobody bound any more.
+    std::fs::hard_link(memory.join("socket"), memory.join("another"))?;
+    std::fs::hard_link(memory.join("socket"), memory.join("third"))?;
+    drop(UnixListener::bind(memory.join("left"))?);
+    std::fs::hard_link(memory.join("left"), memory.join("left too"))?;
     std::env::set_current_dir(memory.join("folder"))?;
     let word = base.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     zoo.keep("the table", move || table(&word));
@@ -92,12 +98,17 @@ fn away(zoo: &mut Zoo, base: &Path) -> Outcome {
     zoo.expect("a mapped file", std::fs::read(memory.join("mapped"))?[..2].to_vec(), vec![5, 6]);
     zoo.check("what is read-only", std::fs::write(still.join("new"), "").is_err());
     zoo.check("what was unmounted", !gone.join("there").exists());
-    let mut client = UnixStream::connect(memory.join("socket"))?;
-    let (mut server, _) = listener.accept()?;
-    client.write_all(b"hello")?;
-    let mut got = [0; 5];
-    server.read_exact(&mut got)?;
-    zoo.expect("a socket's name", &got, b"hello");
+    for name in ["socket", "another", "third"] {
+        let mut client = UnixStream::connect(memory.join(name))?;
+        let (mut server, _) = listener.accept()?;
+        client.write_all(b"hello")?;
+        let mut got = [0; 5];
+        server.read_exact(&mut got)?;
+        zoo.expect("a socket's name", &got, b"hello");
+    }
+    use std::os::unix::fs::MetadataExt;
+    let links = |name: &str| std::fs::symlink_metadata(memory.join(name)).map(|meta| meta.nlink());
+    zoo.expect("how many names they have", (links("third")?, links("left")?, links("left too")?), (3, 2, 2));
     // Nothing of it is on the way of those who clean up.
     Ok(())
 }

@@ -20,6 +20,8 @@ fn program(zoo: &mut Zoo) -> Outcome {
             fd::write(packets.1, packet.as_bytes())?;
         }
     }
+    let packet = fd::pipe(libc::O_DIRECT | libc::O_NONBLOCK)?;
+    fd::write(packet.1, b"only")?;
     let ended = fd::pipe(0)?;
     fd::write(ended.1, b"last words")?;
     fd::close(ended.1);
@@ -56,6 +58,10 @@ fn program(zoo: &mut Zoo) -> Outcome {
     zoo.expect("the length of a large pipe's contents", got.len(), 200_000);
     for packet in ["one", "three", "seven.."] {
         zoo.expect("a packet", fd::read_text(packets.0), packet.to_owned());
+    }
+    fd::write(packet.1, b"next")?;
+    for text in ["only", "next"] {
+        zoo.expect("a packet that was alone", fd::read_text(packet.0), text.to_owned());
     }
     zoo.expect("a pipe without writers", fd::read_text(ended.0), "last words".to_owned());
     zoo.expect("its end", fd::read_text(ended.0), String::new());

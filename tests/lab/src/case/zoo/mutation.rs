@@ -165,6 +165,7 @@ const ALL: &[Mutation] = &[
     wrong("unix", "credentials", "files[].state.Unix.peer[1]", Add(5)),
     wrong("unix", "options", "files[].state.Unix.options.settings", Nothing),
     wrong("inet", "unread", "files[].state.Inet.role.Pair.unread", Nothing),
+    wrong("inet", "over", "files[].state.Inet.role.Over.unread", Nothing),
     wrong("inet", "options", "files[].state.Inet.options.settings", Nothing),
     wrong("udp", "filter", "files[].state.Inet.options.filter", Nothing),
     wrong("udp", "options", "files[].state.Inet.options.settings", Nothing),
