@@ -7,9 +7,12 @@
 //! These attributes before and after the scripts. Of a choice, `none [timer]`, the word in brackets is taken.
 //! # Rebuilds
 //! Writes what was read where it differs from what is there, after the network is made; a device that is not
-//! there yet is waited for. Pools of huge pages are filled first of all, before files and memory take from them.
+//! there yet is waited for if it was there before the scripts. Pools of huge pages are filled first of all, before
+//! files and memory take from them.
 //! # Loses
-//! What scripts write elsewhere in sysfs, in debugfs, or to /proc/irq: such a script is a rerun.
+//! What scripts write elsewhere in sysfs, in debugfs, or to /proc/irq: such a script is a rerun, and so is one that
+//! makes devices by writing to `new_device` or `bind`. Values of a device that came after the scripts began and is
+//! not there at the restore: a line in the log tells of each.
 //! # Refuses
 //! GPIO lines and PWM channels that the scripts exported.
 
@@ -20,7 +23,8 @@ use nix::errno::Errno;
 use nix::sys::stat::fstat;
 
 use super::root::Root;
-use crate::error::{Context, Error, Obstacle, Refusal, Result};
+use crate::error::{Context, Obstacle, Refusal, Result};
+use crate::log;
 use crate::section;
 use crate::sys::fs;
 use crate::text;
@@ -29,8 +33,8 @@ section! {
     #[derive(Default)]
     /// What differs from before the scripts.
     pub struct State {
-        /// Path below /sys and value, in the order of `PATTERNS`.
-        pub values: Vec<(String, String)>,
+        /// Path below /sys, value, and whether it was not there before the scripts, in the order of `PATTERNS`.
+        pub values: Vec<(String, String, bool)>,
     }
 }
 
@@ -156,7 +160,8 @@ pub fn capture(before: &Seen, loaded: &super::module::State, root: &Root) -> (St
         // A device that came meanwhile has the values it comes with, unless they are not those at the restore.
         let changed = !before.values.contains(&value) || value.0.ends_with(BEYOND);
         if changed && !theirs(&value.0) {
-            state.values.push(value);
+            let late = before.values.iter().all(|(path, _)| *path != value.0);
+            state.values.push((value.0, value.1, late));
         }
     }
     for path in now.exported {
@@ -173,11 +178,8 @@ pub fn capture(before: &Seen, loaded: &super::module::State, root: &Root) -> (St
 /// # Errors
 /// One that did not come.
 pub fn check(state: &State, root: &Root, deadline: Instant) -> Result<()> {
-    for (path, _) in &state.values {
-        super::wait_for(deadline, &mut || root.sys.exists(path))
-            .map_err(|()| Error::new("sysfs", format!("waiting for {path}"), "it did not come"))?;
-    }
-    Ok(())
+    let mut paths = state.values.iter().filter(|(_, _, late)| !late).map(|(path, ..)| path);
+    super::come("sysfs", &mut paths, root, deadline)
 }
 
 /// Writes the attributes that differ from what is there.
@@ -200,7 +202,7 @@ pub fn pools(state: &State, root: &Root) -> Result<()> {
 /// Lets the pools grow while processes are made: what they had in common after a fork each of them gets for its own.
 /// [`pools`] ends it.
 pub fn stretch(state: &State, root: &Root) {
-    for (path, _) in state.values.iter().filter(|(path, _)| path.ends_with(BEYOND)) {
+    for (path, ..) in state.values.iter().filter(|(path, ..)| path.ends_with(BEYOND)) {
         // Pages of 1 GiB cannot be had so.
         let _ = root.sys.write(path, "1048576");
     }
@@ -209,15 +211,19 @@ pub fn stretch(state: &State, root: &Root) {
 /// Writes what begins with this.
 fn set(state: &State, root: &Root, start: &str) -> Result<()> {
     let differs = |path: &str, wanted: &String| value(path, root).as_ref() != Some(wanted);
-    for (path, wanted) in state.values.iter().filter(|(path, _)| path.starts_with(start)) {
+    for (path, wanted, late) in state.values.iter().filter(|(path, ..)| path.starts_with(start)) {
         if !differs(path, wanted) {
             continue;
         }
         let doing = format_args!("setting {path} to {wanted}");
-        root.sys.write(path, wanted).context("sysfs", doing)?;
+        let mut written = root.sys.write(path, wanted);
         // The kernel says nothing when it does not find as many.
-        if path.ends_with("/nr_hugepages") && differs(path, wanted) {
-            return Err(Errno::ENOMEM).context("sysfs", doing);
+        if written.is_ok() && path.ends_with("/nr_hugepages") && differs(path, wanted) {
+            written = Err(Errno::ENOMEM);
+        }
+        match written.context("sysfs", doing) {
+            Err(error) if *late => log!(Warning, "{error}"),
+            written => written?,
         }
     }
     Ok(())
@@ -256,7 +262,7 @@ mod tests {
         let (state, obstacles) = capture(&before, &Default::default(), &root);
         assert!(obstacles.is_empty());
         let expected = [("class/leds/green/trigger", "timer"), ("class/leds/red/brightness", "255")];
-        assert_eq!(state.values, expected.map(|(path, value)| (path.to_owned(), value.to_owned())));
+        assert_eq!(state.values, expected.map(|(path, value)| (path.to_owned(), value.to_owned(), false)));
         let (other, root) = place("two");
         restore(&state, &root, Instant::now()).unwrap();
         assert_eq!(std::fs::read(other.join("class/leds/red/brightness")).unwrap(), b"255");
@@ -277,7 +283,10 @@ mod tests {
         let before = baseline(&root);
         fill("9\n", "1\n");
         let (state, _) = capture(&before, &Default::default(), &root);
-        assert_eq!(state.values, [("kernel/mm/hugepages/hugepages-2048kB/nr_hugepages".into(), "8".into())]);
+        assert_eq!(
+            state.values,
+            [("kernel/mm/hugepages/hugepages-2048kB/nr_hugepages".into(), "8".into(), false)]
+        );
         fill("0\n", "0\n");
         pools(&state, &root).unwrap();
         assert_eq!(std::fs::read(file("nr")).unwrap()[0], b'8');
@@ -302,9 +311,26 @@ mod tests {
     #[test]
     fn attribute_that_does_not_come_is_an_error() {
         let (dir, root) = place("late");
-        let state = State { values: vec![("class/leds/blue/trigger".into(), "none".into())] };
+        let state = State { values: vec![("class/leds/blue/trigger".into(), "none".into(), false)] };
         let error = restore(&state, &root, Instant::now()).unwrap_err();
         assert_eq!(error.to_string(), "sysfs: waiting for class/leds/blue/trigger: it did not come");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn value_of_a_device_that_came_later_is_not_waited_for() {
+        let (dir, root) = place("stick");
+        let before = baseline(&root);
+        let file = "block/sda/queue/read_ahead_kb";
+        create_dir_all(dir.join("block/sda/queue")).unwrap();
+        write(dir.join(file), "512\n").unwrap();
+        let (state, _) = capture(&before, &Default::default(), &root);
+        assert_eq!(state.values, [(file.into(), "512".into(), true)]);
+        write(dir.join(file), "128\n").unwrap();
+        restore(&state, &root, Instant::now()).unwrap();
+        assert_eq!(std::fs::read(dir.join(file)).unwrap()[..3], *b"512");
+        std::fs::remove_dir_all(dir.join("block")).unwrap();
+        restore(&state, &root, Instant::now()).unwrap();
         std::fs::remove_dir_all(dir).unwrap();
     }
 
