@@ -17,7 +17,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::stat::{major, minor};
@@ -47,9 +47,8 @@ section! {
         pub nodes: Vec<Node>,
         /// Nodes that the kernel makes, with the mode and owner they have now.
         pub known: Vec<Known>,
-        /// Those among them that were not there before the scripts, with the path of the device in sysfs.
-        pub late: Vec<(Known, String)>,
-        /// Which of `nodes` stand for a device that the kernel knows: path, path in sysfs.
+        /// Which of `nodes` stand for a device that the kernel knows, and which of `known` were not there before the
+        /// scripts: path, path in sysfs.
         pub devices: Vec<(String, String)>,
         /// Paths in sysfs of the devices that descriptors refer to.
         pub needs: Vec<String>,
@@ -124,12 +123,10 @@ pub fn compare(before: &Names, top: &Path, root: &Root) -> Result<(State, Vec<Ob
             if made == name.0 {
                 let meta = &name.1;
                 let (mode, uid, gid) = (meta.mode & 0o7777, meta.uid, meta.gid);
-                let known = Known { path: made, mode, uid, gid };
-                if before.iter().any(|(old, _)| *old == name.0) {
-                    state.known.push(known);
-                } else {
-                    state.late.push((known, device));
+                if before.iter().all(|(old, _)| *old != made) {
+                    state.devices.push((made.clone(), device));
                 }
+                state.known.push(Known { path: made, mode, uid, gid });
                 continue;
             }
             state.devices.push((name.0.clone(), device));
@@ -175,12 +172,20 @@ pub fn check(state: &State, root: &Root, deadline: Instant) -> Result<()> {
 }
 
 fn wait(state: &State, top: &Path, deadline: Instant) -> Result<()> {
-    for known in &state.known {
+    let late = |known: &Known| state.devices.iter().any(|(path, _)| *path == known.path);
+    for known in state.known.iter().filter(|known| !late(known)) {
         wait_for(deadline, &mut || lstat(top.join(&known.path)).is_ok()).map_err(|()| {
             Error::new("devnode", format!("waiting for /dev/{}", known.path), "it did not come")
         })?;
     }
     Ok(())
+}
+
+/// What stands for the numbers of a device that is not there.
+const GONE: (u64, u64) = (0, 0);
+
+fn gone(path: &str) {
+    log!(Warning, "devnode: /dev/{path} is not there");
 }
 
 /// Makes the changes again, waiting until the deadline for nodes that the kernel makes.
@@ -189,7 +194,7 @@ fn wait(state: &State, top: &Path, deadline: Instant) -> Result<()> {
 /// What could not be made, or a node that did not come.
 pub fn restore(state: &State, root: &Root, deadline: Instant) -> Result<()> {
     come("devnode", &mut state.needs.iter(), root, deadline)?;
-    if state.nodes.is_empty() && state.known.is_empty() && state.late.is_empty() && state.removed.is_empty() {
+    if state.nodes.is_empty() && state.known.is_empty() && state.removed.is_empty() {
         return Ok(());
     }
     let fd = detached().context("devnode", format_args!("mounting devtmpfs"))?;
@@ -202,18 +207,27 @@ pub fn restore(state: &State, root: &Root, deadline: Instant) -> Result<()> {
 /// What could not be made, or a node that did not come.
 pub fn apply(state: &State, top: &Path, root: &Root, deadline: Instant) -> Result<()> {
     wait(state, top, deadline)?;
-    // The node comes right after the device.
-    let came = |(known, device): &(Known, String)| {
-        let there = &mut || lstat(top.join(&known.path)).is_ok();
-        let came = root.sys.exists(device) && wait_for(deadline, there).is_ok();
-        if !came {
-            log!(Warning, "devnode: /dev/{} is not there", known.path);
-        }
-        came
-    };
-    let late = state.late.iter().filter(|late| came(late)).map(|(known, _)| known);
-    for known in state.known.iter().chain(late) {
+    let mut renumbered = Vec::new();
+    for (path, device) in &state.devices {
+        let now = numbers_now(&root.sys.line(&format!("{device}/dev"))).unwrap_or_else(|| {
+            gone(path);
+            GONE
+        });
+        renumbered.push((path.as_str(), now));
+    }
+    for known in &state.known {
         let path = top.join(&known.path);
+        if let Some((name, now)) = renumbered.iter().find(|(path, _)| *path == known.path) {
+            if *now == GONE {
+                continue;
+            }
+            // The node comes right after the device.
+            let soon = Instant::now() + Duration::from_millis(50);
+            if wait_for(soon, &mut || lstat(&path).is_ok()).is_err() {
+                gone(name);
+                continue;
+            }
+        }
         let dress = Node {
             path: known.path.clone(),
             mode: known.mode,
@@ -227,14 +241,6 @@ pub fn apply(state: &State, top: &Path, root: &Root, deadline: Instant) -> Resul
             .context("devnode", format_args!("setting the mode of /dev/{}", known.path))?;
     }
     tree::remove("devnode", top, &state.removed)?;
-    let mut renumbered = Vec::new();
-    for (path, device) in &state.devices {
-        let now = numbers_now(&root.sys.line(&format!("{device}/dev"))).unwrap_or_else(|| {
-            log!(Warning, "devnode: /dev/{path} has no device");
-            (0, 0)
-        });
-        renumbered.push((path.as_str(), now));
-    }
     tree::make("devnode", top, &state.nodes, &renumbered)
 }
 
@@ -322,15 +328,14 @@ mod tests {
         let before = tree::list("devnode", &one, &|_| false).unwrap();
         mknod(&one.join("full"), SFlag::S_IFCHR, Mode::from_bits_retain(0o640), makedev(1, 7)).unwrap();
         let (mut state, _) = compare(&before, &one, &root).unwrap();
-        assert!(state.known.iter().all(|known| known.path != "full"));
-        assert_eq!(state.late[0].1, "devices/virtual/mem/full");
+        assert_eq!(state.devices, [("full".into(), "devices/virtual/mem/full".into())]);
         mknod(&two.join("full"), SFlag::S_IFCHR, Mode::from_bits_retain(0o600), makedev(1, 7)).unwrap();
         apply(&state, &two, &root, Instant::now()).unwrap();
         assert_eq!(two.join("full").metadata().unwrap().mode() & 0o777, 0o640);
         remove_file(two.join("full")).unwrap();
         // Nor is one whose device is here again, but which does not come.
         for device in ["devices/virtual/mem/full", "devices/usb1/sda"] {
-            state.late[0].1 = device.into();
+            state.devices[0].1 = device.into();
             apply(&state, &two, &root, Instant::now()).unwrap();
         }
         // What is open is.

@@ -33,8 +33,10 @@ section! {
     #[derive(Default)]
     /// What differs from before the scripts.
     pub struct State {
-        /// Path below /sys, value, and whether it was not there before the scripts, in the order of `PATTERNS`.
-        pub values: Vec<(String, String, bool)>,
+        /// Path below /sys and value, in the order of `PATTERNS`; then those that were not there before the scripts.
+        pub values: Vec<(String, String)>,
+        /// How many were.
+        pub early: u32,
     }
 }
 
@@ -155,15 +157,17 @@ pub fn capture(before: &Seen, loaded: &super::module::State, root: &Root) -> (St
         let module = path.strip_prefix("module/").and_then(|rest| rest.split('/').next());
         module.is_some_and(|name| loaded.list.iter().any(|module| module.name == name))
     };
-    let (mut state, mut obstacles) = (State::default(), Vec::new());
+    let (mut state, mut late, mut obstacles) = (State::default(), Vec::new(), Vec::new());
     for value in now.values {
         // A device that came meanwhile has the values it comes with, unless they are not those at the restore.
         let changed = !before.values.contains(&value) || value.0.ends_with(BEYOND);
         if changed && !theirs(&value.0) {
-            let late = before.values.iter().all(|(path, _)| *path != value.0);
-            state.values.push((value.0, value.1, late));
+            let early = before.values.iter().any(|(path, _)| *path == value.0);
+            if early { &mut state.values } else { &mut late }.push(value);
         }
     }
+    state.early = u32::try_from(state.values.len()).unwrap_or(0);
+    state.values.append(&mut late);
     for path in now.exported {
         if !before.exported.contains(&path) {
             let refusal = Refusal::new("exported lines are not carried", "export it in a rerun script");
@@ -178,7 +182,7 @@ pub fn capture(before: &Seen, loaded: &super::module::State, root: &Root) -> (St
 /// # Errors
 /// One that did not come.
 pub fn check(state: &State, root: &Root, deadline: Instant) -> Result<()> {
-    let mut paths = state.values.iter().filter(|(_, _, late)| !late).map(|(path, ..)| path);
+    let mut paths = state.values.iter().take(state.early as usize).map(|(path, _)| path);
     super::come("sysfs", &mut paths, root, deadline)
 }
 
@@ -202,7 +206,7 @@ pub fn pools(state: &State, root: &Root) -> Result<()> {
 /// Lets the pools grow while processes are made: what they had in common after a fork each of them gets for its own.
 /// [`pools`] ends it.
 pub fn stretch(state: &State, root: &Root) {
-    for (path, ..) in state.values.iter().filter(|(path, ..)| path.ends_with(BEYOND)) {
+    for (path, _) in state.values.iter().filter(|(path, _)| path.ends_with(BEYOND)) {
         // Pages of 1 GiB cannot be had so.
         let _ = root.sys.write(path, "1048576");
     }
@@ -211,8 +215,8 @@ pub fn stretch(state: &State, root: &Root) {
 /// Writes what begins with this.
 fn set(state: &State, root: &Root, start: &str) -> Result<()> {
     let differs = |path: &str, wanted: &String| value(path, root).as_ref() != Some(wanted);
-    for (path, wanted, late) in state.values.iter().filter(|(path, ..)| path.starts_with(start)) {
-        if !differs(path, wanted) {
+    for (at, (path, wanted)) in (0..).zip(&state.values) {
+        if !path.starts_with(start) || !differs(path, wanted) {
             continue;
         }
         let doing = format_args!("setting {path} to {wanted}");
@@ -222,7 +226,7 @@ fn set(state: &State, root: &Root, start: &str) -> Result<()> {
             written = Err(Errno::ENOMEM);
         }
         match written.context("sysfs", doing) {
-            Err(error) if *late => log!(Warning, "{error}"),
+            Err(error) if at >= state.early => log!(Warning, "{error}"),
             written => written?,
         }
     }
@@ -262,7 +266,7 @@ mod tests {
         let (state, obstacles) = capture(&before, &Default::default(), &root);
         assert!(obstacles.is_empty());
         let expected = [("class/leds/green/trigger", "timer"), ("class/leds/red/brightness", "255")];
-        assert_eq!(state.values, expected.map(|(path, value)| (path.to_owned(), value.to_owned(), false)));
+        assert_eq!(state.values, expected.map(|(path, value)| (path.to_owned(), value.to_owned())));
         let (other, root) = place("two");
         restore(&state, &root, Instant::now()).unwrap();
         assert_eq!(std::fs::read(other.join("class/leds/red/brightness")).unwrap(), b"255");
@@ -283,10 +287,7 @@ mod tests {
         let before = baseline(&root);
         fill("9\n", "1\n");
         let (state, _) = capture(&before, &Default::default(), &root);
-        assert_eq!(
-            state.values,
-            [("kernel/mm/hugepages/hugepages-2048kB/nr_hugepages".into(), "8".into(), false)]
-        );
+        assert_eq!(state.values, [("kernel/mm/hugepages/hugepages-2048kB/nr_hugepages".into(), "8".into())]);
         fill("0\n", "0\n");
         pools(&state, &root).unwrap();
         assert_eq!(std::fs::read(file("nr")).unwrap()[0], b'8');
@@ -311,7 +312,8 @@ mod tests {
     #[test]
     fn attribute_that_does_not_come_is_an_error() {
         let (dir, root) = place("late");
-        let state = State { values: vec![("class/leds/blue/trigger".into(), "none".into(), false)] };
+        let values = vec![("class/leds/blue/trigger".into(), "none".into())];
+        let state = State { values, early: 1 };
         let error = restore(&state, &root, Instant::now()).unwrap_err();
         assert_eq!(error.to_string(), "sysfs: waiting for class/leds/blue/trigger: it did not come");
         std::fs::remove_dir_all(dir).unwrap();
@@ -325,7 +327,7 @@ mod tests {
         create_dir_all(dir.join("block/sda/queue")).unwrap();
         write(dir.join(file), "512\n").unwrap();
         let (state, _) = capture(&before, &Default::default(), &root);
-        assert_eq!(state.values, [(file.into(), "512".into(), true)]);
+        assert_eq!((state.values.len(), state.early), (1, 0));
         write(dir.join(file), "128\n").unwrap();
         restore(&state, &root, Instant::now()).unwrap();
         assert_eq!(std::fs::read(dir.join(file)).unwrap()[..3], *b"512");
