@@ -171,7 +171,10 @@ impl Eye<'_> {
         // After the timers were read: the time that passed meanwhile makes them a little late, never early.
         let clocks = meta::clocks(self.request.root)?;
         self.check_plan(&processes);
-        let kernel = self.kernel()?;
+        let mut kernel = self.kernel()?;
+        if let Some((kernel, _)) = &mut kernel {
+            kernel.devnode.needs = file::required(&files.entries);
+        }
         let groups = self.groups(&processes)?;
         let namespaces = self.namespaces()?;
         let (objects, origins) = self.origins(frozen, &processes)?;

@@ -61,14 +61,25 @@ pub fn run(
     drop(store);
     note(guard.disarm());
     let end = end?;
-    if end.burn {
-        note(spec::open(config, Access::Write).and_then(|mut store| store.burn(image.slot)));
-    }
+    note(spec::open(config, Access::Write).and_then(|mut store| count(&mut store, image.slot, &end)));
     if end.next == Next::Reboot {
         log!(Error, "reboot: {}", end.reason);
         reboot();
     }
     Ok(end)
+}
+
+/// Notes an end. One before any change counts as an attempt that nobody confirmed: a device that never comes would
+/// be waited for at each boot.
+///
+/// # Errors
+/// The medium's.
+pub fn count(store: &mut Store, slot: usize, end: &End) -> Result<()> {
+    match end.next {
+        _ if end.burn => store.burn(slot),
+        Next::Cold => store.fail(slot).map(drop),
+        Next::Reboot => Ok(()),
+    }
 }
 
 /// What the conductor works with.

@@ -6,7 +6,7 @@
 //!
 //! | stage | the boot |
 //! |---|---|
-//! | before the first change of the kernel | goes on cold |
+//! | before the first change of the kernel | goes on cold; counts as an attempt that nobody confirmed |
 //! | before the commit | reboots; the armed attempt makes the next boot cold |
 //! | after it | the slot is burned, reboot |
 //!

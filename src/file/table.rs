@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::holder::{self, Outsider};
 use super::sort::{Sort, one, sort, unknown};
 use super::{
-    Actor, Description, Entry, Fd, Key, Known, Opener, Scope, State, World, inet, lock, owner, place, unix,
+    Actor, Description, Entry, Fd, Key, Known, Opener, Scope, State, World, inet, lock, owner, unix,
 };
 use crate::config::Config;
 use crate::error::{Context, Error, Obstacle, Refusal, Result};
@@ -184,38 +184,19 @@ pub fn floor<'a>(entries: &[Entry], fds: impl Iterator<Item = &'a Fd>) -> i32 {
     watched.chain(fds.map(|fd| fd.fd)).max().unwrap_or(2) + 1
 }
 
-/// What must be there before a restore changes anything.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Need {
-    /// A device: its path in sysfs, below /sys. It may appear late.
-    Device {
-        /// `devices/pnp0/00:00/tty/ttyS0`.
-        sysfs: String,
-    },
-    /// A file on persistent storage. Its file system may be one that the restore mounts.
-    Path {
-        /// Its path.
-        path: String,
-    },
-}
-
-/// Lists what must be there before a restore changes anything.
+/// Paths in sysfs of the devices that must be there before anything is opened. They may appear late.
 #[must_use]
-pub fn required(entries: &[Entry]) -> Vec<Need> {
-    let path = |place: &place::Place| place.persistent.then(|| Need::Path { path: place.path.clone() });
-    let device = |sysfs: &String| (!sysfs.is_empty()).then(|| Need::Device { sysfs: sysfs.clone() });
-    let mut needs: Vec<Need> = Vec::new();
+pub fn required(entries: &[Entry]) -> Vec<String> {
+    let mut needs = Vec::new();
     for entry in entries {
         let need = match &entry.state {
-            State::Regular(state) => path(&state.place),
-            State::Directory(state) => path(&state.place),
-            State::Path(state) => path(&state.place),
-            State::Fifo(state) => path(&state.place),
-            State::Device(state) => device(&state.sysfs),
-            State::Tty(state) => device(&state.sysfs),
-            _ => None,
+            State::Device(state) => &state.sysfs,
+            State::Tty(state) => &state.sysfs,
+            _ => continue,
         };
-        needs.extend(need.filter(|need| !needs.contains(need)));
+        if !need.is_empty() && !needs.contains(need) {
+            needs.push(need.clone());
+        }
     }
     needs
 }
@@ -337,7 +318,7 @@ mod tests {
     use std::os::fd::{AsFd, OwnedFd};
     use std::process::{Child, Command, Stdio};
 
-    use super::{Captured, Need, Request, capture, floor, required, restore};
+    use super::{Captured, Request, capture, floor, required, restore};
     use crate::config::Config;
     use crate::file::testing::{Own, directory};
     use crate::file::{Scope, State};
@@ -438,10 +419,7 @@ mod tests {
         assert_eq!(captured.entries.len(), 4);
         assert!(captured.fds[&first.id()].iter().all(|fd| !fd.cloexec));
         assert_eq!(floor(&captured.entries, captured.fds.values().flatten()), 3);
-        assert_eq!(
-            required(&captured.entries),
-            [Need::Device { sysfs: "devices/virtual/mem/null".to_owned() }]
-        );
+        assert_eq!(required(&captured.entries), ["devices/virtual/mem/null"]);
         let open = restore(&captured.entries, Vec::new(), Map::new(), &mut Own, 600).unwrap();
         let (read, write) = (&open[two[0].1 as usize], &open[two[1].1 as usize]);
         nix::unistd::write(write, b"through").unwrap();

@@ -1,12 +1,16 @@
 //! A terminal: the console, a serial line, a virtual terminal.
 //!
-//! What: an open terminal: its modes and window size. The controlling terminal belongs to the session.
-//! Reads: TCGETS2, TIOCGLCKTRMIOS, TIOCGWINSZ, TIOCGETD, TIOCGEXCL; name and path in sysfs.
-//! Rebuilds: by opening the name with O_NOCTTY; modes and window size are set only where they differ,
-//!   because touching a live console garbles output.
-//! Loses: typed input that nobody has read. What was opened as /dev/tty is opened by the terminal's own name.
+//! What: an open terminal: its modes and window size; of a serial line DTR, RTS, OUT1, loopback and RS-485; of a
+//!   virtual terminal the mode of its keyboard, and text or graphics. The controlling terminal belongs to the session.
+//! Reads: TCGETS2, TIOCGLCKTRMIOS, TIOCGWINSZ, TIOCGETD, TIOCGEXCL, TIOCMGET, TIOCGRS485, KDGKBMODE, KDGETMODE,
+//!   VT_GETMODE; name and path in sysfs.
+//! Rebuilds: by opening the name with O_NOCTTY; everything is set only where it differs, because touching a live
+//!   console garbles output.
+//! Loses: typed input that nobody has read. What was opened as /dev/tty is opened by the terminal's own name. What
+//!   setserial(8) sets (TIOCSSERIAL: `low_latency`, a divisor), a break that is on.
 //!   With `reopen = ...`, its line discipline.
-//! Refuses: BSD pseudo-terminals; line disciplines other than the usual one, unless it may be opened afresh.
+//! Refuses: BSD pseudo-terminals; line disciplines other than the usual one, unless it may be opened afresh; a
+//!   virtual terminal whose process is asked before a switch (VT_PROCESS).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -29,6 +33,8 @@ crate::section! {
         pub sysfs: String,
         /// Modes and size.
         pub settings: Settings,
+        /// What [`ioctl::GET_EXTRA`] gives, each in nine words; zeroes for what there is not.
+        pub extra: Vec<u32>,
     }
 }
 
@@ -155,6 +161,28 @@ pub fn unfix(tty: BorrowedFd<'_>, settings: &Settings) -> Result<(), Errno> {
     if settings.fixed.is_empty() { Ok(()) } else { ioctl::set(tty, &ioctl::SET_FIXED, &NONE_FIXED) }
 }
 
+/// What counts of the first word of each: of modem lines DTR, RTS, OUT1 and loopback, as OUT2 is the driver's.
+const EXTRA: [u32; 4] = [!0, 0xa006, !0, !0];
+
+/// Sets what differs. RS-485 first: it takes RTS for its own.
+fn set_extra(tty: BorrowedFd<'_>, wanted: &[u32]) -> Result<(), Errno> {
+    for (at, wanted) in wanted.chunks_exact(9).enumerate() {
+        let mut value = ioctl::get(tty, &ioctl::GET_EXTRA[at]).unwrap_or_default();
+        let now = value;
+        let rest = value[0] & !EXTRA[at];
+        value.copy_from_slice(wanted);
+        value[0] |= rest;
+        if value == now {
+            continue;
+        }
+        match ioctl::SET_EXTRA.get(at) {
+            Some(request) => ioctl::set(tty, request, &value)?,
+            None => ioctl::value(tty, &ioctl::SET_SCREEN[at - 2], value[0].cast_signed())?,
+        }
+    }
+    Ok(())
+}
+
 /// Reads modes and size.
 ///
 /// # Errors
@@ -175,7 +203,24 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
     {
         return Err(Refusal::new("its line discipline has state of its own", remedy));
     }
-    Ok(Box::new(State { place, sysfs: device::sysfs(rdev, false, world.root), settings: settings(tty)? }))
+    if ioctl::get(tty, &ioctl::GET_SWITCH).unwrap_or_default()[0] & 0xff != 0 {
+        return Err(Refusal::new(
+            "its process is asked before a switch of virtual terminals",
+            "start its owner after `rcsnap ready`",
+        ));
+    }
+    let mut extra = Vec::new();
+    for (request, mask) in ioctl::GET_EXTRA.iter().zip(EXTRA) {
+        let mut value = ioctl::get(tty, request).unwrap_or_default();
+        value[0] &= mask;
+        extra.extend_from_slice(&value);
+    }
+    Ok(Box::new(State {
+        place,
+        sysfs: device::sysfs(rdev, false, world.root),
+        settings: settings(tty)?,
+        extra,
+    }))
 }
 
 /// Opens it again.
@@ -188,6 +233,7 @@ pub fn restore(state: &State, opener: &mut Opener) -> Result<OwnedFd> {
     let fd = place::reopen(&state.place, flags, libc::S_IFCHR, KIND)?;
     device::same(&place::stat(&fd, KIND)?, &state.sysfs, false, &state.place.path)?;
     apply(fd.as_fd(), &state.settings)
+        .and_then(|()| set_extra(fd.as_fd(), &state.extra))
         .context(KIND, format_args!("setting the modes of {}", state.place.path))?;
     Ok(fd)
 }

@@ -8,15 +8,16 @@
 //! # Rebuilds
 //! The same names. A node that the kernel makes itself is waited for and only gets its mode and owner; the
 //! numbers of a node made by mknod(1) are translated by the path of its device in sysfs, because they can
-//! change from boot to boot.
+//! change from boot to boot. Devices that descriptors refer to are waited for first.
 //! # Loses
-//! Nothing that is known.
+//! Nodes of a device that came after the scripts began, that is not there at the restore and that no descriptor
+//! refers to: a line in the log tells of each.
 //! # Refuses
 //! Regular files of more than 256 KiB in all.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::stat::{major, minor};
@@ -24,7 +25,9 @@ use nix::sys::stat::{major, minor};
 use super::root::Root;
 use super::tmpfs::{Names, difference};
 use super::tree::{self, Budget, Content, Node};
+use super::{come, wait_for};
 use crate::error::{Context, Error, Obstacle, Result};
+use crate::log;
 use crate::section;
 use crate::sorted::{Listed, Map};
 use crate::sys::fsmount;
@@ -44,8 +47,11 @@ section! {
         pub nodes: Vec<Node>,
         /// Nodes that the kernel makes, with the mode and owner they have now.
         pub known: Vec<Known>,
-        /// Which of `nodes` stand for a device that the kernel knows: path, path in sysfs.
+        /// Which of `nodes` stand for a device that the kernel knows, and which of `known` were not there before the
+        /// scripts: path, path in sysfs.
         pub devices: Vec<(String, String)>,
+        /// Paths in sysfs of the devices that descriptors refer to.
+        pub needs: Vec<String>,
     }
 }
 
@@ -117,6 +123,9 @@ pub fn compare(before: &Names, top: &Path, root: &Root) -> Result<(State, Vec<Ob
             if made == name.0 {
                 let meta = &name.1;
                 let (mode, uid, gid) = (meta.mode & 0o7777, meta.uid, meta.gid);
+                if before.iter().all(|(old, _)| *old != made) {
+                    state.devices.push((made.clone(), device));
+                }
                 state.known.push(Known { path: made, mode, uid, gid });
                 continue;
             }
@@ -149,11 +158,12 @@ fn device(meta: &Stat, root: &Root) -> Option<(String, String)> {
     Some((path, name.to_owned()))
 }
 
-/// Waits until the deadline for nodes that the kernel makes.
+/// Waits until the deadline for what is referred to, and for nodes that the kernel makes.
 ///
 /// # Errors
-/// A node that did not come.
+/// A device or node that did not come.
 pub fn check(state: &State, root: &Root, deadline: Instant) -> Result<()> {
+    come("devnode", &mut state.needs.iter(), root, deadline)?;
     if state.known.is_empty() {
         return Ok(());
     }
@@ -162,12 +172,20 @@ pub fn check(state: &State, root: &Root, deadline: Instant) -> Result<()> {
 }
 
 fn wait(state: &State, top: &Path, deadline: Instant) -> Result<()> {
-    for known in &state.known {
-        super::wait_for(deadline, &mut || lstat(top.join(&known.path)).is_ok()).map_err(|()| {
+    let late = |known: &Known| state.devices.iter().any(|(path, _)| *path == known.path);
+    for known in state.known.iter().filter(|known| !late(known)) {
+        wait_for(deadline, &mut || lstat(top.join(&known.path)).is_ok()).map_err(|()| {
             Error::new("devnode", format!("waiting for /dev/{}", known.path), "it did not come")
         })?;
     }
     Ok(())
+}
+
+/// What stands for the numbers of a device that is not there.
+const GONE: (u64, u64) = (0, 0);
+
+fn gone(path: &str) {
+    log!(Warning, "devnode: /dev/{path} is not there");
 }
 
 /// Makes the changes again, waiting until the deadline for nodes that the kernel makes.
@@ -175,6 +193,7 @@ fn wait(state: &State, top: &Path, deadline: Instant) -> Result<()> {
 /// # Errors
 /// What could not be made, or a node that did not come.
 pub fn restore(state: &State, root: &Root, deadline: Instant) -> Result<()> {
+    come("devnode", &mut state.needs.iter(), root, deadline)?;
     if state.nodes.is_empty() && state.known.is_empty() && state.removed.is_empty() {
         return Ok(());
     }
@@ -188,8 +207,27 @@ pub fn restore(state: &State, root: &Root, deadline: Instant) -> Result<()> {
 /// What could not be made, or a node that did not come.
 pub fn apply(state: &State, top: &Path, root: &Root, deadline: Instant) -> Result<()> {
     wait(state, top, deadline)?;
+    let mut renumbered = Vec::new();
+    for (path, device) in &state.devices {
+        let now = numbers_now(&root.sys.line(&format!("{device}/dev"))).unwrap_or_else(|| {
+            gone(path);
+            GONE
+        });
+        renumbered.push((path.as_str(), now));
+    }
     for known in &state.known {
         let path = top.join(&known.path);
+        if let Some((name, now)) = renumbered.iter().find(|(path, _)| *path == known.path) {
+            if *now == GONE {
+                continue;
+            }
+            // The node comes right after the device.
+            let soon = Instant::now() + Duration::from_millis(50);
+            if wait_for(soon, &mut || lstat(&path).is_ok()).is_err() {
+                gone(name);
+                continue;
+            }
+        }
         let dress = Node {
             path: known.path.clone(),
             mode: known.mode,
@@ -203,13 +241,6 @@ pub fn apply(state: &State, top: &Path, root: &Root, deadline: Instant) -> Resul
             .context("devnode", format_args!("setting the mode of /dev/{}", known.path))?;
     }
     tree::remove("devnode", top, &state.removed)?;
-    let mut renumbered = Vec::new();
-    for (path, device) in &state.devices {
-        let now = numbers_now(&root.sys.line(&format!("{device}/dev"))).ok_or_else(|| {
-            Error::new("devnode", format!("making /dev/{path}"), format!("no device {device}"))
-        })?;
-        renumbered.push((path.as_str(), now));
-    }
     tree::make("devnode", top, &state.nodes, &renumbered)
 }
 
@@ -233,7 +264,7 @@ pub fn finish(state: &State, root: &Root) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{apply, compare, numbers_now, tree};
+    use super::{apply, compare, numbers_now, restore, tree};
     use crate::kernel::Root;
     use nix::sys::stat::{Mode, SFlag, makedev, mknod};
     use std::fs::{Permissions, create_dir, read_link, remove_file, set_permissions, write};
@@ -284,10 +315,37 @@ mod tests {
         let root = Root::open(Path::new("/proc"), Path::new("/sys"), Path::new("/"), "self").unwrap();
         let dir = place("late");
         let known = super::Known { path: "ttyUSB0".into(), mode: 0o660, uid: 0, gid: 20 };
-        let state = super::State { removed: vec![], nodes: vec![], known: vec![known], devices: vec![] };
+        let state = super::State { known: vec![known], ..Default::default() };
         let error = apply(&state, &dir, &root, Instant::now()).unwrap_err();
         assert_eq!(error.to_string(), "devnode: waiting for /dev/ttyUSB0: it did not come");
         std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn node_of_a_device_that_came_later_is_not_waited_for() {
+        let root = Root::open(Path::new("/proc"), Path::new("/sys"), Path::new("/"), "self").unwrap();
+        let (one, two) = (place("came"), place("gone"));
+        let before = tree::list("devnode", &one, &|_| false).unwrap();
+        mknod(&one.join("full"), SFlag::S_IFCHR, Mode::from_bits_retain(0o640), makedev(1, 7)).unwrap();
+        let (mut state, _) = compare(&before, &one, &root).unwrap();
+        assert_eq!(state.devices, [("full".into(), "devices/virtual/mem/full".into())]);
+        mknod(&two.join("full"), SFlag::S_IFCHR, Mode::from_bits_retain(0o600), makedev(1, 7)).unwrap();
+        apply(&state, &two, &root, Instant::now()).unwrap();
+        assert_eq!(two.join("full").metadata().unwrap().mode() & 0o777, 0o640);
+        remove_file(two.join("full")).unwrap();
+        // Nor is one whose device is here again, but which does not come.
+        for device in ["devices/virtual/mem/full", "devices/usb1/sda"] {
+            state.devices[0].1 = device.into();
+            apply(&state, &two, &root, Instant::now()).unwrap();
+        }
+        // What is open is.
+        state.needs = vec!["devices/usb1/sda".into()];
+        for error in [super::check(&state, &root, Instant::now()), restore(&state, &root, Instant::now())] {
+            let error = error.unwrap_err().to_string();
+            assert_eq!(error, "devnode: waiting for devices/usb1/sda: it did not come");
+        }
+        std::fs::remove_dir_all(one).unwrap();
+        std::fs::remove_dir_all(two).unwrap();
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::error::{Obstacle, Refusal, Result};
+use crate::error::{Error, Obstacle, Refusal, Result};
 use crate::proc::mountinfo::Mount;
 use crate::section;
 
@@ -256,6 +256,20 @@ fn refuse_new(
         }
     }
     obstacles
+}
+
+/// Waits until the deadline for paths in sysfs.
+fn come(
+    kind: &'static str,
+    paths: &mut dyn Iterator<Item = &String>,
+    root: &Root,
+    deadline: Instant,
+) -> Result<()> {
+    for path in paths {
+        wait_for(deadline, &mut || root.sys.exists(path))
+            .map_err(|()| Error::new(kind, format!("waiting for {path}"), "it did not come"))?;
+    }
+    Ok(())
 }
 
 /// Asks again each millisecond until the answer is yes or the deadline is over.

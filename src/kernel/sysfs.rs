@@ -7,9 +7,12 @@
 //! These attributes before and after the scripts. Of a choice, `none [timer]`, the word in brackets is taken.
 //! # Rebuilds
 //! Writes what was read where it differs from what is there, after the network is made; a device that is not
-//! there yet is waited for. Pools of huge pages are filled first of all, before files and memory take from them.
+//! there yet is waited for if it was there before the scripts. Pools of huge pages are filled first of all, before
+//! files and memory take from them.
 //! # Loses
-//! What scripts write elsewhere in sysfs, in debugfs, or to /proc/irq: such a script is a rerun.
+//! What scripts write elsewhere in sysfs, in debugfs, or to /proc/irq: such a script is a rerun, and so is one that
+//! makes devices by writing to `new_device` or `bind`. Values of a device that came after the scripts began and is
+//! not there at the restore: a line in the log tells of each.
 //! # Refuses
 //! GPIO lines and PWM channels that the scripts exported.
 
@@ -20,7 +23,8 @@ use nix::errno::Errno;
 use nix::sys::stat::fstat;
 
 use super::root::Root;
-use crate::error::{Context, Error, Obstacle, Refusal, Result};
+use crate::error::{Context, Obstacle, Refusal, Result};
+use crate::log;
 use crate::section;
 use crate::sys::fs;
 use crate::text;
@@ -29,8 +33,10 @@ section! {
     #[derive(Default)]
     /// What differs from before the scripts.
     pub struct State {
-        /// Path below /sys and value, in the order of `PATTERNS`.
+        /// Path below /sys and value, in the order of `PATTERNS`; then those that were not there before the scripts.
         pub values: Vec<(String, String)>,
+        /// How many were.
+        pub early: u32,
     }
 }
 
@@ -151,14 +157,17 @@ pub fn capture(before: &Seen, loaded: &super::module::State, root: &Root) -> (St
         let module = path.strip_prefix("module/").and_then(|rest| rest.split('/').next());
         module.is_some_and(|name| loaded.list.iter().any(|module| module.name == name))
     };
-    let (mut state, mut obstacles) = (State::default(), Vec::new());
+    let (mut state, mut late, mut obstacles) = (State::default(), Vec::new(), Vec::new());
     for value in now.values {
         // A device that came meanwhile has the values it comes with, unless they are not those at the restore.
         let changed = !before.values.contains(&value) || value.0.ends_with(BEYOND);
         if changed && !theirs(&value.0) {
-            state.values.push(value);
+            let early = before.values.iter().any(|(path, _)| *path == value.0);
+            if early { &mut state.values } else { &mut late }.push(value);
         }
     }
+    state.early = u32::try_from(state.values.len()).unwrap_or(0);
+    state.values.append(&mut late);
     for path in now.exported {
         if !before.exported.contains(&path) {
             let refusal = Refusal::new("exported lines are not carried", "export it in a rerun script");
@@ -173,11 +182,8 @@ pub fn capture(before: &Seen, loaded: &super::module::State, root: &Root) -> (St
 /// # Errors
 /// One that did not come.
 pub fn check(state: &State, root: &Root, deadline: Instant) -> Result<()> {
-    for (path, _) in &state.values {
-        super::wait_for(deadline, &mut || root.sys.exists(path))
-            .map_err(|()| Error::new("sysfs", format!("waiting for {path}"), "it did not come"))?;
-    }
-    Ok(())
+    let mut paths = state.values.iter().take(state.early as usize).map(|(path, _)| path);
+    super::come("sysfs", &mut paths, root, deadline)
 }
 
 /// Writes the attributes that differ from what is there.
@@ -209,15 +215,19 @@ pub fn stretch(state: &State, root: &Root) {
 /// Writes what begins with this.
 fn set(state: &State, root: &Root, start: &str) -> Result<()> {
     let differs = |path: &str, wanted: &String| value(path, root).as_ref() != Some(wanted);
-    for (path, wanted) in state.values.iter().filter(|(path, _)| path.starts_with(start)) {
-        if !differs(path, wanted) {
+    for (at, (path, wanted)) in (0..).zip(&state.values) {
+        if !path.starts_with(start) || !differs(path, wanted) {
             continue;
         }
         let doing = format_args!("setting {path} to {wanted}");
-        root.sys.write(path, wanted).context("sysfs", doing)?;
+        let mut written = root.sys.write(path, wanted);
         // The kernel says nothing when it does not find as many.
-        if path.ends_with("/nr_hugepages") && differs(path, wanted) {
-            return Err(Errno::ENOMEM).context("sysfs", doing);
+        if written.is_ok() && path.ends_with("/nr_hugepages") && differs(path, wanted) {
+            written = Err(Errno::ENOMEM);
+        }
+        match written.context("sysfs", doing) {
+            Err(error) if at >= state.early => log!(Warning, "{error}"),
+            written => written?,
         }
     }
     Ok(())
@@ -302,9 +312,27 @@ mod tests {
     #[test]
     fn attribute_that_does_not_come_is_an_error() {
         let (dir, root) = place("late");
-        let state = State { values: vec![("class/leds/blue/trigger".into(), "none".into())] };
+        let values = vec![("class/leds/blue/trigger".into(), "none".into())];
+        let state = State { values, early: 1 };
         let error = restore(&state, &root, Instant::now()).unwrap_err();
         assert_eq!(error.to_string(), "sysfs: waiting for class/leds/blue/trigger: it did not come");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn value_of_a_device_that_came_later_is_not_waited_for() {
+        let (dir, root) = place("stick");
+        let before = baseline(&root);
+        let file = "block/sda/queue/read_ahead_kb";
+        create_dir_all(dir.join("block/sda/queue")).unwrap();
+        write(dir.join(file), "512\n").unwrap();
+        let (state, _) = capture(&before, &Default::default(), &root);
+        assert_eq!((state.values.len(), state.early), (1, 0));
+        write(dir.join(file), "128\n").unwrap();
+        restore(&state, &root, Instant::now()).unwrap();
+        assert_eq!(std::fs::read(dir.join(file)).unwrap()[..3], *b"512");
+        std::fs::remove_dir_all(dir.join("block")).unwrap();
+        restore(&state, &root, Instant::now()).unwrap();
         std::fs::remove_dir_all(dir).unwrap();
     }
 

@@ -6,6 +6,8 @@ use std::rc::Rc;
 use super::device::Medium;
 use super::notes::State;
 use super::{Store, Trusted};
+use crate::boot::attempt;
+use crate::boot::conduct::{End, Next};
 use crate::error::{Error, Result};
 use crate::image::medium::Sink;
 use crate::image::{Title, Writer};
@@ -225,6 +227,25 @@ fn a_second_unconfirmed_attempt_in_a_row_burns() {
     assert_eq!(store.slots()[image.slot].state, State::Burned);
     assert!(store.arm(&image).is_err());
     assert!(flash.open().unwrap().find(&[1; 32]).is_none());
+}
+
+#[test]
+fn a_second_restore_in_a_row_that_ends_before_any_change_burns() {
+    let flash = Flash::new();
+    let mut store = flash.open().unwrap();
+    capture(&mut store, [1; 32], 5).unwrap();
+    let slot = store.find(&[1; 32]).unwrap();
+    let end = End { next: Next::Cold, burn: false, reason: String::new() };
+    attempt::count(&mut store, slot, &end).unwrap();
+    assert_eq!(store.find(&[1; 32]), Some(slot), "the device may only have been slow");
+    attempt::count(&mut store, slot, &end).unwrap();
+    assert!(store.find(&[1; 32]).is_none());
+    // A reboot leaves what it has armed.
+    capture(&mut store, [1; 32], 6).unwrap();
+    let image = trusted(&store, [1; 32]);
+    store.arm(&image).unwrap();
+    attempt::count(&mut store, image.slot, &End { next: Next::Reboot, ..end }).unwrap();
+    assert!(store.slots()[image.slot].pending);
 }
 
 #[test]

@@ -42,6 +42,16 @@ pub const SET_EXCLUSIVE: Value = Value(0x540c);
 pub const GET_FIXED: Get<[u32; 9]> = Get(0x5456, PhantomData);
 /// Locks them (`TIOCSLCKTRMIOS`).
 pub const SET_FIXED: Set<[u32; 9]> = Set(0x5457, PhantomData);
+/// What some terminals have beside their modes, in at most nine words: RS-485 (`TIOCGRS485`), modem lines (`TIOCMGET`),
+/// keyboard mode (`KDGKBMODE`), text or graphics (`KDGETMODE`).
+pub const GET_EXTRA: [Get<[u32; 9]>; 4] =
+    [Get(0x542e, PhantomData), Get(0x5415, PhantomData), Get(0x4b44, PhantomData), Get(0x4b3b, PhantomData)];
+/// Sets the first two of them (`TIOCSRS485`, `TIOCMSET`).
+pub const SET_EXTRA: [Set<[u32; 9]>; 2] = [Set(0x542f, PhantomData), Set(0x5418, PhantomData)];
+/// Sets the others (`KDSKBMODE`, `KDSETMODE`).
+pub const SET_SCREEN: [Value; 2] = [Value(0x4b45), Value(0x4b3a)];
+/// Who switches virtual terminals (`VT_GETMODE`): a `struct vt_mode`, the mode in the first byte.
+pub const GET_SWITCH: Get<[u32; 9]> = Get(0x5601, PhantomData);
 /// The number of a pseudo-terminal, of its master (`TIOCGPTN`).
 pub const GET_NUMBER: Get<u32> = Get(0x8004_5430, PhantomData);
 /// Whether its slave cannot be opened (`TIOCGPTLCK`).

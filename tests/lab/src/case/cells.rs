@@ -27,7 +27,7 @@ const SLOT: u64 = 8192;
 
 type Check = fn(&Cell) -> Result<()>;
 
-const CASES: [(&str, Check); 13] = [
+const CASES: [(&str, Check); 14] = [
     ("restored again and again", again),
     ("rcsnap=off leaves the boot alone", off),
     ("rcsnap=refresh captures anew", refresh),
@@ -40,6 +40,7 @@ const CASES: [(&str, Check); 13] = [
     ("a flipped bit in the header", header),
     ("a flipped bit in the pages", pages),
     ("ready is called twice", twice),
+    ("a restore that never begins is given up", given_up),
     ("each obstacle names the line that allows it", policy::check),
 ];
 
@@ -218,6 +219,14 @@ fn twice(cell: &Cell) -> Result<()> {
     let answer = boot.run(&["/sbin/rcsnap", "ready"])?;
     ensure!(answer.trim() == "cold", "{answer}");
     Ok(())
+}
+
+/// As with a device that the image refers to and that does not come any more.
+fn given_up(cell: &Cell) -> Result<()> {
+    for _ in 0..2 {
+        drop(cold(cell, &["rcsnap.fault=check:error"], "stage check")?);
+    }
+    anew(cell, &[], "burned")
 }
 
 /// A fault in a stage: the boot goes on cold, or the cell reboots and the next boot is cold. Then all is well.

@@ -69,7 +69,7 @@ pub struct Args {
 
 /// Programs of what rcsnap may refuse, and the kind that it then names. All others it must carry; these it must
 /// carry or refuse by name.
-const MAY_REFUSE: [(&str, &str); 12] = [
+const MAY_REFUSE: [(&str, &str); 13] = [
     ("cgroup_frozen", "cgroup"),
     ("huge_gone", "memory"),
     ("kernel_gone", "regular"),
@@ -80,6 +80,7 @@ const MAY_REFUSE: [(&str, &str); 12] = [
     ("sharing_outside", "sharing"),
     ("sharing_past", "tree"),
     ("sysvipc_undo", "sysvipc"),
+    ("tty_switch", "tty"),
     ("unix_moved", "unix"),
     ("vfork", "freeze"),
 ];
