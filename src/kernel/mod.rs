@@ -162,7 +162,9 @@ fn devices(
     obstacles.extend(swap::capture(&before.swap, root));
     obstacles.extend(loopdev::capture(&before.loopdev, root));
     obstacles.extend(zram::capture(&before.zram, root));
-    obstacles.extend(audit::capture(before.audit, root));
+    if let Some(obstacle) = audit::capture(before.audit, root) {
+        obstacles.push(obstacle);
+    }
     let (module, more) = module::capture(&before.module, root);
     obstacles.extend(more);
     // What is not mounted no script has changed.

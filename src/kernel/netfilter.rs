@@ -52,7 +52,8 @@ pub fn baseline(root: &Root, links: &[Seen], socket: &mut Socket) -> Result<Vec<
     let mut add = |what: &str, file: &str| found.push(format!("{what} in /proc/{file}"));
     for (file, heading) in LISTS {
         let text = root.of_task(file).or_else(|_| root.proc.read(file)).unwrap_or_default();
-        text.lines().skip(heading).for_each(|line| add(line, file));
+        // 0: nobody routes.
+        text.lines().skip(heading).filter(|line| *line != "0").for_each(|line| add(line, file));
     }
     let loaded = root.proc.read("modules").ok();
     for line in loaded.as_deref().unwrap_or_default().lines() {
@@ -64,31 +65,38 @@ pub fn baseline(root: &Root, links: &[Seen], socket: &mut Socket) -> Result<Vec<
         && let Ok(mut socket) = Socket::netfilter()
     {
         // A kernel without it answers that it does not know the message.
-        for message in socket.dump(GET_TABLE, &[0; 4]).unwrap_or_default() {
-            let name = find(&attributes(&message.body, 4), 1).map(text).unwrap_or_default();
-            found.push(format!("table {name} of nftables (family {})", u8_at(&message.body, 0)));
-        }
+        list(&mut socket, GET_TABLE, &[0; 4], &mut |body| {
+            let name = find(&attributes(body, 4), 1).map(text).unwrap_or_default();
+            found.push(format!("table {name} of nftables (family {})", u8_at(body, 0)));
+        })
+        .ok();
     }
     if may_have(root, loaded.as_deref(), "xfrm_user ", "/xfrm_user.ko")
         && let Ok(mut socket) = Socket::ipsec()
     {
         for (what, kind) in IPSEC {
-            let list = socket.dump(kind, &[]).context("netfilter", format_args!("listing IPsec"))?;
-            found.push(format!("{} {what} of IPsec", list.len()));
+            let mut count = 0_u32;
+            list(&mut socket, kind, &[], &mut |_| count += 1)?;
+            found.push(format!("{count} {what} of IPsec"));
         }
     }
-    for message in
-        socket.dump(GET_QDISC, &[0; 20]).context("netfilter", format_args!("listing disciplines"))?
-    {
+    list(socket, GET_QDISC, &[0; 20], &mut |body| {
         // struct tcmsg: family, interface, handle. The kernel's own disciplines have no handle.
-        if u32_at(&message.body, 8) >> 16 != 0 {
-            let kind = find(&attributes(&message.body, 20), 1).map(text).unwrap_or_default();
-            found.push(format!("discipline {kind} of {}", name_of(links, u32_at(&message.body, 4))));
+        if u32_at(body, 8) >> 16 != 0 {
+            let kind = find(&attributes(body, 20), 1).map(text).unwrap_or_default();
+            found.push(format!("discipline {kind} of {}", name_of(links, u32_at(body, 4))));
         }
-    }
+    })?;
     sorted::sort(&mut found);
     found.dedup();
     Ok(found)
+}
+
+/// Shows what a table has.
+fn list(socket: &mut Socket, kind: u16, header: &[u8], each: &mut dyn FnMut(&[u8])) -> Result<()> {
+    let answer = socket.dump(kind, header).context("netfilter", format_args!("listing table {kind}"))?;
+    answer.iter().for_each(|message| each(&message.body));
+    Ok(())
 }
 
 /// Whether a module is loaded, or may be built in. Without /proc/modules nothing can be loaded, so asking is harmless;
@@ -121,7 +129,7 @@ mod tests {
     /// A system in a folder that is its procfs too.
     fn system(name: &str) -> (PathBuf, Root) {
         let dir = std::env::temp_dir().join(format!("rcsnap-netfilter-{name}-{}", std::process::id()));
-        for part in ["1/net", "sys/kernel", "lib/modules/6.1"] {
+        for part in ["1/net", "sys/kernel", "sys/net/ipv6/conf/all", "lib/modules/6.1"] {
             create_dir_all(dir.join(part)).unwrap();
         }
         write(dir.join("sys/kernel/osrelease"), "6.1\n").unwrap();
@@ -141,6 +149,7 @@ mod tests {
         put("modules", "ebtable_nat 16384 1 - Live 0x0\nnfnetlink 20480 1 - Live 0x0\n");
         put("1/net/ip_vs", "IP Virtual Server\nProt Local\n  -> Remote\n");
         put("1/net/ip_mr_vif", "Interface BytesIn\n");
+        put("sys/net/ipv6/conf/all/mc_forwarding", "0\n");
         assert_eq!(objects(), ["ebtable_nat 16384 1 - Live 0x0 in /proc/modules"]);
         put("modules", "nfnetlink 20480 1 - Live 0x0\n");
         put("1/net/ip_vs", "IP Virtual Server\nProt Local\n  -> Remote\nTCP 0A000001:0050 rr\n");
