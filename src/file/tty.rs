@@ -175,10 +175,7 @@ fn set_extra(tty: BorrowedFd<'_>, wanted: &[u32]) -> Result<(), Errno> {
         if value == now {
             continue;
         }
-        match ioctl::SET_EXTRA.get(at) {
-            Some(request) => ioctl::set(tty, request, &value)?,
-            None => ioctl::value(tty, &ioctl::SET_SCREEN[at - 2], value[0].cast_signed())?,
-        }
+        ioctl::set_extra(tty, at, &value)?;
     }
     Ok(())
 }
@@ -204,17 +201,14 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
         return Err(Refusal::new("its line discipline has state of its own", remedy));
     }
     if ioctl::get(tty, &ioctl::GET_SWITCH).unwrap_or_default()[0] & 0xff != 0 {
-        return Err(Refusal::new(
-            "its process is asked before a switch of virtual terminals",
-            "start its owner after `rcsnap ready`",
-        ));
+        return Err(Refusal::new("it is in the mode VT_PROCESS", "start its owner after `rcsnap ready`"));
     }
-    let mut extra = Vec::new();
-    for (request, mask) in ioctl::GET_EXTRA.iter().zip(EXTRA) {
-        let mut value = ioctl::get(tty, request).unwrap_or_default();
-        value[0] &= mask;
-        extra.extend_from_slice(&value);
+    let mut extra = [[0; 9]; 4];
+    for (at, value) in extra.iter_mut().enumerate() {
+        *value = ioctl::get(tty, &ioctl::GET_EXTRA[at]).unwrap_or_default();
+        value[0] &= EXTRA[at];
     }
+    let extra = extra.as_flattened().to_vec();
     Ok(Box::new(State {
         place,
         sysfs: device::sysfs(rdev, false, world.root),

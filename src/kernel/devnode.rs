@@ -163,12 +163,19 @@ fn device(meta: &Stat, root: &Root) -> Option<(String, String)> {
 /// # Errors
 /// A device or node that did not come.
 pub fn check(state: &State, root: &Root, deadline: Instant) -> Result<()> {
-    come("devnode", &mut state.needs.iter(), root, deadline)?;
+    needs(state, root, deadline)?;
     if state.known.is_empty() {
         return Ok(());
     }
     let fd = detached().context("devnode", format_args!("mounting devtmpfs"))?;
     wait(state, &root.descriptor(fd.as_raw_fd()), deadline)
+}
+
+fn needs(state: &State, root: &Root, deadline: Instant) -> Result<()> {
+    for path in &state.needs {
+        come("devnode", path, root, deadline)?;
+    }
+    Ok(())
 }
 
 fn wait(state: &State, top: &Path, deadline: Instant) -> Result<()> {
@@ -193,7 +200,7 @@ fn gone(path: &str) {
 /// # Errors
 /// What could not be made, or a node that did not come.
 pub fn restore(state: &State, root: &Root, deadline: Instant) -> Result<()> {
-    come("devnode", &mut state.needs.iter(), root, deadline)?;
+    needs(state, root, deadline)?;
     if state.nodes.is_empty() && state.known.is_empty() && state.removed.is_empty() {
         return Ok(());
     }

@@ -11,32 +11,26 @@
 //! # Refuses
 //! Any such device that was not in use before the scripts.
 
-use super::refuse_new;
 use super::root::Root;
+use super::{refuse_new, sysfs};
 use crate::error::Obstacle;
 
-/// Files that exist only while a device is in use, by the start of its name.
-const SIGNS: &[(&str, &str)] = &[
-    ("loop", "loop/backing_file"),
-    ("dm-", "dm/name"),
-    ("md", "md/array_state"),
-    ("nbd", "pid"),
-    ("ubi", "mtd_num"),
+/// Files that exist only while a device is in use.
+const SIGNS: &[&str] = &[
+    "block/*/loop/backing_file",
+    "block/*/dm/name",
+    "block/*/md/array_state",
+    "block/*/pid",
+    "class/ubi/*/mtd_num",
 ];
 
 /// The devices in use, each with what backs it.
 #[must_use]
 pub fn baseline(root: &Root) -> Vec<String> {
     let mut found = Vec::new();
-    for folder in ["block", "class/ubi"] {
-        for name in root.sys.names(folder).unwrap_or_default() {
-            let Some((_, sign)) = SIGNS.iter().find(|(start, _)| name.name.starts_with(start)) else {
-                continue;
-            };
-            let path = format!("{folder}/{}/{sign}", name.name);
-            if root.sys.exists(&path) {
-                found.push(format!("{} ({})", name.name, root.sys.line(&path)));
-            }
+    for path in SIGNS.iter().flat_map(|sign| sysfs::paths(sign, root)) {
+        if root.sys.exists(&path) {
+            found.push(format!("/sys/{path} ({})", root.sys.line(&path)));
         }
     }
     found
@@ -50,7 +44,7 @@ pub fn capture(before: &[String], root: &Root) -> Vec<Obstacle> {
         before,
         baseline(root),
         "devices made by programs are not carried yet",
-        "set it up in a rerun script, or after the ready line",
+        "set it up in a rerun script",
     )
 }
 
@@ -78,7 +72,10 @@ mod tests {
         device("class/ubi/ubi1", "mtd_num", "5\n");
         device("class/ubi/ubi1_0", "", "");
         let objects = capture(&before, &root).into_iter().map(|obstacle| obstacle.object);
-        assert_eq!(objects.collect::<Vec<_>>(), ["loop0 (/data)", "ubi1 (5)"]);
+        assert_eq!(
+            objects.collect::<Vec<_>>(),
+            ["/sys/block/loop0/loop/backing_file (/data)", "/sys/class/ubi/ubi1/mtd_num (5)"]
+        );
         std::fs::remove_dir_all(dir).unwrap();
     }
 }

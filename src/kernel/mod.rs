@@ -260,18 +260,10 @@ fn refuse_new(
     obstacles
 }
 
-/// Waits until the deadline for paths in sysfs.
-fn come(
-    kind: &'static str,
-    paths: &mut dyn Iterator<Item = &String>,
-    root: &Root,
-    deadline: Instant,
-) -> Result<()> {
-    for path in paths {
-        wait_for(deadline, &mut || root.sys.exists(path))
-            .map_err(|()| Error::new(kind, format!("waiting for {path}"), "it did not come"))?;
-    }
-    Ok(())
+/// Waits until the deadline for a path in sysfs.
+fn come(kind: &'static str, path: &str, root: &Root, deadline: Instant) -> Result<()> {
+    wait_for(deadline, &mut || root.sys.exists(path))
+        .map_err(|()| Error::new(kind, format!("waiting for {path}"), "it did not come"))
 }
 
 /// Asks again each millisecond until the answer is yes or the deadline is over.

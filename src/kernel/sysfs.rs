@@ -102,7 +102,7 @@ fn exported(path: &str) -> bool {
 }
 
 /// What a pattern stands for just now.
-fn paths(pattern: &str, root: &Root) -> Vec<String> {
+pub(super) fn paths(pattern: &str, root: &Root) -> Vec<String> {
     let mut found = vec![String::new()];
     for part in pattern.split('/') {
         let mut inside = Vec::new();
@@ -182,8 +182,10 @@ pub fn capture(before: &Seen, loaded: &super::module::State, root: &Root) -> (St
 /// # Errors
 /// One that did not come.
 pub fn check(state: &State, root: &Root, deadline: Instant) -> Result<()> {
-    let mut paths = state.values.iter().take(state.early as usize).map(|(path, _)| path);
-    super::come("sysfs", &mut paths, root, deadline)
+    for (path, _) in state.values.iter().take(state.early as usize) {
+        super::come("sysfs", path, root, deadline)?;
+    }
+    Ok(())
 }
 
 /// Writes the attributes that differ from what is there.

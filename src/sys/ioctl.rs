@@ -46,10 +46,8 @@ pub const SET_FIXED: Set<[u32; 9]> = Set(0x5457, PhantomData);
 /// keyboard mode (`KDGKBMODE`), text or graphics (`KDGETMODE`).
 pub const GET_EXTRA: [Get<[u32; 9]>; 4] =
     [Get(0x542e, PhantomData), Get(0x5415, PhantomData), Get(0x4b44, PhantomData), Get(0x4b3b, PhantomData)];
-/// Sets the first two of them (`TIOCSRS485`, `TIOCMSET`).
-pub const SET_EXTRA: [Set<[u32; 9]>; 2] = [Set(0x542f, PhantomData), Set(0x5418, PhantomData)];
-/// Sets the others (`KDSKBMODE`, `KDSETMODE`).
-pub const SET_SCREEN: [Value; 2] = [Value(0x4b45), Value(0x4b3a)];
+/// Sets them (`TIOCSRS485`, `TIOCMSET`, `KDSKBMODE`, `KDSETMODE`): the first two by their words, the others by a number.
+const SET_EXTRA: [u32; 4] = [0x542f, 0x5418, 0x4b45, 0x4b3a];
 /// Who switches virtual terminals (`VT_GETMODE`): a `struct vt_mode`, the mode in the first byte.
 pub const GET_SWITCH: Get<[u32; 9]> = Get(0x5601, PhantomData);
 /// The number of a pseudo-terminal, of its master (`TIOCGPTN`).
@@ -110,6 +108,19 @@ pub fn set<T: Copy>(fd: BorrowedFd<'_>, request: &Set<T>, value: &T) -> Result<(
     let value: *const T = value;
     // SAFETY: the constants pair each request with the type the kernel reads.
     check(libc::c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), request.0 as libc::Ioctl, value) }))?;
+    Ok(())
+}
+
+/// Sets one of [`GET_EXTRA`].
+///
+/// # Errors
+/// The errno of ioctl(2).
+pub fn set_extra(fd: BorrowedFd<'_>, at: usize, words: &[u32; 9]) -> Result<(), Errno> {
+    let argument = if at < 2 { words.as_ptr().expose_provenance() } else { words[0] as usize };
+    // SAFETY: the kernel reads at most eight words, or takes the number.
+    check(libc::c_long::from(unsafe {
+        libc::ioctl(fd.as_raw_fd(), SET_EXTRA[at] as libc::Ioctl, argument)
+    }))?;
     Ok(())
 }
 
