@@ -29,16 +29,21 @@ pub enum Shape {
     /// A [`Box`].
     Boxed(Element),
     /// An array of so many.
-    Array(Element, u16),
+    Array(Element, Packed<u16>),
     /// A [`Vec`].
-    List(Element, &'static List),
+    List(Element, Packed<&'static List>),
     /// An [`Option`].
-    Maybe(Element, &'static Maybe),
+    Maybe(Element, Packed<&'static Maybe>),
     /// A struct or a tuple.
-    Fields(&'static [Field]),
+    Fields(Packed<&'static [Field]>),
     /// An enum with `repr(u8)`, of so many variants.
-    Variants(u8, &'static [Field]),
+    Variants(u8, Packed<&'static [Field]>),
 }
+
+/// Something without an alignment: hundreds of shapes have no gaps then, in themselves and between them.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, packed)]
+pub struct Packed<T: Copy>(T);
 
 impl Shape {
     /// An enum of so many variants.
@@ -46,7 +51,13 @@ impl Shape {
     #[allow(clippy::cast_possible_truncation, reason = "it is compared before")]
     pub const fn variants(count: usize, fields: &'static [Field]) -> Shape {
         assert!(count <= 0xff);
-        Shape::Variants(count as u8, fields)
+        Shape::Variants(count as u8, Packed(fields))
+    }
+
+    /// A struct.
+    #[must_use]
+    pub const fn fields(fields: &'static [Field]) -> Shape {
+        Shape::Fields(Packed(fields))
     }
 }
 
@@ -107,7 +118,7 @@ impl<const N: usize> Parts<N> {
 
 /// What something is made of that has one type inside.
 #[derive(Debug, Clone, Copy)]
-#[repr(C, packed(4))]
+#[repr(C, packed)]
 pub struct Element {
     shape: &'static Shape,
     size: u16,
@@ -177,7 +188,7 @@ simple!(
     u16: Shape::Unsigned(2), u32: Shape::Unsigned(4), u64: Shape::Unsigned(8),
     i16: Shape::Signed(2), i32: Shape::Signed(4), i64: Shape::Signed(8),
     // Stored as sixteen bytes, the lowest first.
-    u128: Shape::Array(Element::of::<u8>(), 16),
+    u128: Shape::Array(Element::of::<u8>(), Packed(16)),
 );
 
 // SAFETY: a box of a sized type is a pointer to it.
@@ -190,14 +201,14 @@ unsafe impl<T: Shaped, const N: usize> Shaped for [T; N] {
     #[allow(clippy::cast_possible_truncation, reason = "it is compared before")]
     const SHAPE: Shape = {
         assert!(N != 0 && N <= 0xffff);
-        Shape::Array(Element::of::<T>(), N as u16)
+        Shape::Array(Element::of::<T>(), Packed(N as u16))
     };
 }
 
 // SAFETY: its own functions say where its elements are.
 unsafe impl<T: Shaped> Shaped for Vec<T> {
     const SHAPE: Shape =
-        Shape::List(Element::of::<T>(), &List { view: view_list::<T>, make: make_list::<T> });
+        Shape::List(Element::of::<T>(), Packed(&List { view: view_list::<T>, make: make_list::<T> }));
 }
 
 /// # Safety
@@ -222,7 +233,7 @@ unsafe fn make_list<T>(to: *mut u8, room: *mut u8, count: usize, capacity: usize
 unsafe impl<T: Shaped> Shaped for Option<T> {
     const SHAPE: Shape = {
         assert!(size_of::<T>() <= size_of::<Room>() && align_of::<T>() <= align_of::<Room>());
-        Shape::Maybe(Element::of::<T>(), &Maybe { view: view_maybe::<T>, make: make_maybe::<T> })
+        Shape::Maybe(Element::of::<T>(), Packed(&Maybe { view: view_maybe::<T>, make: make_maybe::<T> }))
     };
 }
 
@@ -246,7 +257,7 @@ macro_rules! tuple {
         // SAFETY: all its fields, each at its place.
         unsafe impl<$($name: Shaped),*> Shaped for ($($name),*) {
             const SHAPE: Shape =
-                Shape::Fields(&[$(Field::new(std::mem::offset_of!(Self, $at), 0, &$name::SHAPE)),*]);
+                Shape::fields(&[$(Field::new(std::mem::offset_of!(Self, $at), 0, &$name::SHAPE)),*]);
         }
     };
 }
@@ -265,7 +276,7 @@ macro_rules! shape {
         #[allow(unsafe_code, reason = "a shape is trusted")]
         // SAFETY: the function above has all its fields and their types; each is at its place.
         unsafe impl $crate::sys::shape::Shaped for $name {
-            const SHAPE: $crate::sys::shape::Shape = $crate::sys::shape::Shape::Fields(&[$(
+            const SHAPE: $crate::sys::shape::Shape = $crate::sys::shape::Shape::fields(&[$(
                 $crate::sys::shape::Field::new(
                     std::mem::offset_of!($name, $field),
                     0,

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::ptr;
 use std::slice;
 
-use super::{Element, Field, List, Maybe, Room, Shape, Shaped};
+use super::{Element, Field, List, Maybe, Packed, Room, Shape, Shaped};
 use crate::image::stored::{Input, put_number};
 
 // Numbers are copied between memory and the low bytes of a word.
@@ -36,20 +36,20 @@ unsafe fn put_at(shape: &Shape, from: *const u8, out: &mut Vec<u8>) {
                 out.extend_from_slice(text.as_bytes());
             }
             Shape::Boxed(element) => put_all(element, *from.cast::<*const u8>(), 1, out),
-            Shape::Array(element, count) => put_all(element, from, count.into(), out),
-            Shape::List(element, list) => {
+            Shape::Array(element, Packed(count)) => put_all(element, from, count.into(), out),
+            Shape::List(element, Packed(list)) => {
                 let (first, count) = (list.view)(from);
                 put_number(count as u64, out);
                 put_all(element, first, count, out);
             }
-            Shape::Maybe(element, maybe) => {
+            Shape::Maybe(element, Packed(maybe)) => {
                 let value = (maybe.view)(from);
                 let count = usize::from(!value.is_null());
                 put_number(count as u64, out);
                 put_all(element, value, count, out);
             }
-            Shape::Fields(fields) => put_fields(fields, 0, from, out),
-            Shape::Variants(_, fields) => {
+            Shape::Fields(Packed(fields)) => put_fields(fields, 0, from, out),
+            Shape::Variants(_, Packed(fields)) => {
                 put_number(u64::from(*from), out);
                 put_fields(fields, *from, from, out);
             }
@@ -124,15 +124,15 @@ unsafe fn take_at(shape: &Shape, to: *mut u8, input: &mut Input) {
                 take_at(element.shape, room, input);
                 *to.cast::<*mut u8>() = room;
             }
-            Shape::Array(element, count) => {
+            Shape::Array(element, Packed(count)) => {
                 for at in 0..usize::from(count) {
                     take_at(element.shape, to.add(element.at(at)), input);
                 }
             }
-            Shape::List(element, list) => take_list(element, list, to, input),
-            Shape::Maybe(element, maybe) => take_maybe(element, maybe, to, input),
-            Shape::Fields(fields) => take_fields(fields, 0, to, input),
-            Shape::Variants(count, fields) => {
+            Shape::List(element, Packed(list)) => take_list(element, list, to, input),
+            Shape::Maybe(element, Packed(maybe)) => take_maybe(element, maybe, to, input),
+            Shape::Fields(Packed(fields)) => take_fields(fields, 0, to, input),
+            Shape::Variants(count, Packed(fields)) => {
                 let variant = input.below(count);
                 *to = variant;
                 take_fields(fields, variant, to, input);
