@@ -132,7 +132,7 @@ pub struct Loop {
 
 /// System calls that end in EINTR after any ptrace stop, although no handler ran. Besides these, an architecture
 /// may have older calls of the same sort.
-pub const QUIET: [Number; 13] = [
+pub const QUIET: [Number; 17] = [
     libc::SYS_epoll_pwait,
     libc::SYS_epoll_pwait2,
     libc::SYS_rt_sigtimedwait,
@@ -146,6 +146,11 @@ pub const QUIET: [Number; 13] = [
     libc::SYS_accept4,
     libc::SYS_sendto,
     libc::SYS_sendmsg,
+    // Of sockets with SO_RCVTIMEO or SO_SNDTIMEO, when nothing has been moved yet.
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_write,
+    libc::SYS_writev,
 ];
 
 /// EINTR as the kernel returns it.

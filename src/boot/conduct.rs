@@ -106,15 +106,14 @@ fn conductor(limit: u32, times: &Times, work: impl FnOnce() -> Result<(), Broken
     leave(if broken.useless { status + USELESS } else { status })
 }
 
-/// Takes dead children until the conductor is among them. Puppets made with CLONE_PARENT send no signal and
-/// are seen only with __WALL.
+/// Waits for the conductor alone: dead children of the image are for the PID 1 that comes back. Those made with
+/// CLONE_PARENT send no signal and are seen only with __WALL.
 fn wait_for(conductor: u32) -> nix::Result<WaitStatus> {
     let conductor = Pid::from_raw(conductor.cast_signed());
     loop {
-        match waitpid(None, Some(WaitPidFlag::__WALL)) {
-            Ok(status) if status.pid() == Some(conductor) => return Ok(status),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
+        match waitpid(conductor, Some(WaitPidFlag::__WALL)) {
+            Err(Errno::EINTR) => {}
+            other => return other,
         }
     }
 }

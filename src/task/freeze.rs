@@ -163,6 +163,10 @@ fn is_left_out(pid: u32, list: &[u32], parents: &Map<u32, u32>) -> bool {
     false
 }
 
+fn led_by_none() -> Refusal {
+    Refusal::new("its leader has exited while threads live", "none in this version")
+}
+
 fn threads_of(pid: u32) -> Vec<u32> {
     let mut tids = fs::numbers(format!("/proc/{pid}/task")).unwrap_or_default();
     sorted::sort_by_key(&mut tids, |tid| *tid != pid);
@@ -262,6 +266,11 @@ impl Frozen {
         if self.obstacles.iter().any(refused) {
             return Ok(()); // named already; it cannot be looked at
         }
+        // Its leader is one, and others live.
+        let lives = |tid: &u32| *tid != pid && read_stat(*tid).is_some_and(|s| !matches!(s.state, 'Z' | 'X'));
+        if stat.state == 'Z' && threads_of(pid).iter().any(lives) {
+            self.obstacles.push(Obstacle::process(KIND, pid, &*stat.comm, "thread", led_by_none()));
+        }
         if stat.state != 'Z' {
             let shared = signal::queued(pid, true).unwrap_or_default();
             for tid in threads_of(pid) {
@@ -277,9 +286,13 @@ impl Frozen {
                         threads.push(Thread { tid, regs, mask, asleep, signal_waits });
                     }
                     Err(Errno::ESRCH) if read_stat(tid).is_none_or(|s| s.state == 'Z' || s.state == 'X') => {
-                        let refusal =
-                            Refusal::new("its leader has exited while threads live", "none in this version");
-                        self.obstacles.push(Obstacle::process("freeze", pid, &*stat.comm, "thread", refusal));
+                        self.obstacles.push(Obstacle::process(
+                            KIND,
+                            pid,
+                            &*stat.comm,
+                            "thread",
+                            led_by_none(),
+                        ));
                     }
                     Err(Errno::ESRCH) => {
                         let refusal = Refusal::new(

@@ -7,7 +7,6 @@
 
 use crate::sorted::Listed;
 use crate::sys::limit;
-use crate::sys::ptrace::Sys;
 use crate::task::remote::Batch;
 
 /// RLIM_NLIMITS: RLIMIT_CPU 0 to RLIMIT_RTTIME 15.
@@ -26,16 +25,6 @@ crate::section! {
     }
 }
 
-/// Reads our own limits.
-///
-/// # Errors
-/// None that is known.
-pub fn own() -> Sys<State> {
-    let me = std::process::id();
-    let limits = (0..COUNT).map(|resource| limit::get(me, resource)).whole()?;
-    Ok(State { limits })
-}
-
 /// Asks a process for its limits: from outside, those of another user need CAP_SYS_RESOURCE.
 pub fn ask(batch: &mut Batch) -> u64 {
     let room = batch.room(16 * COUNT as usize);
@@ -52,16 +41,16 @@ pub fn capture(batch: &Batch, room: u64) -> State {
     State { limits: (0..u64::from(COUNT)).map(pair).list() }
 }
 
-/// Sets those limits that differ from what the process has now.
-pub fn restore(batch: &mut Batch, state: &State, own: &State) {
-    for (resource, (wanted, have)) in (0u64..).zip(state.limits.iter().zip(&own.limits)) {
-        if wanted == have {
+/// Sets those limits that differ from what the process has now: PID 1 has others than what we made.
+pub fn restore(batch: &mut Batch, state: &State, pid: u32) {
+    for (resource, wanted) in (0..).zip(&state.limits) {
+        if limit::get(pid, resource) == Ok(*wanted) {
             continue;
         }
         let mut bytes = wanted.0.to_ne_bytes().to_vec();
         bytes.extend_from_slice(&wanted.1.to_ne_bytes());
         let room = batch.bytes(&bytes);
-        batch.call(libc::SYS_prlimit64, &[0, resource, room, 0]);
+        batch.call(libc::SYS_prlimit64, &[0, resource.into(), room, 0]);
         batch.doing("setting a resource limit");
     }
 }

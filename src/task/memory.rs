@@ -337,9 +337,9 @@ pub fn advise(batch: &mut Batch, vma: &Vma) {
                 batch.call(libc::SYS_madvise, &[start, len, u64::from(advice.cast_unsigned())]);
                 batch.doing("advising memory");
             }
+            // ENOMEM with the lock in place: a part without access, or a guard, cannot be filled.
             Put::Lock => {
-                batch.call(libc::SYS_mlock, &[start, len]);
-                batch.doing("locking memory");
+                batch.try_call(libc::SYS_mlock, &[start, len]);
             }
             Put::Seal => {
                 batch.call(MSEAL, &[start, len, 0]);

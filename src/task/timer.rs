@@ -124,6 +124,9 @@ pub fn check(timers: &[Posix], pid: u32, threads: &[u32]) -> Result<(), Refusal>
             let reason = "a timer runs on the CPU clock of another process, or of one of several threads";
             return Err(Refusal::new(reason, "rerun the service"));
         }
+        if timer.notify & libc::SIGEV_THREAD_ID != 0 && !threads.contains(&timer.tid) {
+            return Err(Refusal::new("a timer tells a thread that has ended", "rerun the service"));
+        }
         if timer.id > MAX_ID {
             return Err(Refusal::new(format!("timer id {} is too high", timer.id), "rerun the service"));
         }
@@ -248,7 +251,10 @@ pub fn arm(script: &mut Script<'_>, state: &State, ahead: Option<Offsets>) -> Re
         // Only the first goes by a clock; the others count what the process uses. Relative, like those of
         // CLOCK_REALTIME, and at least one of its units.
         let clock = if which == 0 { libc::CLOCK_REALTIME } else { OWN };
-        if let Err(left) = due(clock, 0, nanoseconds([setting[2], setting[3]], 1000)) {
+        // Stopped, the others still have an interval.
+        if setting[2..] != [0, 0]
+            && let Err(left) = due(clock, 0, nanoseconds([setting[2], setting[3]], 1000))
+        {
             let left = left.cast_unsigned().div_ceil(1000);
             (setting[2], setting[3]) = (left / 1_000_000, left % 1_000_000);
         }
@@ -262,6 +268,7 @@ pub fn arm(script: &mut Script<'_>, state: &State, ahead: Option<Offsets>) -> Re
         let [every, left] =
             [[setting[0], setting[1]], [setting[2], setting[3]]].map(|pair| nanoseconds(pair, 1));
         let (flags, at) = match due(timer.clock, every, left) {
+            _ if left == 0 => (0, 0),
             Ok((at, _)) => (libc::TIMER_ABSTIME as u64, at.cast_unsigned()),
             Err(left) => (0, left.cast_unsigned()),
         };

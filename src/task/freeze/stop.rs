@@ -88,10 +88,13 @@ impl Frozen {
     /// The child of a vfork(2) must run until it calls execve(2) or exits, or its parent never stops.
     fn release_vforked(&mut self, waiting: &[u32]) {
         for parent in waiting.iter().filter(|tid| read_stat(**tid).is_some_and(|s| s.state == 'D')) {
+            let process = self.tids.get(parent);
             let children: Vec<u32> = self
                 .tids
                 .iter()
-                .filter(|(tid, tgid)| tid == tgid && read_stat(*tid).is_some_and(|s| s.ppid == *parent))
+                .filter(|(tid, tgid)| {
+                    tid == tgid && read_stat(*tid).is_some_and(|s| Some(&s.ppid) == process)
+                })
                 .map(|(tid, _)| *tid)
                 .list();
             for child in children.into_iter().filter(|c| shares_memory(*parent, *c)) {

@@ -47,7 +47,6 @@ const ALL_BUT_TRAP: u64 = !(1 << (libc::SIGTRAP - 1));
 /// What the conductor has itself, and puppets inherit.
 #[derive(Debug)]
 struct Own {
-    limits: limit::State,
     creds: creds::State,
     sched: sched::State,
     process: sched::Process,
@@ -105,7 +104,6 @@ impl<'a> Puppets<'a> {
         Area::prepare(base)?;
         let status = freeze::read_status(me);
         let own = Own {
-            limits: limit::own().context(KIND, format_args!("reading our own limits"))?,
             creds: creds::State { caps: status.caps, ..creds::State::default() },
             sched: sched::capture(me)?,
             process: sched::capture_process(me),
@@ -274,13 +272,14 @@ impl<'a> Puppets<'a> {
         let area = self.area(pid)?;
         let mut script = Script::new(area, pid);
         self.describe(&mut script, pid, body)?;
-        for vma in &body.memory.vmas {
-            script.ensure(FLAG_CALLS, 0)?;
-            memory::advise(&mut script.batch, vma);
-        }
+        // First, since no guard comes into locked memory.
         for guard in &body.memory.guards {
             script.ensure(1, 0)?;
             memory::guard(&mut script.batch, *guard);
+        }
+        for vma in &body.memory.vmas {
+            script.ensure(FLAG_CALLS, 0)?;
+            memory::advise(&mut script.batch, vma);
         }
         script.ensure(64, 64 * 32)?;
         signal::restore_actions(&mut script.batch, &body.actions, self.init == Some(pid));
@@ -310,14 +309,16 @@ impl<'a> Puppets<'a> {
             }
         }
         script.flush()?;
-        sched::restore_process(pid, &body.sched, &self.own.process)?;
+        // PID 1 is not made by us, and may have another score.
+        let init = (self.init == Some(pid)).then(|| sched::capture_process(pid));
+        sched::restore_process(pid, &body.sched, init.as_ref().unwrap_or(&self.own.process))?;
         for thread in &body.threads {
             sched::restore(thread.tid, &thread.sched, &self.own.sched)?;
         }
         let mut script = Script::new(area, pid);
         timer::restore(&mut script, &body.timers, self.exact_timers)?;
         script.ensure(16, 16 * 32)?;
-        limit::restore(&mut script.batch, &body.limits, &self.own.limits);
+        limit::restore(&mut script.batch, &body.limits, pid);
         script.flush()?;
         let personality = u64::from_str_radix(&body.sched.personality, 16).unwrap_or(0);
         // The leader gives up its rights last.
@@ -368,19 +369,23 @@ impl<'a> Puppets<'a> {
         if self.stands(pid) { self.area(pid)?.vanish(pid) } else { Ok(()) }
     }
 
-    /// Stage 6: registers and masks are set, and the process runs.
+    /// Stage 6: registers and masks are set, and the process runs. One that those who run already have ended is let
+    /// be: that is their doing.
     ///
     /// # Errors
-    /// It died.
+    /// It cannot be set.
     pub fn release(&self, pid: u32) -> Result<()> {
         let body = self.body(pid)?;
-        for thread in &body.threads {
-            thread::finish(thread)?;
+        let set = body.threads.iter().try_for_each(thread::finish);
+        let set = set.and_then(|()| {
+            body.threads.iter().rev().try_for_each(|thread| {
+                ptrace::detach(thread.tid, 0).context(KIND, format_args!("letting {} go", thread.tid))
+            })
+        });
+        match set {
+            Err(error) if error.errno() == Some(nix::errno::Errno::ESRCH) => Ok(()),
+            other => other,
         }
-        for thread in body.threads.iter().rev() {
-            ptrace::detach(thread.tid, 0).context(KIND, format_args!("letting {} go", thread.tid))?;
-        }
-        Ok(())
     }
 }
 

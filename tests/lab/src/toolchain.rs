@@ -8,6 +8,7 @@
 //!
 //! Where those packages do not exist, or `--plain` asks for it, rustup's musl target does it.
 
+mod elf;
 mod sysroot;
 pub mod target;
 
@@ -111,9 +112,14 @@ pub fn build_as(wish: &Wish) -> Result<Binary> {
     let place = own_folder()?.join(wish.name());
     // It may be running, for another check.
     let new = place.with_extension("new");
-    fs::copy(&built, &new)
-        .and_then(|_| fs::rename(&new, &place))
-        .with_context(|| format!("copying {}", built.display()))?;
+    let copy = || -> Result<()> {
+        fs::copy(&built, &new)?;
+        if !wish.messages {
+            fs::write(&new, elf::loaded(fs::read(&built)?)?)?;
+        }
+        Ok(fs::rename(&new, &place)?)
+    };
+    copy().with_context(|| format!("copying {}", built.display()))?;
     Ok(Binary { bytes: fs::metadata(&place)?.len(), path: place, recipe })
 }
 
