@@ -42,6 +42,7 @@ use crate::sys::fs;
 use crate::sys::ptrace::Sys;
 use crate::sys::stat::{Stat, Time, lstat};
 use crate::sys::time;
+use crate::text;
 
 const KIND: &str = "input";
 
@@ -248,18 +249,19 @@ impl Taker<'_> {
     fn follow(&mut self, mut path: PathBuf) -> Result<()> {
         for _ in 0..MAX_LINKS {
             let Ok(target) = fs::link(&path) else { break };
-            path.pop();
-            path.push(target);
-            // Without what leads up again.
-            let Some((parent, name)) = path.parent().zip(path.file_name()) else { break };
-            let Ok(parent) = fs::real(parent) else { break };
-            path = parent.join(name);
-            let Ok(meta) = lstat(&path) else { break };
-            if meta.is_dir() {
-                self.walk(&path)?;
-            } else if meta.is_file() || meta.is_link() {
-                self.add(&path)?;
-            }
+            let from = path.to_string_lossy();
+            // Beside the link, and then without what leads up again.
+            let joined =
+                Path::new(text::split_last(&from, '/').map_or("", |(folder, _)| folder)).join(target);
+            let whole = joined.to_string_lossy();
+            let Some((folder, name)) = text::split_last(text::without_end(&whole, "/"), '/') else { break };
+            let Ok(folder) = fs::real(format!("{folder}/")) else { break };
+            path = folder.join(name);
+            match lstat(&path) {
+                Ok(meta) if meta.is_dir() => return fs::real(&path).map_or(Ok(()), |real| self.walk(&real)),
+                Ok(meta) if meta.is_file() || meta.is_link() => self.add(&path)?,
+                _ => break,
+            };
         }
         Ok(())
     }

@@ -9,8 +9,8 @@ use crate::image::{self, FORMAT};
 /// `rcsnap abi`.
 pub const VERB: Verb = Verb {
     name: "abi",
-    about: "Print the sections of an image that this rcsnap reads and writes, with the hash of each definition. \
-        With --image, those of an image beside them.",
+    about: "Print the sections that this rcsnap reads and writes, with the hash of each definition; with --image, those \
+        of an image too.",
     takes: &[
         Takes { name: "image", form: Form::Switch, about: "compare with the newest image of the store" },
         Takes { name: "file", form: Form::File, about: "compare with this image" },

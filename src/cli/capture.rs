@@ -11,9 +11,8 @@ use crate::sys::descriptor;
 /// `rcsnap capture`.
 pub const VERB: Verb = Verb {
     name: "capture",
-    about: "Capture a process tree into a file. What the tree shares with the outside is an obstacle, except \
-        descriptions that are the same as stdin, stdout and stderr of this command: the restore gives its \
-        own.",
+    about: "Capture a process tree into a file. What it shares with the outside is an obstacle, except stdin, stdout \
+        and stderr of this command: the restore gives its own.",
     takes: &[
         Takes { name: "tree", form: Form::NeededNumber, about: "the root of the tree" },
         Takes { name: "kill", form: Form::Switch, about: "end the tree after the capture" },

@@ -10,9 +10,8 @@ use crate::{capture, json};
 /// `rcsnap check`.
 pub const VERB: Verb = Verb {
     name: "check",
-    about: "List everything in the running system that cannot be captured, without capturing. Tasks stand still \
-        for a moment. What the scripts did to the kernel is only known to the watcher: for that, see `rcsnap \
-        status`.",
+    about: "List everything that cannot be captured. Tasks stand still for a moment. What the scripts did to the kernel \
+        only the watcher knows: see `rcsnap status`.",
     takes: &[
         Takes { name: "json", form: Form::Switch, about: "print JSON" },
         Takes { name: "tree", form: Form::Number, about: "look at one process tree instead" },

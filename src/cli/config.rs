@@ -7,8 +7,7 @@ use super::{DONE, Outcome, print};
 /// `rcsnap config`.
 pub const VERB: Verb = Verb {
     name: "config",
-    about: "Print every setting with its effective value and where that came from: a line of /etc/rcsnap.conf, \
-        the kernel command line, or the default.",
+    about: "Print every setting with its value and where that came from.",
     takes: &[],
     run,
 };

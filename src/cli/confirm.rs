@@ -7,9 +7,8 @@ use crate::boot::status;
 /// `rcsnap confirm`.
 pub const VERB: Verb = Verb {
     name: "confirm",
-    about: "Confirm the restore that this boot came from. Needed only with \"confirm = manual\"; otherwise \
-        `rcsnap ready` does it. A restore that nobody confirms makes the next boot cold, and a second one in \
-        a row burns the image.",
+    about: "Confirm the restore that this boot came from, with \"confirm = manual\". One that nobody confirms makes the \
+        next boot cold, and a second in a row burns the image.",
     takes: &[],
     run,
 };

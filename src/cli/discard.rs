@@ -12,7 +12,7 @@ pub const VERB: Verb = Verb {
     takes: &[Takes {
         name: "erase",
         form: Form::Switch,
-        about: "overwrite their bytes too: an image holds every secret that was in memory. Flash that levels its wear may keep old copies all the same",
+        about: "overwrite their bytes too: they hold secrets. Flash that levels its wear may keep old copies",
     }],
     run,
 };

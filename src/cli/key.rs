@@ -9,8 +9,7 @@ use crate::key::Key;
 /// `rcsnap key`.
 pub const VERB: Verb = Verb {
     name: "key",
-    about: "Print each part of the key with the beginning of its hash, and the key. Comparing this before and \
-        after a change shows why an image is not used any more.",
+    about: "Print each part of the key with the beginning of its hash, and the key: why an image is not used any more.",
     takes: &[],
     run,
 };

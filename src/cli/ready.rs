@@ -18,8 +18,8 @@ use crate::sys::stat::exists;
 /// `rcsnap ready`.
 pub const VERB: Verb = Verb {
     name: "ready",
-    about: "Say that the rc scripts are done. Prints \"cold\" on the boot that is captured and \"restored\" on \
-        every boot from the image; the exit status is 0 both times.",
+    about: "Say that the rc scripts are done. Prints \"cold\" on the boot that is captured and \"restored\" on every \
+        boot from the image.",
     takes: &[],
     run,
 };

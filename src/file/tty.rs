@@ -33,8 +33,8 @@ crate::section! {
         pub sysfs: String,
         /// Modes and size.
         pub settings: Settings,
-        /// What [`ioctl::GET_EXTRA`] gives, each in nine words; zeroes for what there is not.
-        pub extra: Vec<u32>,
+        /// What [`ioctl::GET_EXTRA`] gives; zeroes for what there is not.
+        pub extra: [[u32; 9]; 4],
     }
 }
 
@@ -165,17 +165,14 @@ pub fn unfix(tty: BorrowedFd<'_>, settings: &Settings) -> Result<(), Errno> {
 const EXTRA: [u32; 4] = [!0, 0xa006, !0, !0];
 
 /// Sets what differs. RS-485 first: it takes RTS for its own.
-fn set_extra(tty: BorrowedFd<'_>, wanted: &[u32]) -> Result<(), Errno> {
-    for (at, wanted) in wanted.chunks_exact(9).enumerate() {
-        let mut value = ioctl::get(tty, &ioctl::GET_EXTRA[at]).unwrap_or_default();
-        let now = value;
-        let rest = value[0] & !EXTRA[at];
-        value.copy_from_slice(wanted);
-        value[0] |= rest;
-        if value == now {
-            continue;
+fn set_extra(tty: BorrowedFd<'_>, wanted: &[[u32; 9]; 4]) -> Result<(), Errno> {
+    for (at, wanted) in wanted.iter().enumerate() {
+        let now = ioctl::get(tty, &ioctl::GET_EXTRA[at]).unwrap_or_default();
+        let mut value = *wanted;
+        value[0] |= now[0] & !EXTRA[at];
+        if value != now {
+            ioctl::set_extra(tty, at, &value)?;
         }
-        ioctl::set_extra(tty, at, &value)?;
     }
     Ok(())
 }
@@ -208,7 +205,6 @@ pub fn capture(desc: &Description, world: &World<'_>) -> Result<Box<State>, Refu
         *value = ioctl::get(tty, &ioctl::GET_EXTRA[at]).unwrap_or_default();
         value[0] &= EXTRA[at];
     }
-    let extra = extra.as_flattened().to_vec();
     Ok(Box::new(State {
         place,
         sysfs: device::sysfs(rdev, false, world.root),
