@@ -69,12 +69,13 @@ pub struct Args {
 
 /// Programs of what rcsnap may refuse, and the kind that it then names. All others it must carry; these it must
 /// carry or refuse by name.
-const MAY_REFUSE: [(&str, &str); 13] = [
+const MAY_REFUSE: [(&str, &str); 14] = [
     ("cgroup_frozen", "cgroup"),
     ("huge_gone", "memory"),
     ("kernel_gone", "regular"),
     ("kernel_late", "regular"),
     ("kernel_reused", "regular"),
+    ("leader_gone", "freeze"),
     ("namespace_blind", "namespace"),
     ("namespace_pid", "namespace"),
     ("sharing_outside", "sharing"),

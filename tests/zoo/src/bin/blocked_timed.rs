@@ -24,6 +24,7 @@ fn program(zoo: &mut Zoo) -> Outcome {
         futex_at,
         sigwait_until,
         recv_until,
+        read_until,
     ];
     zoo::blocked::run(zoo, cases, true)
 }
@@ -120,12 +121,20 @@ fn sigwait_until(zoo: &Zoo) -> Outcome<Blocked> {
 }
 
 fn recv_until(zoo: &Zoo) -> Outcome<Blocked> {
+    under_limit(zoo, "recv under SO_RCVTIMEO", recv_into)
+}
+
+fn read_until(zoo: &Zoo) -> Outcome<Blocked> {
+    under_limit(zoo, "read under SO_RCVTIMEO", |socket| Ok(fd::read(socket, 16)?.len() as i64))
+}
+
+fn under_limit(zoo: &Zoo, what: &'static str, get: fn(i32) -> Outcome<i64>) -> Outcome<Blocked> {
     let [_ours, theirs] = pair()?;
-    timed_out(zoo, "recv under SO_RCVTIMEO", "operation would block", move || {
+    timed_out(zoo, what, "operation would block", move || {
         let limit = val(later_ms());
         let length = size_of::<libc::timeval>() as libc::socklen_t;
         sys!(setsockopt(theirs, libc::SOL_SOCKET, libc::SO_RCVTIMEO, (&raw const limit).cast(), length))?;
-        recv_into(theirs)
+        get(theirs)
     })
 }
 

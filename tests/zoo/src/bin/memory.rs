@@ -5,6 +5,8 @@ use zoo::sys::{peek, poke};
 use zoo::{Outcome, Zoo, fd, raw, sys};
 
 const PAGE: usize = 4096;
+/// The page of the locked area that cannot be accessed.
+const LOCKED: usize = 7;
 
 fn main() {
     zoo::run(program)
@@ -25,6 +27,9 @@ fn program(zoo: &mut Zoo) -> Outcome {
         zoo.keep(&format!("mapping of {}", area.what), move || mapping(at));
         zoo.keep(&format!("flags of {}", area.what), move || vm_flags(at));
     }
+    let none = areas[4].at + LOCKED * PAGE;
+    zoo.keep("flags of locked memory without access", move || vm_flags(none));
+    zoo.check("memory without access is locked", vm_flags(none).split(' ').any(|flag| flag == "lo"));
     for name in ["[vdso]", "[vvar]", "[stack]"] {
         zoo.keep(name, move || named(name));
     }
@@ -53,6 +58,7 @@ fn program(zoo: &mut Zoo) -> Outcome {
         poke(at, 1);
     }
     if let Some(at) = guard {
+        zoo.check("memory with a guard is locked", vm_flags(at).split(' ').any(|flag| flag == "lo"));
         zoo.expect("reading a guard page", readable(at + PAGE), false);
         zoo.expect("reading beside a guard page", readable(at), true);
     }
@@ -146,7 +152,9 @@ fn locked() -> Outcome<Area> {
     let at = map(8, RW, PRIVATE, -1)?;
     let area = Area { what: "a locked area", at, pages: vec![0, 5], hidden: false };
     area.fill();
-    sys!(mlock(at as *const libc::c_void, 8 * PAGE))?;
+    // The last page as mlockall(2) meets the guard of a stack: locked, and nothing can be in it (ENOMEM).
+    sys!(mprotect((at + LOCKED * PAGE) as *mut libc::c_void, PAGE, libc::PROT_NONE))?;
+    let _ = sys!(mlock(at as *const libc::c_void, 8 * PAGE));
     Ok(area)
 }
 
@@ -250,6 +258,8 @@ fn guard() -> Outcome<Option<usize>> {
     poke(at + PAGE, 1);
     poke(at + 2 * PAGE, 1);
     let installed = raw!(SYS_madvise, at + PAGE, PAGE, 102);
+    // As mlockall(2) does; what is behind the guard cannot be in memory (ENOMEM).
+    let _ = sys!(mlock(at as *const libc::c_void, 3 * PAGE));
     Ok(installed.is_ok().then_some(at))
 }
 

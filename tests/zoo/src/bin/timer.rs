@@ -96,7 +96,9 @@ fn program(zoo: &mut Zoo) -> Outcome {
     sys!(setitimer(libc::ITIMER_REAL, &raw const interval, std::ptr::null_mut()))?;
     let virtual_timer = libc::itimerval { it_interval: val(0), it_value: val(100_000) };
     sys!(setitimer(libc::ITIMER_VIRTUAL, &raw const virtual_timer, std::ptr::null_mut()))?;
-    sys!(setitimer(libc::ITIMER_PROF, &raw const virtual_timer, std::ptr::null_mut()))?;
+    // Stopped, and its interval still shows.
+    let stopped = libc::itimerval { it_interval: val(7000), it_value: val(0) };
+    sys!(setitimer(libc::ITIMER_PROF, &raw const stopped, std::ptr::null_mut()))?;
     arm(relative, 0, later_ms() * MS, 0)?;
     let boot = clock(libc::CLOCK_BOOTTIME) + later_ms() * 1_000_000;
     arm(absolute, libc::TIMER_ABSTIME, boot, 0)?;
@@ -156,7 +158,8 @@ fn countdowns(zoo: &mut Zoo, far: &[i32], disarmed: i32, start: RangeInclusive<i
     sys!(getitimer(libc::ITIMER_VIRTUAL, &raw mut left))?;
     zoo.check("the virtual timer is armed", (90..=100).contains(&left.it_value.tv_sec));
     sys!(getitimer(libc::ITIMER_PROF, &raw mut left))?;
-    zoo.check("the profiling timer is armed", (90..=100).contains(&left.it_value.tv_sec));
+    zoo.expect("the value of the stopped timer", (left.it_value.tv_sec, left.it_value.tv_usec), (0, 0));
+    zoo.expect("the interval of the stopped timer", left.it_interval.tv_sec, 7);
     sys!(getitimer(libc::ITIMER_REAL, &raw mut left))?;
     zoo.expect("the interval of the real timer", left.it_interval.tv_usec as i64, 700_000);
     Ok(())
