@@ -273,12 +273,12 @@ mod tests {
         let help = given("help").unwrap_err();
         assert!(
             help.contains(
-                "\n  abi               Print the sections of an image that this rcsnap reads and\n"
+                "\n  abi               Print the sections that this rcsnap reads and writes, with\n"
             )
         );
-        assert!(
-            help.contains("\n                    writes, with the hash of each definition. With --image,\n")
-        );
+        assert!(help.contains(
+            "\n                    the hash of each definition; with --image, those of an image\n"
+        ));
         assert!(help.lines().all(|line| line.len() <= 80));
         let help = given("capture --help").unwrap_err();
         assert!(help.starts_with(

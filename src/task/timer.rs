@@ -292,7 +292,9 @@ mod tests {
         assert_eq!(timers.len(), 2);
         assert_eq!((timers[0].id, timers[0].signal, timers[0].value, timers[0].clock), (1, 10, 42, 1));
         assert_eq!((timers[1].notify, timers[1].tid), (1 | libc::SIGEV_THREAD_ID, 78));
-        assert!(check(&timers, 77, &[]).is_ok());
+        assert!(check(&timers, 77, &[77, 78]).is_ok());
+        // The thread that it tells has ended.
+        assert!(check(&timers, 77, &[77]).is_err());
     }
 
     #[test]
