@@ -43,7 +43,8 @@ fn network() -> String {
     let local: Vec<&str> = addresses.lines().filter(|line| line.contains("|--")).map(str::trim).collect();
     let more = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
     // Of the loopback: the kernel gives the others theirs when it likes, and lists all in the order of a hash.
-    let more: Vec<&str> = more.lines().filter(|line| line.ends_with(" lo")).collect();
+    let more = more.lines().filter(|line| line.ends_with(" lo"));
+    let more: Vec<&str> = more.filter_map(|line| line.split(' ').next()).collect();
     format!("{names:?} {local:?} {more:?}")
 }
 
