@@ -101,7 +101,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// The names of errno(3) from 1 on, the same on all architectures here: one text, where nix has two tables. `-` is what
-/// streams, keys and file systems that Linux does not have any more would give.
+/// streams and file systems that Linux does not have any more would give.
 const ERRNO: &str = "EPERM ENOENT ESRCH EINTR EIO ENXIO E2BIG ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT ENOTBLK EBUSY \
      EEXIST EXDEV ENODEV ENOTDIR EISDIR EINVAL ENFILE EMFILE ENOTTY ETXTBSY EFBIG ENOSPC ESPIPE EROFS EMLINK \
      EPIPE EDOM ERANGE EDEADLK ENAMETOOLONG ENOLCK ENOSYS ENOTEMPTY ELOOP - ENOMSG EIDRM - - - - - - - - - - - - \
@@ -109,8 +109,8 @@ const ERRNO: &str = "EPERM ENOENT ESRCH EINTR EIO ENXIO E2BIG ENOEXEC EBADF ECHI
      - EUSERS ENOTSOCK EDESTADDRREQ EMSGSIZE EPROTOTYPE ENOPROTOOPT EPROTONOSUPPORT ESOCKTNOSUPPORT EOPNOTSUPP \
      EPFNOSUPPORT EAFNOSUPPORT EADDRINUSE EADDRNOTAVAIL ENETDOWN ENETUNREACH ENETRESET ECONNABORTED ECONNRESET \
      ENOBUFS EISCONN ENOTCONN ESHUTDOWN ETOOMANYREFS ETIMEDOUT ECONNREFUSED EHOSTDOWN EHOSTUNREACH EALREADY \
-     EINPROGRESS ESTALE EUCLEAN - - - EREMOTEIO EDQUOT ENOMEDIUM - ECANCELED - - - - EOWNERDEAD ENOTRECOVERABLE \
-     ERFKILL EHWPOISON";
+     EINPROGRESS ESTALE EUCLEAN - - - EREMOTEIO EDQUOT ENOMEDIUM EMEDIUMTYPE ECANCELED ENOKEY EKEYEXPIRED \
+     EKEYREVOKED EKEYREJECTED EOWNERDEAD ENOTRECOVERABLE ERFKILL EHWPOISON";
 
 /// The symbolic name of an errno.
 #[must_use]
@@ -279,14 +279,18 @@ mod tests {
 
     #[test]
     fn errnos_have_their_names() {
-        assert_eq!(super::name(Errno::ENODATA), "ENODATA");
-        assert_eq!(super::name(Errno::EADDRNOTAVAIL), "EADDRNOTAVAIL");
-        assert_eq!(super::name(Errno::ECANCELED), "ECANCELED");
+        // Those of streams, shared libraries and Xenix.
+        const UNTOLD: [i32; 39] = [
+            41, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 62, 63, 65, 66, 67, 68,
+            69, 70, 72, 73, 76, 78, 79, 80, 81, 82, 83, 86, 118, 119, 120,
+        ];
         for number in 1..=133 {
             let errno = Errno::from_raw(number);
-            let name = super::name(errno);
-            // Those of streams and keys are not told apart.
-            assert!(name == format!("{errno:?}") || name == "an unknown error", "{number}: {name}");
+            if errno == Errno::UnknownErrno || UNTOLD.contains(&number) {
+                assert_eq!(super::name(errno), "an unknown error", "{number}");
+            } else {
+                assert_eq!(super::name(errno), format!("{errno:?}"));
+            }
         }
     }
 }

@@ -307,8 +307,7 @@ impl Taker<'_> {
         if let Some(at) = self.places.iter().position(|(id, _)| *id == mount.id) {
             return Ok(Some((at, self.places[at].1)));
         }
-        let dev = nix::sys::stat::makedev(mount.dev.0.into(), mount.dev.1.into());
-        let uuid = spec::file_system(dev).map(|(_, found)| found.uuid).unwrap_or_default();
+        let uuid = uuid_of(mount);
         let is_new =
             |before: &[Mount]| before.iter().all(|old| (old.dev, &old.point) != (mount.dev, &mount.point));
         if uuid.is_empty() && self.before.is_some_and(is_new) {
@@ -329,6 +328,12 @@ impl Taker<'_> {
         });
         Ok(Some((self.places.len() - 1, by_content)))
     }
+}
+
+/// The UUID of the file system that is mounted; empty if it has none.
+fn uuid_of(mount: &Mount) -> String {
+    let device = nix::sys::stat::makedev(mount.dev.0.into(), mount.dev.1.into());
+    spec::file_system(device).map(|(_, found)| found.uuid).unwrap_or_default()
 }
 
 /// The mount that a path is on: the one with the longest path, and of those at one place the last.

@@ -61,7 +61,9 @@ pub fn run(
     drop(store);
     note(guard.disarm());
     let end = end?;
-    note(spec::open(config, Access::Write).and_then(|mut store| count(&mut store, image.slot, &end)));
+    if end.burn || end.next == Next::Cold {
+        note(spec::open(config, Access::Write).and_then(|mut store| count(&mut store, image.slot, &end)));
+    }
     if end.next == Next::Reboot {
         log!(Error, "reboot: {}", end.reason);
         reboot();

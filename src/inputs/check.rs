@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::{Changed, FileSystem, Input, Inputs, MADE_UP, Proof, listing, mount_of, mounts, prove};
+use super::{Changed, FileSystem, Input, Inputs, MADE_UP, Proof, listing, mount_of, mounts, prove, uuid_of};
 use crate::error;
 use crate::proc::mountinfo::Mount;
 use crate::store::{file, spec};
@@ -51,11 +51,11 @@ enum Place {
 /// Finds a file system, or mounts it.
 fn locate(system: &FileSystem, table: &[Mount], wait: Duration) -> Result<Place, String> {
     let mount = mount_of(table, &system.point).filter(|mount| mount.point == system.point);
-    if let Some(mount) = mount.filter(|mount| mount.root == system.root && mount.fstype == system.kind) {
-        let device = nix::sys::stat::makedev(mount.dev.0.into(), mount.dev.1.into());
-        if spec::file_system(device).map(|(_, found)| found.uuid).unwrap_or_default() == system.uuid {
-            return Ok(Place::Here);
-        }
+    let same = |mount: &Mount| {
+        mount.root == system.root && mount.fstype == system.kind && uuid_of(mount) == system.uuid
+    };
+    if mount.is_some_and(same) {
+        return Ok(Place::Here);
     }
     // The files of the root that is there are the ones that would be opened.
     if system.uuid.is_empty() || system.point == "/" {

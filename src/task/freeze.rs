@@ -163,8 +163,13 @@ fn is_left_out(pid: u32, list: &[u32], parents: &Map<u32, u32>) -> bool {
     false
 }
 
-fn led_by_none() -> Refusal {
-    Refusal::new("its leader has exited while threads live", "none in this version")
+fn led_by_none(stat: &Stat) -> Obstacle {
+    let refusal = Refusal::new("its leader has exited while threads live", "none in this version");
+    Obstacle::process(KIND, stat.pid, &*stat.comm, "thread", refusal)
+}
+
+fn is_dead(tid: u32) -> bool {
+    read_stat(tid).is_none_or(|stat| matches!(stat.state, 'Z' | 'X'))
 }
 
 fn threads_of(pid: u32) -> Vec<u32> {
@@ -266,12 +271,11 @@ impl Frozen {
         if self.obstacles.iter().any(refused) {
             return Ok(()); // named already; it cannot be looked at
         }
-        // Its leader is one, and others live.
-        let lives = |tid: &u32| *tid != pid && read_stat(*tid).is_some_and(|s| !matches!(s.state, 'Z' | 'X'));
-        if stat.state == 'Z' && threads_of(pid).iter().any(lives) {
-            self.obstacles.push(Obstacle::process(KIND, pid, &*stat.comm, "thread", led_by_none()));
-        }
-        if stat.state != 'Z' {
+        if stat.state == 'Z' {
+            if !threads_of(pid).into_iter().all(is_dead) {
+                self.obstacles.push(led_by_none(&stat));
+            }
+        } else {
             let shared = signal::queued(pid, true).unwrap_or_default();
             for tid in threads_of(pid) {
                 let doing = format_args!("reading registers of {}[{tid}]", stat.comm);
@@ -285,15 +289,7 @@ impl Frozen {
                         let asleep = self.asleep.remove(&tid);
                         threads.push(Thread { tid, regs, mask, asleep, signal_waits });
                     }
-                    Err(Errno::ESRCH) if read_stat(tid).is_none_or(|s| s.state == 'Z' || s.state == 'X') => {
-                        self.obstacles.push(Obstacle::process(
-                            KIND,
-                            pid,
-                            &*stat.comm,
-                            "thread",
-                            led_by_none(),
-                        ));
-                    }
+                    Err(Errno::ESRCH) if is_dead(tid) => self.obstacles.push(led_by_none(&stat)),
                     Err(Errno::ESRCH) => {
                         let refusal = Refusal::new(
                             "it lives on the memory of its parent, which waits for it in vfork(2)",

@@ -113,6 +113,7 @@ pub fn build_as(wish: &Wish) -> Result<Binary> {
     // It may be running, for another check.
     let new = place.with_extension("new");
     let copy = || -> Result<()> {
+        // With its mode, which the second writing leaves.
         fs::copy(&built, &new)?;
         if !wish.messages {
             fs::write(&new, elf::loaded(fs::read(&built)?)?)?;

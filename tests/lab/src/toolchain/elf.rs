@@ -1,6 +1,8 @@
 //! What of a program is loaded: the kernel reads the headers of segments and the segments, elf(5). Section headers, their
 //! names and the compiler's comment are for linkers and debuggers, a thousand bytes behind the last segment.
 
+use std::mem::offset_of;
+
 use anyhow::{Context, Result, ensure};
 
 /// The fields of a header, for 32 and for 64 bits: where they are and how many bytes they have.
@@ -15,29 +17,29 @@ struct Layout {
     length: (usize, usize),
 }
 
-const BITS_32: Layout = Layout {
-    segments: (28, 4),
-    segment_size: 42,
-    segment_count: 44,
-    sections: (32, 4),
-    section_count: 48,
-    place: (4, 4),
-    length: (16, 4),
-};
-const BITS_64: Layout = Layout {
-    segments: (32, 8),
-    segment_size: 54,
-    segment_count: 56,
-    sections: (40, 8),
-    section_count: 60,
-    place: (8, 8),
-    length: (32, 8),
-};
+/// The layout of a class, from its headers of a file and of a segment.
+macro_rules! layout {
+    ($file:ty, $segment:ty, $word:ty) => {
+        Layout {
+            segments: (offset_of!($file, e_phoff), size_of::<$word>()),
+            segment_size: offset_of!($file, e_phentsize),
+            segment_count: offset_of!($file, e_phnum),
+            sections: (offset_of!($file, e_shoff), size_of::<$word>()),
+            section_count: offset_of!($file, e_shnum),
+            place: (offset_of!($segment, p_offset), size_of::<$word>()),
+            length: (offset_of!($segment, p_filesz), size_of::<$word>()),
+        }
+    };
+}
 
 /// The same program without sections.
 pub fn loaded(mut program: Vec<u8>) -> Result<Vec<u8>> {
     ensure!(program.starts_with(b"\x7fELF"), "it is no ELF file");
-    let layout = if program.get(4) == Some(&1) { BITS_32 } else { BITS_64 };
+    let layout = if program.get(4) == Some(&1) {
+        layout!(libc::Elf32_Ehdr, libc::Elf32_Phdr, u32)
+    } else {
+        layout!(libc::Elf64_Ehdr, libc::Elf64_Phdr, u64)
+    };
     let word = |(at, size): (usize, usize)| -> Result<usize> {
         let bytes = program.get(at..at + size).context("its headers end early")?;
         let value = bytes.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte));

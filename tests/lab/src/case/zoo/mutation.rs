@@ -262,7 +262,7 @@ const ALL: &[Mutation] = &[
     wrong("kmsg", "cloexec", "tree.processes[].body.fds[].cloexec", Other),
     wrong("console", "flags", "files[].flags", Nothing),
     wrong("console", "cloexec", "tree.processes[].body.fds[].cloexec", Other),
-    wrong("tty", "lines", "files[].state.Tty.extra", Nothing),
+    wrong("tty", "lines", "files[].state.Tty.extra[1][0]", Nothing),
     wrong("numbers", "group", "tree.processes[].ids.pgrp", Add(1)),
     wrong("numbers", "session", "tree.processes[].ids.session", Add(1)),
     wrong("numbers", "number", "tree.processes[5].ids.pid", Add(100)),
